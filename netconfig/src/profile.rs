@@ -1,0 +1,420 @@
+//! The sections of a configuration as typed values, and the four profiles that come with the program.
+
+use std::collections::BTreeMap;
+
+use base::PublicKey;
+use toml::Value;
+
+use crate::ConfigError;
+use crate::key::{Key, Kind, MIRROR_PREFIX, parse_size};
+use crate::layer::{Layered, Setting};
+
+/// Names of the profiles that come with the program.
+pub const PROFILES: [&str; 4] = ["public", "lan", "private", "offline"];
+
+/// The text of a built-in profile.
+pub fn profile_text(name: &str) -> Option<&'static str> {
+    match name {
+        "public" => Some(include_str!("../profiles/public.toml")),
+        "lan" => Some(include_str!("../profiles/lan.toml")),
+        "private" => Some(include_str!("../profiles/private.toml")),
+        "offline" => Some(include_str!("../profiles/offline.toml")),
+        _ => None,
+    }
+}
+
+/// The part a node plays in the DHT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DhtMode {
+    /// Answers questions and is found by others.
+    Server,
+    /// Only asks.
+    Client,
+}
+
+/// Section `[network]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Whether there is a network at all.
+    pub enabled: bool,
+    /// Multiaddrs to listen on.
+    pub listen: Vec<String>,
+    /// Multiaddrs of the first peers, with their peer ids.
+    pub bootstrap: Vec<String>,
+    /// Part in the DHT of the daemon.
+    pub dht_mode: DhtMode,
+    /// Protocol name of the DHT.
+    pub dht_protocol: String,
+    /// Whether private addresses are announced.
+    pub announce_private: bool,
+    /// File of the swarm key, if the network is private.
+    pub swarm_key: Option<String>,
+}
+
+/// Section `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in total.
+    pub connections: u32,
+    /// Connections with one peer.
+    pub connections_per_peer: u32,
+    /// Bytes a second sent to peers; `None` is no limit.
+    pub upload_bytes_per_second: Option<u64>,
+    /// Memory above which no connection is accepted.
+    pub memory_bytes: u64,
+}
+
+/// Section `[deadlines]`, in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// One connection attempt.
+    pub dial_secs: u64,
+    /// One search in the DHT.
+    pub lookup_secs: u64,
+    /// From asking to the first byte.
+    pub first_byte_secs: u64,
+    /// Without progress.
+    pub stall_secs: u64,
+    /// One file.
+    pub total_secs: u64,
+}
+
+/// Section `[sources]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// Whether peers are asked for sources.
+    pub peers: bool,
+    /// Whether URLs and mirrors are tried.
+    pub urls: bool,
+    /// Further base URLs of mirrors by name.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+}
+
+/// Section `[caches]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caches {
+    /// Package caches.
+    pub urls: Vec<String>,
+}
+
+/// Section `[trust]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// How many signers must agree.
+    pub threshold: usize,
+    /// Trusted keys named in the configuration.
+    pub keys: Vec<PublicKey>,
+}
+
+impl Layered {
+    /// The section `[network]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn network(&self) -> Result<Network, ConfigError> {
+        let swarm_key = self.text("network.swarm-key")?;
+        Ok(Network {
+            enabled: self.bool("network.enabled")?,
+            listen: self.multiaddrs("network.listen")?,
+            bootstrap: self.multiaddrs("network.bootstrap")?,
+            dht_mode: self.dht_mode()?,
+            dht_protocol: self.protocol("network.dht-protocol")?,
+            announce_private: self.bool("network.announce-private")?,
+            swarm_key: (!swarm_key.is_empty()).then_some(swarm_key),
+        })
+    }
+
+    /// The section `[limits]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn limits(&self) -> Result<Limits, ConfigError> {
+        let upload = self.size("limits.upload-bytes-per-second")?;
+        Ok(Limits {
+            connections: self.count_from_one("limits.connections")?,
+            connections_per_peer: self.count_from_one("limits.connections-per-peer")?,
+            upload_bytes_per_second: (upload > 0).then_some(upload),
+            memory_bytes: self.size("limits.memory-bytes")?,
+        })
+    }
+
+    /// The section `[deadlines]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn deadlines(&self) -> Result<Deadlines, ConfigError> {
+        Ok(Deadlines {
+            dial_secs: self.count_from_one("deadlines.dial-secs")?.into(),
+            lookup_secs: self.count_from_one("deadlines.lookup-secs")?.into(),
+            first_byte_secs: self.count_from_one("deadlines.first-byte-secs")?.into(),
+            stall_secs: self.count_from_one("deadlines.stall-secs")?.into(),
+            total_secs: self.count_from_one("deadlines.total-secs")?.into(),
+        })
+    }
+
+    /// The section `[sources]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn sources(&self) -> Result<Sources, ConfigError> {
+        let mut mirrors = BTreeMap::new();
+        for (name, setting) in self.below(MIRROR_PREFIX) {
+            let key = format!("{MIRROR_PREFIX}{name}");
+            mirrors.insert(name.to_owned(), texts_of(&key, setting)?);
+        }
+        let (peers, urls) = (self.bool("sources.peers")?, self.bool("sources.urls")?);
+        Ok(Sources {
+            peers,
+            urls,
+            mirrors,
+        })
+    }
+
+    /// The section `[caches]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn caches(&self) -> Result<Caches, ConfigError> {
+        Ok(Caches {
+            urls: self.texts("caches.urls")?,
+        })
+    }
+
+    /// The section `[trust]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn trust(&self) -> Result<Trust, ConfigError> {
+        let setting = self.get("trust.keys")?;
+        let keys = texts_of("trust.keys", setting)?
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|_| {
+                wrong(
+                    "trust.keys",
+                    "a list of keys such as \"ed25519:…\"",
+                    setting,
+                )
+            })?;
+        let threshold = self.count_from_one("trust.threshold")?;
+        Ok(Trust {
+            threshold: usize::try_from(threshold).unwrap_or(usize::MAX),
+            keys,
+        })
+    }
+
+    fn bool(&self, key: &'static str) -> Result<bool, ConfigError> {
+        let setting = self.get(key)?;
+        setting
+            .value
+            .as_bool()
+            .ok_or_else(|| wrong_kind(key, setting))
+    }
+
+    fn text(&self, key: &'static str) -> Result<String, ConfigError> {
+        let setting = self.get(key)?;
+        setting
+            .value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| wrong_kind(key, setting))
+    }
+
+    fn texts(&self, key: &'static str) -> Result<Vec<String>, ConfigError> {
+        texts_of(key, self.get(key)?)
+    }
+
+    /// Multiaddrs are parsed by `node`; here only their shape is checked, so that the message can name the key.
+    fn multiaddrs(&self, key: &'static str) -> Result<Vec<String>, ConfigError> {
+        let addrs = self.texts(key)?;
+        if addrs.iter().any(|addr| !addr.starts_with('/')) {
+            return Err(wrong(
+                key,
+                "a list of multiaddrs, each starting with `/`",
+                self.get(key)?,
+            ));
+        }
+        Ok(addrs)
+    }
+
+    fn protocol(&self, key: &'static str) -> Result<String, ConfigError> {
+        let text = self.text(key)?;
+        if text.starts_with('/') {
+            return Ok(text);
+        }
+        Err(wrong(
+            key,
+            "a protocol name that starts with `/`",
+            self.get(key)?,
+        ))
+    }
+
+    fn dht_mode(&self) -> Result<DhtMode, ConfigError> {
+        const KEY: &str = "network.dht-mode";
+        match self.text(KEY)?.as_str() {
+            "server" => Ok(DhtMode::Server),
+            "client" => Ok(DhtMode::Client),
+            _ => Err(wrong(KEY, "`server` or `client`", self.get(KEY)?)),
+        }
+    }
+
+    fn count_from_one(&self, key: &'static str) -> Result<u32, ConfigError> {
+        let setting = self.get(key)?;
+        let number = setting
+            .value
+            .as_integer()
+            .ok_or_else(|| wrong_kind(key, setting))?;
+        match u32::try_from(number) {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(wrong(key, "a whole number from 1 to 4294967295", setting)),
+        }
+    }
+
+    fn size(&self, key: &'static str) -> Result<u64, ConfigError> {
+        let setting = self.get(key)?;
+        let size = match &setting.value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            Value::String(text) => parse_size(text),
+            _ => None,
+        };
+        size.ok_or_else(|| wrong_kind(key, setting))
+    }
+}
+
+fn texts_of(key: &str, setting: &Setting) -> Result<Vec<String>, ConfigError> {
+    let items = setting
+        .value
+        .as_array()
+        .ok_or_else(|| wrong_kind(key, setting))?;
+    items
+        .iter()
+        .map(|item| item.as_str().map(str::to_owned))
+        .collect::<Option<_>>()
+        .ok_or_else(|| wrong_kind(key, setting))
+}
+
+fn wrong_kind(key: &str, setting: &Setting) -> ConfigError {
+    wrong(
+        key,
+        Key::named(key).map_or(Kind::Text, |k| k.kind).expected(),
+        setting,
+    )
+}
+
+fn wrong(key: &str, expected: &str, setting: &Setting) -> ConfigError {
+    ConfigError::Value {
+        key: key.into(),
+        expected: expected.into(),
+        got: setting.value.to_string(),
+        origin: setting.origin.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{KEYS, Layer, Origin};
+
+    fn profile(name: &str) -> Layered {
+        Layered::new([Layer::profile(name).unwrap()])
+    }
+
+    #[test]
+    fn every_profile_sets_every_key_and_nothing_else() {
+        let known: BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+        for name in PROFILES {
+            let layered = profile(name);
+            let set: BTreeSet<_> = layered.settings().map(|(key, _)| key).collect();
+            assert_eq!(set, known, "profile {name}");
+            assert!(layered.warnings().is_empty() && layered.faults().is_empty());
+        }
+    }
+
+    #[test]
+    fn every_key_of_a_profile_stands_below_a_comment() {
+        for name in PROFILES {
+            let lines: Vec<_> = profile_text(name).unwrap().lines().collect();
+            for key in KEYS {
+                let last = key.name.rsplit('.').next().unwrap();
+                let at = lines
+                    .iter()
+                    .position(|l| l.starts_with(&format!("{last} = ")))
+                    .unwrap();
+                let documented = lines[..at].iter().rev().take(2).any(|l| l.starts_with('#'));
+                assert!(documented, "{} in profile {name}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_profile_can_be_used_as_it_is() {
+        for name in PROFILES {
+            let layered = profile(name);
+            let network = layered.network().unwrap();
+            assert_eq!(network.enabled, name != "offline");
+            assert_eq!(network.bootstrap.is_empty(), name != "public");
+            assert_eq!(network.swarm_key.is_some(), name == "private");
+            layered.limits().unwrap();
+            layered.deadlines().unwrap();
+            layered.sources().unwrap();
+            layered.caches().unwrap();
+            assert_eq!(
+                layered.trust().unwrap(),
+                Trust {
+                    threshold: 1,
+                    keys: Vec::new()
+                }
+            );
+        }
+        assert!(!profile("public").network().unwrap().announce_private);
+        assert!(
+            profile("public")
+                .limits()
+                .unwrap()
+                .upload_bytes_per_second
+                .is_some()
+        );
+        assert!(Layer::profile("publik").is_err());
+    }
+
+    #[test]
+    fn values_of_the_wrong_kind_or_range_are_refused_with_key_and_layer() {
+        let refused = |text: &str| {
+            let layer = Layer::from_toml(&Origin::File("c.toml".into()), text);
+            let layered = Layered::new([Layer::built_in(), layer]);
+            [
+                layered.network().err(),
+                layered.limits().err(),
+                layered.sources().err(),
+                layered.trust().err(),
+            ]
+            .into_iter()
+            .flatten()
+            .map(|e| e.to_string())
+            .collect::<Vec<_>>()
+        };
+        for (text, key) in [
+            ("network.enabled = 1", "network.enabled"),
+            ("network.listen = [\"127.0.0.1:4001\"]", "network.listen"),
+            ("network.listen = [1]", "network.listen"),
+            ("network.dht-mode = \"both\"", "network.dht-mode"),
+            ("network.dht-protocol = \"kad\"", "network.dht-protocol"),
+            ("limits.connections = 0", "limits.connections"),
+            ("limits.connections = -4", "limits.connections"),
+            ("limits.memory-bytes = \"a lot\"", "limits.memory-bytes"),
+            ("sources.mirrors.debian = \"x\"", "sources.mirrors.debian"),
+            ("trust.keys = [\"ed25519:00\"]", "trust.keys"),
+        ] {
+            let errors = refused(text);
+            assert_eq!(errors.len(), 1, "{text}: {errors:?}");
+            assert!(
+                errors[0].starts_with(&format!("`{key}` must be ")),
+                "{errors:?}"
+            );
+            assert!(errors[0].contains("`c.toml` says "), "{errors:?}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a node needs to know, as one plain value.
+//!
+//! Nothing here reads a file or the environment: `cli` translates a network profile into this struct. Every number has a
+//! default with its reason, so that a node that was configured by nobody is still a polite and bounded one.
+
+use std::time::Duration;
+
+use libp2p::identity::Keypair;
+use libp2p::{Multiaddr, StreamProtocol};
+
+use crate::error::StartError;
+
+/// The DHT of the public IPFS network.
+pub const DHT_PUBLIC: &str = "/ipfs/kad/1.0.0";
+/// The DHT that IPFS nodes keep for private addresses.
+pub const DHT_LAN: &str = "/ipfs/lan/kad/1.0.0";
+
+/// Everything that decides how a node behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who this node is on the network; see [`crate::identity`].
+    pub identity: Keypair,
+    /// Where to accept connections. Empty for a node that only asks.
+    pub listen: Vec<Multiaddr>,
+    /// First peers, each ending in `/p2p/ID`; `/dnsaddr/…/p2p/ID` is resolved.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether this node holds a part of the DHT for others.
+    pub dht_mode: DhtMode,
+    /// Name of the DHT: [`DHT_PUBLIC`], [`DHT_LAN`], or a private network's own.
+    pub dht_protocol: String,
+    /// Which of our own addresses others are told.
+    pub announce: Announce,
+    /// Addresses that are known to reach this node from outside (a forwarded port), announced as they are.
+    pub external: Vec<Multiaddr>,
+    /// What a node may spend.
+    pub limits: Limits,
+    /// How long a node waits.
+    pub deadlines: Deadlines,
+}
+
+impl Config {
+    /// A node that only asks: no listening address, a client of the public DHT, nobody known.
+    pub fn new(identity: Keypair) -> Self {
+        Self {
+            identity,
+            listen: Vec::new(),
+            bootstrap: Vec::new(),
+            dht_mode: DhtMode::Client,
+            dht_protocol: DHT_PUBLIC.to_owned(),
+            announce: Announce::Global,
+            external: Vec::new(),
+            limits: Limits::default(),
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// The DHT's name as a protocol.
+    pub(crate) fn dht_stream_protocol(&self) -> Result<StreamProtocol, StartError> {
+        StreamProtocol::try_from_owned(self.dht_protocol.clone())
+            .map_err(|_| StartError::DhtProtocol(self.dht_protocol.clone()))
+    }
+}
+
+/// The node's part in the DHT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DhtMode {
+    /// Answers others and keeps their provider records: for long-running, reachable nodes.
+    Server,
+    /// Only asks: for short commands and nodes nobody can reach.
+    Client,
+}
+
+/// Which listening addresses are told to others. Go peers drop provider records that carry no address at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announce {
+    /// Only addresses that are unique in the whole internet: the public network.
+    Global,
+    /// Loopback and private addresses too, and those at which peers see us: LAN and private networks.
+    All,
+}
+
+/// What a node may spend.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open connections in total. 256 is twice what a DHT server of a small network needs and a quarter of the usual
+    /// limit of 1024 open files.
+    pub connections: u32,
+    /// Open connections to one peer. Two peers that dial each other at once make two; the rest is room for address changes.
+    pub connections_per_peer: u32,
+    /// Bitswap streams one connection may hold open towards us. Kubo answers with one stream per block and sends with
+    /// eight workers; 64 leaves room for bursts.
+    pub inbound_streams: usize,
+    /// Resident memory above which no new connection is taken, in bytes.
+    pub memory_bytes: usize,
+    /// Block bytes sent to peers outside the LAN per second: 100 Mbit/s, so that a package cache never takes a whole
+    /// line. `None` for no limit.
+    pub upload_bytes_per_sec: Option<u64>,
+    /// Block reads from the disk at the same time. Two keep a disk busy, four hide its latency from several peers.
+    pub loads: usize,
+    /// Lookups in the DHT at the same time. rust-libp2p polls all of them each time, so more is slower, not faster.
+    pub dht_queries: usize,
+    /// Keys announced in the DHT at the same time; each costs 40 to 60 requests.
+    pub provides: usize,
+    /// Largest DHT message, in bytes. The library's 16 KiB makes queries fail silently: replies of 43 KB were observed.
+    pub dht_message_bytes: usize,
+    /// Peers asked for one thing, at most.
+    pub lookup_peers: usize,
+    /// Block bytes wanted or waiting to be written by one fetch. 100 MB/s over 150 ms needs 15 MB in flight.
+    pub fetch_window_bytes: u64,
+    /// Largest file fetched, in bytes.
+    pub file_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            connections_per_peer: 4,
+            inbound_streams: 64,
+            memory_bytes: 512 << 20,
+            upload_bytes_per_sec: Some(12_500_000),
+            loads: 4,
+            dht_queries: 32,
+            provides: 16,
+            dht_message_bytes: 1 << 20,
+            lookup_peers: 64,
+            fetch_window_bytes: 32 << 20,
+            file_bytes_max: 64 << 30,
+        }
+    }
+}
+
+/// How long a node waits for others. What is late is counted, never waited for.
+#[derive(Clone, Debug)]
+pub struct Deadlines {
+    /// Until a connection stands, with encryption and multiplexing: go-libp2p's own negotiation time-out is 10 s.
+    pub dial: Duration,
+    /// Until one peer has answered one small question, dialling not included.
+    pub request: Duration,
+    /// Until a question to the network is closed, DHT walk and all answers together. A walk takes 1 to 10 s.
+    pub dht_lookup: Duration,
+    /// From the start of a transfer to its first block; includes a provider search.
+    pub first_byte: Duration,
+    /// Without a byte of progress.
+    pub stall: Duration,
+    /// Window over which [`Self::rate_min_bytes_per_sec`] is measured.
+    pub rate_window: Duration,
+    /// Slower than this over a whole window is given up: 8 KiB/s is a modem, 100 MiB would take four hours.
+    pub rate_min_bytes_per_sec: u64,
+    /// One file, whatever happens.
+    pub total: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            dial: Duration::from_secs(10),
+            request: Duration::from_secs(10),
+            dht_lookup: Duration::from_secs(30),
+            first_byte: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+            rate_window: Duration::from_secs(60),
+            rate_min_bytes_per_sec: 8 << 10,
+            total: Duration::from_secs(6 * 3600),
+        }
+    }
+}

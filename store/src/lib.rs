@@ -1,0 +1,32 @@
+//! The content-addressed store on disk, and the contracts by which others fill it.
+//!
+//! Whole files (sources, package outputs, seeds) lie as plain files and are served in place; one SQLite index maps
+//! the multihash of each block to its place in a file, so nothing is stored twice. Several processes use one store
+//! at the same time, and a process may be killed at any moment: data is made durable before the index names it.
+//!
+//! * [`Store`], [`Ingest`], [`Blob`]: the store itself, its records, pins and the queue of keys to announce.
+//! * [`Block`], [`BlockStore`]: units of exchange; a `Block` cannot exist unverified.
+//! * [`dag`]: dag-pb and UnixFS, without IO. [`archive`]: canonical packing and hostile-safe unpacking.
+//! * [`substitute`]: who can get outputs and sources from elsewhere. The network implements it, the builder uses it.
+
+pub mod archive;
+mod blob;
+mod block;
+pub mod dag;
+mod error;
+mod ingest;
+mod pins;
+mod provide;
+mod records;
+mod store;
+pub mod substitute;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use crate::blob::{Blob, BlobFile, BlobState};
+pub use crate::block::{BLOCK_BYTES_MAX, Block, BlockMismatch, BlockStore, MemoryBlockStore};
+pub use crate::error::StoreError;
+pub use crate::ingest::{Expected, Ingest};
+pub use crate::pins::{Pin, PinClass, PinKind};
+pub use crate::provide::{Provide, ProvideCounts, ProvideKind};
+pub use crate::store::Store;
