@@ -32,6 +32,7 @@ const fn key(name: &'static str, kind: Kind) -> Key {
 
 /// All keys in the order of the profile files. Keys of `sources.mirrors` are free names and not listed.
 pub const KEYS: &[Key] = &[
+    key(PROFILE, Kind::Text),
     key("network.enabled", Kind::Bool),
     key("network.listen", Kind::Texts),
     key("network.bootstrap", Kind::Texts),
@@ -55,6 +56,8 @@ pub const KEYS: &[Key] = &[
     key("trust.keys", Kind::Texts),
 ];
 
+/// The key that chooses the profile. It stands in the user's files, not in profiles.
+pub(crate) const PROFILE: &str = "profile";
 /// Start of the names below which every key is a mirror's name.
 pub(crate) const MIRROR_PREFIX: &str = "sources.mirrors.";
 

@@ -10,7 +10,7 @@ use std::fmt;
 use toml::{Table, Value};
 
 use crate::ConfigError;
-use crate::key::{KEYS, Key};
+use crate::key::{KEYS, Key, PROFILE};
 use crate::nearest::nearest;
 use crate::profile::profile_text;
 
@@ -122,6 +122,12 @@ impl Layer {
         let text =
             profile_text(name).ok_or_else(|| ConfigError::UnknownProfile { name: name.into() })?;
         Ok(Self::from_toml(&Origin::Profile(name.into()), text))
+    }
+
+    /// The profile that this layer asks for with `profile = "…"`.
+    pub fn profile_name(&self) -> Option<&str> {
+        let found = self.settings.iter().rev().find(|(name, _)| name == PROFILE);
+        found.and_then(|(_, setting)| setting.value.as_str())
     }
 
     /// The environment: `P2PKGS_SECTION_KEY`, and upstream's `PKG_MIRROR_IPFS=no`.

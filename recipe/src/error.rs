@@ -33,7 +33,11 @@ impl Place {
     }
 
     pub(crate) fn at(package: &PackageName, file: &str, line: Option<usize>) -> Self {
-        Self { package: package.clone(), file: file.into(), line }
+        Self {
+            package: package.clone(),
+            file: file.into(),
+            line,
+        }
     }
 }
 
@@ -96,16 +100,20 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn invalid(place: Place, fault: Fault) -> Self {
-        Self::Invalid { place: Box::new(place), fault: Box::new(fault) }
+        Self::Invalid {
+            place: Box::new(place),
+            fault: Box::new(fault),
+        }
     }
 
     /// What the user can do about it, as a sentence or a command.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Invalid { place, fault } => fault.hint(place),
-            Self::UnknownPackage { nearest: Some(nearest), .. } => {
-                Some(format!("did you mean `{nearest}`?"))
-            }
+            Self::UnknownPackage {
+                nearest: Some(nearest),
+                ..
+            } => Some(format!("did you mean `{nearest}`?")),
             Self::DerivationTooLarge { .. } => {
                 Some("move `files/` into a source archive".to_owned())
             }

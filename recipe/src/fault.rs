@@ -143,7 +143,9 @@ pub enum Fault {
     },
 
     /// No `build`, and not the one source of a seed.
-    #[error("has no `build` and {sources} sources; without `build` it is a seed and needs exactly one")]
+    #[error(
+        "has no `build` and {sources} sources; without `build` it is a seed and needs exactly one"
+    )]
     NotASeed {
         /// How many there are.
         sources: usize,
@@ -176,6 +178,9 @@ pub enum Fault {
     /// A symbolic link that leads out of `files/`.
     #[error("symbolic link to `{}` leads out of `files/`", quote(.0))]
     LinkEscapes(String),
+    /// A symbolic link whose target goes down and up again.
+    #[error("symbolic link to `{}` has `..` behind a name", quote(.0))]
+    LinkWanders(String),
 }
 
 impl Fault {
@@ -214,7 +219,10 @@ mod tests {
 
     #[test]
     fn quoted_text_stays_on_one_line_and_short() {
-        assert_eq!(quote("a\n\x1b[31mb\u{202e}c\\'"), "a\\n\\u{1b}[31mb\\u{202e}c\\'");
+        assert_eq!(
+            quote("a\n\x1b[31mb\u{202e}c\\'"),
+            "a\\n\\u{1b}[31mb\\u{202e}c\\'"
+        );
         assert_eq!(quote(&"é".repeat(100)).chars().count(), QUOTE_CHARS_MAX + 1);
     }
 }

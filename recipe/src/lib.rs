@@ -10,6 +10,7 @@
 //! 4. [`explain`] and [`Graph::chain`] answer why.
 //!
 //! ```
+//! # extern crate p2pkgs_recipe as recipe;
 //! use recipe::{FileBytes, Graph, MemoryTree, PackageFiles, System};
 //!
 //! let mut tree = MemoryTree::default();
@@ -54,6 +55,8 @@ mod plan;
 mod recipe;
 mod source_url;
 mod system;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod why;
 
@@ -66,11 +69,11 @@ pub use crate::error::{Error, Place};
 pub use crate::fault::Fault;
 pub use crate::graph::{Graph, PackageId};
 pub use crate::package::{FileBytes, FileContent, FileEntry, PackageFiles};
-pub use crate::plan::{Action, ActionKind, DryRun, Outcome, Plan, Policy, State};
+pub use crate::plan::{Action, ActionKind, Outcome, Plan, Policy, State, Summary};
 pub use crate::recipe::{
     BuildScript, Dependency, FileKind, FileMode, Recipe, RecipeFile, Source, Warning,
 };
 pub use crate::source_url::SourceUrl;
 pub use crate::system::{System, SystemError};
 pub use crate::tree::{MemoryTree, PackageSource};
-pub use crate::why::{Change, Explanation, Reason, explain};
+pub use crate::why::{Because, Change, Explanation, Reason, explain};

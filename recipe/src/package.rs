@@ -63,12 +63,24 @@ impl FileEntry {
     /// A regular file whose bytes are at hand.
     pub fn regular(path: impl Into<Vec<u8>>, executable: bool, bytes: &[u8]) -> Self {
         let digest = Sha256::of(bytes);
-        let content = FileContent::Regular { executable, digest, size: bytes.len() as u64 };
-        Self { path: path.into(), content }
+        let content = FileContent::Regular {
+            executable,
+            digest,
+            size: bytes.len() as u64,
+        };
+        Self {
+            path: path.into(),
+            content,
+        }
     }
 
     /// A symbolic link.
     pub fn symlink(path: impl Into<Vec<u8>>, target: impl Into<Vec<u8>>) -> Self {
-        Self { path: path.into(), content: FileContent::Symlink { target: target.into() } }
+        Self {
+            path: path.into(),
+            content: FileContent::Symlink {
+                target: target.into(),
+            },
+        }
     }
 }

@@ -161,7 +161,11 @@ impl Recipe {
 
     /// A seed's one source, which is its output; `None` for packages that are built.
     pub fn seed(&self) -> Option<&Source> {
-        if self.build.is_some() { None } else { self.sources.first() }
+        if self.build.is_some() {
+            None
+        } else {
+            self.sources.first()
+        }
     }
 
     /// What must be there while it is built, in the order of `build-deps`.
@@ -195,7 +199,9 @@ impl Recipe {
             return Ok(());
         }
         let fault = if self.sources.len() != 1 {
-            Fault::NotASeed { sources: self.sources.len() }
+            Fault::NotASeed {
+                sources: self.sources.len(),
+            }
         } else if !self.build_deps.is_empty() {
             Fault::SeedWith("build-deps")
         } else if !self.files.is_empty() {
@@ -208,13 +214,19 @@ impl Recipe {
 
     /// Sources and `files/` meet in the build's home directory: which of two would win there must not be left open.
     fn check_home(&self) -> Result<(), Error> {
-        let tops: std::collections::HashSet<&str> =
-            self.files.iter().filter_map(|f| f.path.split('/').next()).collect();
+        let tops: std::collections::HashSet<&str> = self
+            .files
+            .iter()
+            .filter_map(|f| f.path.split('/').next())
+            .collect();
         match self.sources.iter().find(|s| tops.contains(s.file.as_str())) {
             None => Ok(()),
             Some(source) => {
                 let place = Place::line(&self.name, "fetch", source.line);
-                Err(Error::invalid(place, Fault::SourceMeetsFiles(source.file.clone())))
+                Err(Error::invalid(
+                    place,
+                    Fault::SourceMeetsFiles(source.file.clone()),
+                ))
             }
         }
     }
@@ -222,7 +234,10 @@ impl Recipe {
 
 fn parse_build(name: &PackageName, script: FileBytes) -> Result<BuildScript, Error> {
     let fault = if script.bytes.len() > BUILD_BYTES_MAX {
-        Fault::TooLarge { bytes: script.bytes.len() as u64, max: BUILD_BYTES_MAX as u64 }
+        Fault::TooLarge {
+            bytes: script.bytes.len() as u64,
+            max: BUILD_BYTES_MAX as u64,
+        }
     } else if script.bytes.is_empty() {
         Fault::Empty
     } else if script.bytes.contains(&0) {
@@ -231,7 +246,10 @@ fn parse_build(name: &PackageName, script: FileBytes) -> Result<BuildScript, Err
         Fault::NotExecutable
     } else {
         let digest = Sha256::of(&script.bytes);
-        return Ok(BuildScript { bytes: script.bytes, digest });
+        return Ok(BuildScript {
+            bytes: script.bytes,
+            digest,
+        });
     };
     Err(Error::invalid(Place::whole(name, "build"), fault))
 }
@@ -251,11 +269,172 @@ fn parse_fetch(name: &PackageName, bytes: Option<&[u8]>) -> Result<Vec<Source>, 
 }
 
 fn warnings(input: &PackageFiles) -> Vec<Warning> {
-    let mut other: Vec<_> = input.other.iter().filter(|n| !n.starts_with('.')).cloned().collect();
+    let mut other: Vec<_> = input
+        .other
+        .iter()
+        .filter(|n| !n.starts_with('.'))
+        .cloned()
+        .collect();
     other.sort();
     let mut warnings: Vec<_> = other.into_iter().map(Warning::UnknownFile).collect();
-    if input.build.as_ref().is_some_and(|b| !b.bytes.starts_with(b"#!")) {
+    if input
+        .build
+        .as_ref()
+        .is_some_and(|b| !b.bytes.starts_with(b"#!"))
+    {
         warnings.push(Warning::NoInterpreter);
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::package::FileEntry;
+    use crate::testing::{name, package};
+
+    fn error(change: impl FnOnce(&mut PackageFiles)) -> Error {
+        let mut files = package("foo", Some("make"), "musl");
+        change(&mut files);
+        Recipe::parse(&name("foo"), files).unwrap_err()
+    }
+
+    fn text(change: impl FnOnce(&mut PackageFiles)) -> String {
+        error(change).to_string()
+    }
+
+    #[test]
+    fn a_package_directory_is_read_whole() {
+        let mut files = package("foo", Some("make musl"), "musl");
+        files.files = vec![
+            FileEntry::regular("b", false, b"2"),
+            FileEntry::symlink("a", "b"),
+        ];
+        files.other = vec![
+            ".pkghash.do".into(),
+            "seed-out.tar.gz.do".into(),
+            "README".into(),
+        ];
+        let recipe = Recipe::parse(&name("foo"), files).unwrap();
+        let build_deps: Vec<_> = recipe
+            .build_deps()
+            .iter()
+            .map(|d| d.name.as_str())
+            .collect();
+        assert_eq!(build_deps, ["make", "musl"]);
+        assert_eq!(
+            recipe.run_deps(),
+            [Dependency {
+                name: name("musl"),
+                line: 1
+            }]
+        );
+        assert_eq!(recipe.sources()[0].file, "foo.tar");
+        assert_eq!(
+            recipe.build().map(|b| b.digest),
+            Some(Sha256::of(b"#!/bin/sh\necho foo\n"))
+        );
+        assert_eq!(recipe.seed(), None);
+        assert_eq!(recipe.files()[0].path, "a");
+        let unknown = |n: &str| Warning::UnknownFile(n.to_owned());
+        assert_eq!(
+            recipe.warnings(),
+            [unknown("README"), unknown("seed-out.tar.gz.do")]
+        );
+    }
+
+    #[test]
+    fn without_build_it_is_a_seed_of_exactly_one_source() {
+        let seed = Recipe::parse(&name("seed"), package("seed", None, "musl")).unwrap();
+        assert_eq!(seed.seed(), seed.sources().first());
+        assert!(seed.build().is_none());
+        assert_eq!(
+            text(|f| (f.build, f.build_deps, f.fetch) = (None, None, None)),
+            "pkg/foo: has no `build` and 0 sources; without `build` it is a seed and needs exactly one"
+        );
+        assert_eq!(
+            text(|f| f.build = None),
+            "pkg/foo: has no `build`, so it is a seed, and a seed takes no `build-deps`"
+        );
+        let with_files = text(|f| {
+            (f.build, f.build_deps) = (None, None);
+            f.files = vec![FileEntry::regular("a", false, b"")];
+        });
+        assert_eq!(
+            with_files,
+            "pkg/foo: has no `build`, so it is a seed, and a seed takes no `files`"
+        );
+    }
+
+    #[test]
+    fn build_scripts_that_could_not_run_are_refused() {
+        let script = |executable, bytes: &[u8]| {
+            let bytes = bytes.to_vec();
+            error(move |f| f.build = Some(FileBytes { executable, bytes }))
+        };
+        let not_executable = script(false, b"#!/bin/sh\n");
+        assert_eq!(
+            not_executable.to_string(),
+            "pkg/foo/build: is not executable"
+        );
+        assert_eq!(
+            not_executable.hint(),
+            Some("chmod +x pkg/foo/build".to_owned())
+        );
+        assert_eq!(script(true, b"").to_string(), "pkg/foo/build: is empty");
+        assert_eq!(
+            script(true, b"a\0").to_string(),
+            "pkg/foo/build: holds a NUL byte"
+        );
+        assert_eq!(
+            script(true, &vec![b'#'; BUILD_BYTES_MAX + 1]).to_string(),
+            "pkg/foo/build: 1048577 bytes or more, at most 1048576 are allowed"
+        );
+    }
+
+    #[test]
+    fn a_build_without_interpreter_line_is_suspicious() {
+        let mut files = package("foo", Some(""), "");
+        files.build = Some(FileBytes {
+            executable: true,
+            bytes: b"echo\n".to_vec(),
+        });
+        let recipe = Recipe::parse(&name("foo"), files).unwrap();
+        assert_eq!(recipe.warnings(), [Warning::NoInterpreter]);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        assert_eq!(
+            text(|f| f.fetch = Some(b"\nurl: https://a/b\nsha256: abc\n".to_vec())),
+            "pkg/foo/fetch:3: bad sha256: a sha256 has 64 hexadecimal digits, this has 3 characters"
+        );
+        assert_eq!(
+            text(|f| f.build_deps = Some(b"../make\n../../etc\n".to_vec())),
+            "pkg/foo/build-deps:2: dependency `../../etc` escapes the package tree"
+        );
+        assert_eq!(
+            text(|f| f.run_deps = Some(b"../foo\n".to_vec())),
+            "pkg/foo/run-deps:1: `foo` depends on itself"
+        );
+        assert_eq!(
+            text(|f| f.files = vec![FileEntry::symlink("a\x1b", "b")]),
+            "pkg/foo/files/a\\u{1b}: control character '\\u{1b}' in a name"
+        );
+        assert_eq!(
+            text(|f| f.build_deps = Some(vec![b' '; crate::limits::DEPS_BYTES_MAX + 1])),
+            "pkg/foo/build-deps: 262145 bytes or more, at most 262144 are allowed"
+        );
+    }
+
+    #[test]
+    fn a_source_cannot_have_the_name_of_something_in_files() {
+        let entry = |path: &str| vec![FileEntry::regular(path, false, b"")];
+        let expected = "pkg/foo/fetch:2: source `foo.tar` has the name of an entry in `files/`";
+        assert_eq!(text(|f| f.files = entry("foo.tar")), expected);
+        assert_eq!(text(|f| f.files = entry("foo.tar/x")), expected);
+        let mut below = package("foo", Some(""), "");
+        below.files = entry("x/foo.tar");
+        assert!(Recipe::parse(&name("foo"), below).is_ok());
+    }
 }

@@ -41,9 +41,13 @@ impl SourceUrl {
         if let Some(c) = text.chars().find(|c| c.is_control() || c.is_whitespace()) {
             return Err(Fault::UrlCharacter(c));
         }
-        let (scheme, rest) =
-            text.split_once(':').ok_or_else(|| Fault::NotAUrl(text.to_owned()))?;
-        let form = |form| Fault::UrlForm { url: text.to_owned(), form };
+        let (scheme, rest) = text
+            .split_once(':')
+            .ok_or_else(|| Fault::NotAUrl(text.to_owned()))?;
+        let form = |form| Fault::UrlForm {
+            url: text.to_owned(),
+            form,
+        };
         match scheme.to_ascii_lowercase().as_str() {
             "https" if has_host(rest) => Ok(Self::Web(text.to_owned())),
             "https" => Err(form("https://HOST/path")),
@@ -57,7 +61,10 @@ impl SourceUrl {
                 let cid = rest.strip_prefix("//").ok_or_else(|| form("ipfs://CID"))?;
                 parse_cid(cid)
                     .map(Self::Ipfs)
-                    .map_err(|reason| Fault::UrlCid { url: text.to_owned(), reason })
+                    .map_err(|reason| Fault::UrlCid {
+                        url: text.to_owned(),
+                        reason,
+                    })
             }
             _ => Err(Fault::UnknownScheme(format!("{scheme}:"))),
         }
@@ -75,7 +82,9 @@ impl SourceUrl {
             Self::Ipfs(_) => return None,
         };
         let is_ambiguous = |c| matches!(c, '?' | '#');
-        path.rsplit('/').next().filter(|n| !n.is_empty() && !path.contains(is_ambiguous))
+        path.rsplit('/')
+            .next()
+            .filter(|n| !n.is_empty() && !path.contains(is_ambiguous))
     }
 }
 
@@ -108,8 +117,10 @@ fn parse_mirror(rest: &str) -> Option<SourceUrl> {
     let (name, path) = rest.strip_prefix("//")?.split_once('/')?;
     // A mirror's base URL has the path put behind it: `..` would climb out of what the mirror serves.
     let is_plain = path.split('/').all(|c| !matches!(c, "" | "." | ".."));
-    (is_label(name) && is_plain)
-        .then(|| SourceUrl::Mirror { name: name.to_owned(), path: path.to_owned() })
+    (is_label(name) && is_plain).then(|| SourceUrl::Mirror {
+        name: name.to_owned(),
+        path: path.to_owned(),
+    })
 }
 
 /// Names of mirror lists and bootstrap seeds are written like names of packages.
@@ -133,7 +144,10 @@ mod tests {
             "mirror://gnu/make/make-4.2.tar.gz",
             "bootstrap:tiny-seed",
         ] {
-            assert_eq!(SourceUrl::parse(text).map(|u| u.to_string()), Ok(text.to_owned()));
+            assert_eq!(
+                SourceUrl::parse(text).map(|u| u.to_string()),
+                Ok(text.to_owned())
+            );
         }
     }
 
@@ -141,7 +155,15 @@ mod tests {
     fn an_unknown_scheme_is_answered_with_the_known_ones() {
         let fault = SourceUrl::parse("ftp://ftp.gnu.org/make").unwrap_err();
         let text = fault.to_string();
-        for known in ["`ftp:`", "https:", "http:", "file:", "ipfs:", "mirror:", "bootstrap:"] {
+        for known in [
+            "`ftp:`",
+            "https:",
+            "http:",
+            "file:",
+            "ipfs:",
+            "mirror:",
+            "bootstrap:",
+        ] {
             assert!(text.contains(known), "{text}");
         }
         assert_eq!(
@@ -171,21 +193,47 @@ mod tests {
             let got = SourceUrl::parse(text);
             assert!(matches!(got, Err(Fault::UrlForm { .. })), "{text}: {got:?}");
         }
-        assert!(matches!(SourceUrl::parse("ipfs://x/y"), Err(Fault::UrlCid { .. })));
-        assert_eq!(SourceUrl::parse("https://a/b c"), Err(Fault::UrlCharacter(' ')));
-        assert_eq!(SourceUrl::parse("https://a/\u{1b}c"), Err(Fault::UrlCharacter('\u{1b}')));
+        assert!(matches!(
+            SourceUrl::parse("ipfs://x/y"),
+            Err(Fault::UrlCid { .. })
+        ));
+        assert_eq!(
+            SourceUrl::parse("https://a/b c"),
+            Err(Fault::UrlCharacter(' '))
+        );
+        assert_eq!(
+            SourceUrl::parse("https://a/\u{1b}c"),
+            Err(Fault::UrlCharacter('\u{1b}'))
+        );
         let long = format!("https://a/{}", "b".repeat(URL_BYTES_MAX));
         assert_eq!(SourceUrl::parse(&long), Err(Fault::UrlTooLong(long.len())));
     }
 
     #[test]
     fn the_file_name_is_the_last_component_or_nothing() {
-        let name = |text: &str| SourceUrl::parse(text).unwrap().file_name().map(str::to_owned);
-        assert_eq!(name("https://a/b/c%2B+.tar.gz"), Some("c%2B+.tar.gz".to_owned()));
-        assert_eq!(name("mirror://gnu/make/make.tar"), Some("make.tar".to_owned()));
+        let name = |text: &str| {
+            SourceUrl::parse(text)
+                .unwrap()
+                .file_name()
+                .map(str::to_owned)
+        };
+        assert_eq!(
+            name("https://a/b/c%2B+.tar.gz"),
+            Some("c%2B+.tar.gz".to_owned())
+        );
+        assert_eq!(
+            name("mirror://gnu/make/make.tar"),
+            Some("make.tar".to_owned())
+        );
         assert_eq!(name("file:///a/b"), Some("b".to_owned()));
         assert_eq!(name("bootstrap:seed"), Some("seed".to_owned()));
-        for text in ["https://a", "https://a/", "https://a/b/", "https://a/b?c", "https://a/b#c"] {
+        for text in [
+            "https://a",
+            "https://a/",
+            "https://a/b/",
+            "https://a/b?c",
+            "https://a/b#c",
+        ] {
             assert_eq!(name(text), None, "{text}");
         }
         assert_eq!(name("https://a/get?file=/b.tar.gz"), None);

@@ -22,7 +22,8 @@ impl System {
     pub fn new(text: &str) -> Result<Self, SystemError> {
         let is_word = |w: &str| {
             !w.is_empty()
-                && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && w.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         };
         match text.split_once('-') {
             Some((architecture, os))
@@ -70,9 +71,21 @@ mod tests {
 
     #[test]
     fn texts_that_would_break_a_line_or_a_word_are_no_systems() {
-        for text in ["", "x86_64", "-linux", "x86_64-", "x86-64-linux", "a b-c", "a-b\n", "A-b"] {
+        for text in [
+            "",
+            "x86_64",
+            "-linux",
+            "x86_64-",
+            "x86-64-linux",
+            "a b-c",
+            "a-b\n",
+            "A-b",
+        ] {
             assert_eq!(System::new(text), Err(SystemError), "{text:?}");
         }
-        assert_eq!(System::new(&format!("a-{}", "b".repeat(63))), Err(SystemError));
+        assert_eq!(
+            System::new(&format!("a-{}", "b".repeat(63))),
+            Err(SystemError)
+        );
     }
 }

@@ -1,10 +1,42 @@
-//! Taking a file in.
+//! Taking a file in: one pass that writes, hashes the whole and its chunks, then makes it durable and visible.
+//!
+//! The order is what makes it safe to kill the process anywhere: the temporary file is synchronised first; then, under
+//! the index's write lock, it gets its name among the blobs, the directory is synchronised, and the rows are committed.
+//! The name is a second link: the temporary name goes last, so its presence tells the next opening that something was
+//! cut short. Memory is one small record per MiB, nothing in proportion to the bytes.
 
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use base::{Cid, Sha256};
+use base::{Cid, Codec, Hasher, Multihash, Sha256};
+use rusqlite::Transaction;
+use rustix::fs::{FlockOperation, flock, statvfs};
+use tempfile::NamedTempFile;
 
+use crate::blob::forget_blob;
+use crate::dag::{Profile, Subtree, TreeBuilder};
+use crate::error::is_disk_full;
+use crate::index::to_sql;
+use crate::layout::{Stamp, sync_dir};
+use crate::store::{blob_id, insert_block};
 use crate::{Blob, Block, Store, StoreError};
+
+/// The layout of every blob's DAG.
+const PROFILE: Profile = Profile::UNIXFS_V1_2025;
+/// Length of a chunk in bytes.
+const CHUNK_BYTES: usize = PROFILE.chunk_bytes;
+/// Largest blob in bytes: keeps one file's records below 100 MB of memory.
+const BLOB_BYTES_MAX: u64 = 1 << 40;
+/// Space left alone when we check for it, in bytes: room for the index, its log, and other people's small files.
+const SPACE_SPARED_BYTES: u64 = 16 << 20;
+/// How often making a temporary file is tried when a cleaner catches it between creation and lock.
+const CREATE_ATTEMPTS: usize = 16;
+/// Small writes are collected up to this many bytes.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Nobody writes a blob, not even we.
+const BLOB_MODE: u32 = 0o444;
 
 /// What a file must turn out to be. Fields that are `None` are not checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,12 +71,55 @@ impl Expected {
             root: Some(realisation.output),
         }
     }
+
+    fn check(&self, blob: &Blob) -> Result<(), StoreError> {
+        check("size", self.size.as_ref(), &blob.size)?;
+        check("sha256", self.sha256.as_ref(), &blob.sha256)?;
+        check("root", self.root.as_ref(), &blob.root)
+    }
+}
+
+fn check<T: PartialEq + ToString>(
+    what: &'static str,
+    expected: Option<&T>,
+    got: &T,
+) -> Result<(), StoreError> {
+    match expected {
+        Some(expected) if expected != got => Err(StoreError::Mismatch {
+            what,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// A file on its way into the store. Dropping it removes what was written.
 #[derive(Debug)]
 pub struct Ingest {
+    store: Store,
+    file: NamedTempFile,
+    /// Bytes that were hashed but not written yet.
+    buffer: Vec<u8>,
     size: u64,
+    whole: Hasher,
+    chunk: Chunk,
+    leaves: Vec<Sha256>,
+    tree: TreeBuilder,
+    nodes: Vec<Block>,
+    /// A write failed; what is on disk and what was hashed may differ.
+    is_broken: bool,
+}
+
+/// The chunk that is not complete yet.
+#[derive(Debug)]
+enum Chunk {
+    /// The first chunk needs no hashing of its own: until it ends, the whole file is the chunk.
+    First { length: usize },
+    /// A later chunk.
+    Hashing { length: usize, hasher: Hasher },
+    /// A verified block shorter than a chunk, which is the last leaf unless more follows.
+    Known(Block),
 }
 
 impl Ingest {
@@ -53,7 +128,21 @@ impl Ingest {
     /// # Errors
     /// [`StoreError::DiskFull`] when it will not fit.
     pub fn reserve(&mut self, size: u64) -> Result<(), StoreError> {
-        let _ = size;
+        check_blob_size(size)?;
+        let path = &self.store.layout.temporary;
+        let stat = statvfs(path).map_err(|e| StoreError::io("examine", path, e.into()))?;
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let needed = size
+            .saturating_sub(self.size)
+            .saturating_add(SPACE_SPARED_BYTES);
+        if available < needed {
+            let (needed, available) = (Some(needed), Some(available));
+            return Err(StoreError::DiskFull {
+                path: path.clone(),
+                needed,
+                available,
+            });
+        }
         Ok(())
     }
 
@@ -62,33 +151,220 @@ impl Ingest {
         self.size
     }
 
-    /// Writes the bytes of a verified block; where it is exactly one chunk, its hash is not computed again.
+    /// Appends bytes. The same as [`Write::write_all`], with errors told apart.
     ///
     /// # Errors
-    /// [`StoreError`] when the bytes could not be written.
+    /// [`StoreError`] when the bytes could not be written; the file cannot be finished then.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        check_blob_size(self.size.saturating_add(bytes.len() as u64))?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let length = rest.len().min(CHUNK_BYTES - self.chunk.length());
+            let (piece, more) = rest.split_at(length);
+            self.whole.update(piece);
+            self.chunk.update(piece);
+            if self.chunk.length() == CHUNK_BYTES {
+                self.end_chunk();
+            }
+            rest = more;
+        }
+        self.write_out(bytes)
+    }
+
+    /// Appends the bytes of a verified block; where it is exactly one chunk, its hash is not computed again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the bytes could not be written; the file cannot be finished then.
     pub fn write_leaf(&mut self, leaf: &Block) -> Result<(), StoreError> {
-        self.size += leaf.len() as u64;
-        Ok(())
+        if self.chunk.length() > 0 || leaf.len() > CHUNK_BYTES || leaf.is_empty() {
+            return self.append(leaf.bytes());
+        }
+        check_blob_size(self.size.saturating_add(leaf.len() as u64))?;
+        self.whole.update(leaf.bytes());
+        self.chunk = Chunk::Known(leaf.clone());
+        if leaf.len() == CHUNK_BYTES {
+            self.end_chunk();
+        }
+        self.write_out(leaf.bytes())
     }
 
     /// Checks the file against `expected`, makes it durable and visible.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] when it is another file, and then nothing is kept.
-    pub fn finish(self, expected: &Expected) -> Result<Blob, StoreError> {
-        let _ = expected;
-        Err(StoreError::corrupt("not built yet"))
+    /// [`StoreError::Mismatch`] when it is another file; then, as after every error, nothing is kept.
+    pub fn finish(mut self, expected: &Expected) -> Result<Blob, StoreError> {
+        self.flush_buffer()?;
+        if self.is_broken {
+            return Err(StoreError::corrupt("an earlier write to this file failed"));
+        }
+        if self.chunk.length() > 0 || self.leaves.is_empty() {
+            self.end_chunk();
+        }
+        let sha256 = self.whole.clone().finish();
+        let tree = std::mem::replace(&mut self.tree, TreeBuilder::new(PROFILE));
+        let nodes = &mut self.nodes;
+        let root = tree
+            .finish(&mut |node| nodes.push(node))
+            .expect("even an empty file has a leaf")
+            .cid;
+        let blob = Blob {
+            sha256,
+            root,
+            size: self.size,
+        };
+        expected.check(&blob)?;
+        if self.store.blob(&sha256)?.as_ref() == Some(&blob) {
+            return Ok(blob);
+        }
+        self.publish(&blob)?;
+        Ok(blob)
+    }
+
+    fn publish(&self, blob: &Blob) -> Result<(), StoreError> {
+        let temporary = self.file.path();
+        let file = self.file.as_file();
+        file.set_permissions(Permissions::from_mode(BLOB_MODE))
+            .and_then(|()| file.sync_all())
+            .map_err(|e| StoreError::io("synchronise", temporary, e))?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| StoreError::io("examine", temporary, e))?;
+        let stamp = Stamp::of(&metadata);
+        let path = self.store.layout.blob(&blob.sha256);
+        self.store.index.write(|transaction| {
+            if let Some(id) = blob_id(transaction, &blob.sha256)? {
+                // Another process was faster; its file is as good as ours if it is there as it left it.
+                if fs::metadata(&path).is_ok_and(|found| found.len() == blob.size) {
+                    return Ok(());
+                }
+                forget_blob(transaction, id, blob)?;
+            }
+            give_name(temporary, &path)?;
+            sync_dir(&self.store.layout.blobs)?;
+            self.insert(transaction, blob, &stamp)
+        })
+    }
+
+    fn insert(
+        &self,
+        transaction: &Transaction<'_>,
+        blob: &Blob,
+        stamp: &Stamp,
+    ) -> Result<(), StoreError> {
+        let root = Multihash::of(&blob.root)
+            .expect("our own roots are sha2-256")
+            .digest();
+        let codec = Codec::of(&blob.root)
+            .expect("our own roots are raw or dag-pb")
+            .code();
+        transaction.execute(
+            "INSERT INTO blob (sha256, size, root_codec, root, mtime_ns, inode)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (
+                blob.sha256.as_bytes(),
+                to_sql(blob.size),
+                to_sql(codec),
+                root.as_bytes(),
+                stamp.mtime_ns,
+                stamp.inode.cast_signed(),
+            ),
+        )?;
+        let id = transaction.last_insert_rowid();
+        // A chunk that occurs twice in one file needs one row.
+        let mut insert = transaction.prepare_cached(
+            "INSERT OR IGNORE INTO leaf (hash, blob, offset, length) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        let mut offset = 0;
+        for leaf in &self.leaves {
+            let length = (blob.size - offset).min(CHUNK_BYTES as u64);
+            insert.execute((leaf.as_bytes(), id, to_sql(offset), to_sql(length)))?;
+            offset += length;
+        }
+        self.nodes
+            .iter()
+            .try_for_each(|node| insert_block(transaction, node))
+    }
+
+    fn end_chunk(&mut self) {
+        let next = Chunk::Hashing {
+            length: 0,
+            hasher: Hasher::new(),
+        };
+        let (digest, length) = match std::mem::replace(&mut self.chunk, next) {
+            Chunk::First { length } => (self.whole.clone().finish(), length),
+            Chunk::Hashing { length, hasher } => (hasher.finish(), length),
+            Chunk::Known(block) => (block.hash().digest(), block.len()),
+        };
+        self.leaves.push(digest);
+        let nodes = &mut self.nodes;
+        let leaf = Subtree::raw_leaf(&digest, length as u64);
+        self.tree.push(leaf, &mut |node| nodes.push(node));
+    }
+
+    fn write_out(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if bytes.len() < BUFFER_BYTES - self.buffer.len() {
+            self.buffer.extend_from_slice(bytes);
+        } else {
+            self.flush_buffer()?;
+            self.write_file(bytes)?;
+        }
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn flush_buffer(&mut self) -> Result<(), StoreError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.write_file(&buffer);
+        buffer.clear();
+        self.buffer = buffer;
+        result
+    }
+
+    fn write_file(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let result = self.file.as_file_mut().write_all(bytes);
+        self.is_broken |= result.is_err();
+        result.map_err(|e| StoreError::io("write", self.file.path(), e))
     }
 }
 
 impl Write for Ingest {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.size += buf.len() as u64;
+        self.append(buf).map_err(into_io)?;
         Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.flush_buffer().map_err(into_io)
+    }
+}
+
+impl Chunk {
+    fn length(&self) -> usize {
+        match self {
+            Self::First { length } | Self::Hashing { length, .. } => *length,
+            Self::Known(block) => block.len(),
+        }
+    }
+
+    /// Takes in bytes that the whole file's hasher has taken in already.
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::First { length } => *length += bytes.len(),
+            Self::Hashing { length, hasher } => {
+                hasher.update(bytes);
+                *length += bytes.len();
+            }
+            Self::Known(block) => {
+                // It was not the last leaf after all, so its bytes count towards a longer chunk.
+                let mut hasher = Hasher::new();
+                hasher.update(block.bytes());
+                hasher.update(bytes);
+                *self = Self::Hashing {
+                    length: block.len() + bytes.len(),
+                    hasher,
+                };
+            }
+        }
     }
 }
 
@@ -98,6 +374,68 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when no temporary file could be made.
     pub fn ingest(&self) -> Result<Ingest, StoreError> {
-        Ok(Ingest { size: 0 })
+        Ok(Ingest {
+            store: self.clone(),
+            file: locked_temporary(&self.layout.temporary)?,
+            buffer: Vec::new(),
+            size: 0,
+            whole: Hasher::new(),
+            chunk: Chunk::First { length: 0 },
+            leaves: Vec::new(),
+            tree: TreeBuilder::new(PROFILE),
+            nodes: Vec::new(),
+            is_broken: false,
+        })
+    }
+}
+
+/// A temporary file with the lock that says its writer lives.
+fn locked_temporary(dir: &Path) -> Result<NamedTempFile, StoreError> {
+    for _ in 0..CREATE_ATTEMPTS {
+        let file = tempfile::Builder::new()
+            .prefix("ingest-")
+            .tempfile_in(dir)
+            .map_err(|e| StoreError::io("create a file in", dir, e))?;
+        // A cleaner that saw the file before it was locked holds the lock now, or has removed the file.
+        let is_locked = flock(file.as_file(), FlockOperation::NonBlockingLockExclusive).is_ok();
+        if is_locked && file.path().exists() {
+            return Ok(file);
+        }
+    }
+    Err(StoreError::Busy { waited_secs: 0 })
+}
+
+/// Gives a finished file its name among the blobs, replacing what a dead process may have left there.
+fn give_name(temporary: &Path, path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(StoreError::io("replace", path, e)),
+    }
+    match fs::hard_link(temporary, path) {
+        Ok(()) => Ok(()),
+        Err(e) if is_disk_full(&e) => Err(StoreError::io("create", path, e)),
+        // File systems without hard links: a crash from here to the commit leaves a file that nobody knows of.
+        Err(_) => fs::rename(temporary, path).map_err(|e| StoreError::io("create", path, e)),
+    }
+}
+
+fn check_blob_size(size: u64) -> Result<(), StoreError> {
+    if size > BLOB_BYTES_MAX {
+        return Err(StoreError::TooLarge {
+            what: "blob",
+            size,
+            max: BLOB_BYTES_MAX,
+        });
+    }
+    Ok(())
+}
+
+/// Keeps the operating system's own error visible through [`Write`].
+fn into_io(error: StoreError) -> io::Error {
+    match error {
+        StoreError::Io { source, .. } => source,
+        StoreError::DiskFull { .. } => io::Error::new(io::ErrorKind::StorageFull, error),
+        other => io::Error::other(other),
     }
 }

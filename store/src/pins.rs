@@ -1,7 +1,10 @@
 //! Pins: which blobs are kept, and why. The garbage collection to come starts from them; listings read them.
 
+use std::error::Error;
+
 use base::{PackageName, PkgHash, Sha256};
 
+use crate::index::{from_sql, to_sql};
 use crate::{Store, StoreError};
 
 /// A blob that is kept for a reason.
@@ -67,14 +70,39 @@ pub enum PinClass {
     Other,
 }
 
+impl PinClass {
+    /// As the index writes it.
+    const fn code(self) -> i64 {
+        match self {
+            Self::Source => 1,
+            Self::Output => 2,
+            Self::Seed => 3,
+            Self::Other => 4,
+        }
+    }
+}
+
 impl Store {
-    /// Keeps a blob for a reason. The same blob and reason again only refreshes the names.
+    /// Keeps a blob for a reason, whether or not it is here yet. The same blob and reason again change nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the index could not be written.
     pub fn pin(&self, pin: &Pin) -> Result<(), StoreError> {
-        let _ = pin;
-        Ok(())
+        let (class, pkghash, name) = pin.kind.columns();
+        self.index.write(|transaction| {
+            transaction.execute(
+                "INSERT OR IGNORE INTO pin (class, sha256, pkghash, name, added)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                (
+                    class,
+                    pin.sha256.as_bytes(),
+                    pkghash,
+                    name,
+                    to_sql(pin.added_unix_secs),
+                ),
+            )?;
+            Ok(())
+        })
     }
 
     /// The pins of a class, or all, the oldest first.
@@ -82,8 +110,25 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index could not be read.
     pub fn pins(&self, class: Option<PinClass>) -> Result<Vec<Pin>, StoreError> {
-        let _ = class;
-        Ok(Vec::new())
+        let class = class.map(PinClass::code);
+        let rows = self.index.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT class, sha256, pkghash, name, added FROM pin
+                     WHERE ?1 IS NULL OR class = ?1 ORDER BY added, name, sha256",
+                )?
+                .query_map([class], |row| {
+                    Ok(Row {
+                        class: row.get(0)?,
+                        sha256: row.get(1)?,
+                        pkghash: row.get(2)?,
+                        name: row.get(3)?,
+                        added: row.get(4)?,
+                    })
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        rows.into_iter().map(Row::into_pin).collect()
     }
 
     /// Drops one reason; `false` when there was no such pin. The blob itself stays until it is collected.
@@ -91,7 +136,65 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index could not be written.
     pub fn unpin(&self, sha256: &Sha256, kind: &PinKind) -> Result<bool, StoreError> {
-        let _ = (sha256, kind);
-        Ok(false)
+        let (class, pkghash, name) = kind.columns();
+        self.index.write(|transaction| {
+            let removed = transaction.execute(
+                "DELETE FROM pin WHERE class = ?1 AND sha256 = ?2 AND pkghash = ?3 AND name = ?4",
+                (class, sha256.as_bytes(), pkghash, name),
+            )?;
+            Ok(removed > 0)
+        })
+    }
+}
+
+impl PinKind {
+    /// Class, package hash and name, as the index keeps them.
+    fn columns(&self) -> (i64, &[u8], &str) {
+        let class = self.class().code();
+        match self {
+            Self::Source { file_name } => (class, &[], file_name),
+            Self::Output { pkghash, package } => {
+                (class, pkghash.digest().as_bytes(), package.as_str())
+            }
+            Self::Seed { name } | Self::Other { name } => (class, &[], name),
+        }
+    }
+}
+
+/// A row of the index.
+struct Row {
+    class: i64,
+    sha256: [u8; 32],
+    pkghash: Vec<u8>,
+    name: String,
+    added: i64,
+}
+
+impl Row {
+    fn into_pin(self) -> Result<Pin, StoreError> {
+        let name = self.name;
+        let kind = match self.class {
+            1 => PinKind::Source { file_name: name },
+            2 => {
+                let digest = <[u8; 32]>::try_from(self.pkghash)
+                    .map_err(|_| StoreError::corrupt("pin of an output without a package hash"))?;
+                let package = name.parse().map_err(|e| StoreError::Corrupt {
+                    what: "pin of an output without a package name".into(),
+                    source: Some(Box::new(e) as Box<dyn Error + Send + Sync>),
+                })?;
+                PinKind::Output {
+                    pkghash: PkgHash::from_digest(Sha256::from_bytes(digest)),
+                    package,
+                }
+            }
+            3 => PinKind::Seed { name },
+            4 => PinKind::Other { name },
+            other => return Err(StoreError::corrupt(format!("pin of unknown class {other}"))),
+        };
+        Ok(Pin {
+            sha256: Sha256::from_bytes(self.sha256),
+            kind,
+            added_unix_secs: from_sql(self.added),
+        })
     }
 }

@@ -1,45 +1,175 @@
-//! The store: one directory, one index.
+//! The store itself: opening it, and its blocks.
 
-use std::path::{Path, PathBuf};
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use base::Multihash;
+use base::{Multihash, Sha256};
+use rusqlite::{OptionalExtension as _, Transaction};
+use rustix::fs::{FlockOperation, flock};
 
+use crate::block::check_block_size;
+use crate::index::{BUSY_SECS, Index, from_sql};
+use crate::layout::Layout;
 use crate::{Block, BlockStore, StoreError};
+
+/// How often a held lock is tried again, in milliseconds; openings take a few of them.
+const LOCK_RETRY_MILLIS: u64 = 10;
 
 /// A store on disk. Clones share it; several processes may have it open.
 #[derive(Clone, Debug)]
 pub struct Store {
-    root: Arc<PathBuf>,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) index: Arc<Index>,
 }
 
 impl Store {
-    /// Opens the store in a directory, creating it when it is missing.
+    /// Opens the store in a directory, creating it when it is missing, and clears away what dead processes left.
     ///
     /// # Errors
     /// [`StoreError::Layout`] when another version made it, other [`StoreError`]s when it cannot be read or made.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Ok(Self {
-            root: Arc::new(root.to_owned()),
-        })
+        let layout = Layout::new(root);
+        layout.create()?;
+        let lock = lock(&layout.lock())?;
+        let index = Index::open(&layout.index(), root)?;
+        let store = Self {
+            layout: Arc::new(layout),
+            index: Arc::new(index),
+        };
+        // A stale temporary file is the trace of a process that died while it took a file in, perhaps between
+        // naming the file and committing its row. Without one there is nothing to look for.
+        if store.layout.remove_stale_temporaries()? {
+            store.remove_orphans()?;
+        }
+        drop(lock);
+        Ok(store)
     }
 
     /// The store's directory.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.layout.root
+    }
+
+    /// Removes files among the blobs that the index does not know. Files are named and their rows committed under
+    /// one lock, so while we hold it such a file can only be a dead process's.
+    fn remove_orphans(&self) -> Result<(), StoreError> {
+        let blobs = &self.layout.blobs;
+        self.index.write(|transaction| {
+            for entry in fs::read_dir(blobs).map_err(|e| StoreError::io("read", blobs, e))? {
+                let entry = entry.map_err(|e| StoreError::io("read", blobs, e))?;
+                let name = entry.file_name();
+                let Some(Ok(sha256)) = name.to_str().map(str::parse::<Sha256>) else { continue };
+                if blob_id(transaction, &sha256)?.is_none() {
+                    let path = entry.path();
+                    tracing::info!(path = %path.display(), "removing a file that was never completed");
+                    fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn small_block(&self, hash: &Multihash) -> Result<Option<Block>, StoreError> {
+        let digest = hash.digest();
+        let bytes = self.index.read(|connection| {
+            connection
+                .prepare_cached("SELECT bytes FROM block WHERE hash = ?1")?
+                .query_row([digest.as_bytes()], |row| row.get::<_, Vec<u8>>(0))
+                .optional()
+        })?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        match Block::verify(*hash, bytes.into()) {
+            Ok(block) => Ok(Some(block)),
+            Err(mismatch) => {
+                tracing::warn!(%mismatch, "dropping a damaged block of the index");
+                self.index.write(|transaction| {
+                    transaction
+                        .execute("DELETE FROM block WHERE hash = ?1", [digest.as_bytes()])?;
+                    Ok(())
+                })?;
+                Ok(None)
+            }
+        }
     }
 }
 
 impl BlockStore for Store {
-    fn size(&self, _hash: &Multihash) -> Result<Option<u64>, StoreError> {
-        Ok(None)
+    fn size(&self, hash: &Multihash) -> Result<Option<u64>, StoreError> {
+        if Block::is_empty_hash(hash) {
+            return Ok(Some(0));
+        }
+        let digest = hash.digest();
+        self.index.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT length FROM leaf WHERE hash = ?1
+                     UNION ALL SELECT length(bytes) FROM block WHERE hash = ?1 LIMIT 1",
+                )?
+                .query_row([digest.as_bytes()], |row| row.get(0).map(from_sql))
+                .optional()
+        })
     }
 
-    fn get(&self, _hash: &Multihash) -> Result<Option<Block>, StoreError> {
-        Ok(None)
+    fn get(&self, hash: &Multihash) -> Result<Option<Block>, StoreError> {
+        if Block::is_empty_hash(hash) {
+            return Ok(Some(Block::empty()));
+        }
+        match self.leaf_block(hash)? {
+            Some(block) => Ok(Some(block)),
+            None => self.small_block(hash),
+        }
     }
 
-    fn put(&self, _block: &Block) -> Result<(), StoreError> {
-        Ok(())
+    fn put(&self, block: &Block) -> Result<(), StoreError> {
+        check_block_size(block)?;
+        if self.has(block.hash())? {
+            return Ok(());
+        }
+        self.index
+            .write(|transaction| insert_block(transaction, block))
     }
+}
+
+/// Keeps a block in the index itself.
+pub(crate) fn insert_block(transaction: &Transaction<'_>, block: &Block) -> Result<(), StoreError> {
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO block (hash, bytes) VALUES (?1, ?2)")?
+        .execute((block.hash().digest().as_bytes(), &block.bytes()[..]))?;
+    Ok(())
+}
+
+/// The row of a blob.
+pub(crate) fn blob_id(
+    transaction: &Transaction<'_>,
+    sha256: &Sha256,
+) -> Result<Option<i64>, StoreError> {
+    Ok(transaction
+        .prepare_cached("SELECT id FROM blob WHERE sha256 = ?1")?
+        .query_row([sha256.as_bytes()], |row| row.get(0))
+        .optional()?)
+}
+
+/// Keeps other processes from opening the store at the same time: making a database is no transaction.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|e| StoreError::io("create", path, e))?;
+    for _ in 0..BUSY_SECS * 1000 / LOCK_RETRY_MILLIS {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(e) if e == rustix::io::Errno::WOULDBLOCK || e == rustix::io::Errno::INTR => {
+                thread::sleep(Duration::from_millis(LOCK_RETRY_MILLIS));
+            }
+            Err(e) => return Err(StoreError::io("lock", path, e.into())),
+        }
+    }
+    Err(StoreError::Busy {
+        waited_secs: BUSY_SECS,
+    })
 }

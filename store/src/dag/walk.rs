@@ -1,10 +1,22 @@
-//! In-order traversal of a file's DAG.
+//! In-order traversal of a file's DAG with look-ahead: the part of a fetch that needs no network.
+//!
+//! Memory is bounded by the caller's window: at most that many blocks are wanted or held at a time (and the nodes on
+//! the path to the current byte). No position is remembered for a block: every call walks the look-ahead again from the
+//! current byte and asks which of the blocks met are there. So a block that occurs many times is wanted once and held
+//! once while any occurrence is in sight, and there is no second structure that could disagree with the tree.
 
-use base::Cid;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use base::{Cid, Codec, Multihash, block_cid};
 use bytes::Bytes;
 
 use super::DagError;
+use super::node::{FileLink, FileNode, Node, Target};
 use crate::Block;
+
+/// Most links in nodes that are kept although the window does not reach them: 3 MiB of memory.
+const LINKS_UNSEEN_MAX: usize = 1 << 16;
 
 /// How much of a DAG a [`Walk`] follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +25,21 @@ pub struct WalkLimits {
     pub bytes_max: u64,
     /// Most links followed, repeated ones counted each time.
     pub nodes_max: u64,
-    /// Deepest tree.
+    /// Deepest tree; the root alone is depth 1.
     pub depth_max: usize,
+}
+
+impl Default for WalkLimits {
+    fn default() -> Self {
+        Self {
+            // Four times the largest archive in the field (a whole TeX tree, a debug build of a browser).
+            bytes_max: 64 << 30,
+            // That many bytes in chunks of 64 KiB, a quarter of the smallest chunk any tool writes by default.
+            nodes_max: 1 << 20,
+            // Balanced trees of that size have 4 levels, trickle trees about 12.
+            depth_max: 24,
+        }
+    }
 }
 
 /// The next bytes of the file.
@@ -36,10 +61,38 @@ impl Leaf {
     }
 }
 
+/// How a wanted block will be read.
+type Key = (Codec, Multihash);
+
+/// What is known about a wanted block.
+#[derive(Clone, Debug)]
+enum Held {
+    Awaited,
+    Leaf(Block),
+    Node(FileNode),
+}
+
+/// The node whose links are being followed.
+#[derive(Clone, Debug)]
+struct Frame {
+    links: Arc<[FileLink]>,
+    next: usize,
+}
+
 /// Fetches a file in order with look-ahead, without IO: says what is wanted, takes blocks, gives bytes.
+///
+/// A round is: [`Self::wants`] and fetch them, [`Self::handle_block`] for what came, [`Self::next_bytes`] until it
+/// gives nothing more, and again until [`Self::is_done`].
 #[derive(Debug)]
 pub struct Walk {
     root: Cid,
+    limits: WalkLimits,
+    /// The way to the current byte. At first one frame whose only link is the root.
+    path: Vec<Frame>,
+    held: HashMap<Key, Held>,
+    declared_size: Option<u64>,
+    /// Links followed so far.
+    nodes: u64,
 }
 
 impl Walk {
@@ -48,22 +101,71 @@ impl Walk {
     /// # Errors
     /// [`DagError`] when the root is of a codec or hash we do not read.
     pub fn new(root: Cid, limits: WalkLimits) -> Result<Self, DagError> {
-        let _ = limits;
-        Ok(Self { root })
+        let target = Target::of(&root)?;
+        if matches!(
+            target,
+            Target::Block(Codec::DagCbor, _) | Target::Inline(Codec::DagCbor, _)
+        ) {
+            let reason = "dag-cbor is no file".to_owned();
+            return Err(DagError::Unsupported {
+                cid: root.to_string(),
+                reason,
+            });
+        }
+        // The size is set when the root came; it must not be zero, for links of zero bytes are skipped elsewhere.
+        let links = Arc::from([FileLink { target, size: 0 }]);
+        let path = vec![Frame { links, next: 0 }];
+        Ok(Self {
+            root,
+            limits,
+            path,
+            held: HashMap::new(),
+            declared_size: None,
+            nodes: 0,
+        })
     }
 
     /// The blocks newly wanted, in file order, so that at most `window` blocks are wanted or held at a time.
+    /// A window of 0 is read as 1.
     pub fn wants(&mut self, window: usize) -> Vec<Cid> {
-        let _ = window;
-        vec![self.root]
+        let mut scan = Scan {
+            left: window.max(1),
+            seen: HashSet::new(),
+            wanted: Vec::new(),
+        };
+        for (depth, frame) in self.path.iter().enumerate().rev() {
+            if !scan.links(
+                &frame.links[frame.next..],
+                depth + 1,
+                &self.held,
+                &self.limits,
+            ) {
+                break;
+            }
+        }
+        let Scan { seen, wanted, .. } = scan;
+        self.forget_all_but(&seen);
+        self.held
+            .extend(wanted.iter().map(|key| (*key, Held::Awaited)));
+        wanted.into_iter().map(|key| self.cid_of(key)).collect()
     }
 
     /// Takes a block; one that is not wanted (any more) is ignored.
     ///
     /// # Errors
     /// [`DagError`] when the DAG is not a file that we read; the walk cannot go on then.
-    pub fn handle_block(&mut self, block: Block) -> Result<(), DagError> {
-        let _ = block;
+    pub fn handle_block(&mut self, block: &Block) -> Result<(), DagError> {
+        for codec in [Codec::Raw, Codec::DagPb] {
+            let key = (codec, *block.hash());
+            if !matches!(self.held.get(&key), Some(Held::Awaited)) {
+                continue;
+            }
+            let held = match codec {
+                Codec::Raw => Held::Leaf(block.clone()),
+                _ => Held::Node(self.file_node(codec, block.bytes())?),
+            };
+            self.held.insert(key, held);
+        }
         Ok(())
     }
 
@@ -72,16 +174,205 @@ impl Walk {
     /// # Errors
     /// [`DagError`] when the DAG contradicts itself; the walk cannot go on then.
     pub fn next_bytes(&mut self) -> Result<Option<Leaf>, DagError> {
+        while let Some(frame) = self.path.last_mut() {
+            let Some(link) = frame.links.get(frame.next) else {
+                self.path.pop();
+                continue;
+            };
+            let link = link.clone();
+            let Some(part) = self.part(&link.target)? else {
+                return Ok(None);
+            };
+            self.advance(&link, &part)?;
+            let leaf = match part {
+                Part::Leaf(block) => Leaf::Block(block),
+                Part::Node(node) => {
+                    self.path.push(Frame {
+                        links: node.links,
+                        next: 0,
+                    });
+                    Leaf::Bytes(node.data)
+                }
+            };
+            if !leaf.bytes().is_empty() {
+                return Ok(Some(leaf));
+            }
+        }
         Ok(None)
     }
 
     /// Whether all bytes were given out.
     pub fn is_done(&self) -> bool {
-        false
+        self.path
+            .iter()
+            .all(|frame| frame.next == frame.links.len())
     }
 
-    /// The file's length in bytes as its root declares it; `None` until the root came.
-    pub fn declared_size(&self) -> Option<u64> {
-        None
+    /// The file's length in bytes as its root declares it; `None` until the root was reached by [`Self::next_bytes`].
+    pub const fn declared_size(&self) -> Option<u64> {
+        self.declared_size
+    }
+
+    /// Drops what is out of sight. Nodes are small, and the window slides over a row of them once their leaves come
+    /// into sight, so they stay as long as they are few: otherwise each would be fetched twice.
+    fn forget_all_but(&mut self, seen: &HashSet<Key>) {
+        let links_unseen: usize = self
+            .held
+            .iter()
+            .filter(|(key, _)| !seen.contains(*key))
+            .map(|(_, held)| {
+                if let Held::Node(node) = held {
+                    node.links.len()
+                } else {
+                    0
+                }
+            })
+            .sum();
+        self.held.retain(|key, held| match held {
+            Held::Awaited => true,
+            Held::Leaf(_) => seen.contains(key),
+            // A node without links is a leaf in dag-pb form, as large as any.
+            Held::Node(node) => {
+                let is_small = !node.links.is_empty() && node.data.is_empty();
+                seen.contains(key) || (is_small && links_unseen <= LINKS_UNSEEN_MAX)
+            }
+        });
+    }
+
+    /// What a link leads to, if it is here.
+    fn part(&self, target: &Target) -> Result<Option<Part>, DagError> {
+        match target {
+            Target::Inline(codec, bytes) => self.file_node(*codec, bytes).map(Part::Node).map(Some),
+            Target::Block(Codec::Raw, hash) if Block::is_empty_hash(hash) => {
+                Ok(Some(Part::Leaf(Block::empty())))
+            }
+            Target::Block(codec, hash) => Ok(match self.held.get(&(*codec, *hash)) {
+                Some(Held::Leaf(block)) => Some(Part::Leaf(block.clone())),
+                Some(Held::Node(node)) => Some(Part::Node(node.clone())),
+                Some(Held::Awaited) | None => None,
+            }),
+        }
+    }
+
+    /// Steps over a link whose part is here, checking what its parent claimed.
+    fn advance(&mut self, link: &FileLink, part: &Part) -> Result<(), DagError> {
+        let found = match part {
+            Part::Leaf(block) => block.len() as u64,
+            Part::Node(node) => node.size,
+        };
+        if self.declared_size.is_none() {
+            self.declared_size = Some(found);
+            if found > self.limits.bytes_max {
+                return Err(DagError::TooLarge {
+                    what: "file",
+                    max: self.limits.bytes_max,
+                });
+            }
+        } else if link.size != found {
+            return Err(DagError::LyingSize {
+                claimed: link.size,
+                found,
+            });
+        }
+        self.nodes += 1;
+        if self.nodes > self.limits.nodes_max {
+            let max = self.limits.nodes_max;
+            return Err(DagError::TooLarge {
+                what: "number of nodes",
+                max,
+            });
+        }
+        if self.path.len() > self.limits.depth_max {
+            let max = self.limits.depth_max as u64;
+            return Err(DagError::TooLarge {
+                what: "depth of a file",
+                max,
+            });
+        }
+        if let Some(frame) = self.path.last_mut() {
+            frame.next += 1;
+        }
+        Ok(())
+    }
+
+    fn file_node(&self, codec: Codec, bytes: &Bytes) -> Result<FileNode, DagError> {
+        match Node::decode(codec, bytes)? {
+            Node::File(node) => Ok(node),
+            other => Err(DagError::WrongKind {
+                cid: self.root.to_string(),
+                found: other.kind(),
+                wanted: "file",
+            }),
+        }
+    }
+
+    /// The CID to ask peers for. The root is asked for as it was given, version 0 included.
+    fn cid_of(&self, (codec, hash): Key) -> Cid {
+        match Multihash::of(&self.root) {
+            Ok(root) if root == hash => self.root,
+            _ => block_cid(codec, &hash.digest()),
+        }
+    }
+}
+
+/// A part of the file that is here.
+enum Part {
+    Leaf(Block),
+    Node(FileNode),
+}
+
+/// One pass over the look-ahead.
+struct Scan {
+    /// Blocks that may still be looked at.
+    left: usize,
+    seen: HashSet<Key>,
+    wanted: Vec<Key>,
+}
+
+impl Scan {
+    /// Looks at links in order; `false` when the window is full.
+    fn links(
+        &mut self,
+        links: &[FileLink],
+        depth: usize,
+        held: &HashMap<Key, Held>,
+        limits: &WalkLimits,
+    ) -> bool {
+        links
+            .iter()
+            .all(|link| self.link(link, depth, held, limits))
+    }
+
+    fn link(
+        &mut self,
+        link: &FileLink,
+        depth: usize,
+        held: &HashMap<Key, Held>,
+        limits: &WalkLimits,
+    ) -> bool {
+        let Target::Block(codec, hash) = &link.target else {
+            return self.take();
+        };
+        if *codec == Codec::Raw && Block::is_empty_hash(hash) {
+            return true;
+        }
+        // What lies beyond the limits is refused when the walk gets there; until then it is not fetched.
+        if link.size > limits.bytes_max || depth > limits.depth_max || !self.take() {
+            return false;
+        }
+        let key = (*codec, *hash);
+        let first = self.seen.insert(key);
+        match held.get(&key) {
+            None if first => self.wanted.push(key),
+            Some(Held::Node(node)) => return self.links(&node.links, depth + 1, held, limits),
+            _ => {}
+        }
+        true
+    }
+
+    fn take(&mut self) -> bool {
+        let free = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        free
     }
 }

@@ -1,0 +1,100 @@
+//! A [`BuildRequest`] as a bubblewrap command line. Pure, so that the sandbox can be reviewed and pinned as text.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use crate::request::{BUILD_UID, BuildRequest, HOSTNAME, Mount};
+
+/// What the installed bubblewrap can do beyond the oldest one we support (0.5, for `--clearenv`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `--disable-userns` (0.8 and later): the build cannot make user namespaces of its own, which is the part of the
+    /// kernel that sandbox escapes most often went through.
+    pub disable_userns: bool,
+}
+
+/// The arguments of bubblewrap, without the program's name.
+pub fn argv(request: &BuildRequest, features: Features) -> Vec<OsString> {
+    let mut argv = Argv::default();
+    for namespace in ["user", "net", "pid", "ipc", "uts"] {
+        argv.push([format!("--unshare-{namespace}")]);
+    }
+    // Kernels without cgroup namespaces exist; what they hide (the name of our own cgroup) is worth no failure.
+    argv.push(["--unshare-cgroup-try"]);
+    if features.disable_userns {
+        argv.push(["--disable-userns"]);
+    }
+    argv.push(["--die-with-parent", "--new-session", "--clearenv"]);
+    let id = BUILD_UID.to_string();
+    argv.push(["--uid", &id, "--gid", &id, "--hostname", HOSTNAME]);
+    for mount in &request.mounts {
+        argv.mount(mount);
+    }
+    argv.push(["--remount-ro", "/"]);
+    argv.push([OsStr::new("--chdir"), request.directory.as_os_str()]);
+    for (name, value) in &request.env {
+        argv.push([OsStr::new("--setenv"), name, value]);
+    }
+    argv.push(["--"]);
+    argv.push(&request.command);
+    argv.0
+}
+
+#[derive(Default)]
+struct Argv(Vec<OsString>);
+
+impl Argv {
+    fn push<T: Into<OsString>>(&mut self, arguments: impl IntoIterator<Item = T>) {
+        self.0.extend(arguments.into_iter().map(Into::into));
+    }
+
+    fn mount(&mut self, mount: &Mount) {
+        match mount {
+            Mount::Writable { from, at } => self.pair("--bind", from, at),
+            Mount::ReadOnly { from, at } => self.pair("--ro-bind", from, at),
+            Mount::Symlink { target, at } => self.pair("--symlink", target, at),
+            Mount::Tmpfs { at } => self.push([OsStr::new("--tmpfs"), at.as_os_str()]),
+            Mount::Proc => self.push(["--proc", "/proc"]),
+            Mount::Dev => self.push(["--dev", "/dev"]),
+        }
+    }
+
+    fn pair(&mut self, option: &str, first: &Path, second: &Path) {
+        self.push([OsStr::new(option), first.as_os_str(), second.as_os_str()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_of_a_build_is_pinned() {
+        let top_level = vec![
+            Mount::Writable { from: "/scratch/root/bin".into(), at: "/bin".into() },
+            Mount::Symlink { target: "bin".into(), at: "/sbin".into() },
+            Mount::Writable { from: "/scratch/root/tmp".into(), at: "/tmp".into() },
+        ];
+        let request = BuildRequest::for_recipe(Path::new("/scratch/build"), top_level, 2);
+        let got = argv(&request, Features { disable_userns: true });
+        let expected = "--unshare-user --unshare-net --unshare-pid --unshare-ipc --unshare-uts \
+            --unshare-cgroup-try --disable-userns --die-with-parent --new-session --clearenv \
+            --uid 1000 --gid 1000 --hostname build --bind /scratch/root/bin /bin \
+            --symlink bin /sbin --bind /scratch/root/tmp /tmp --ro-bind /scratch/build /build \
+            --proc /proc --dev /dev --remount-ro / --chdir /home/build \
+            --setenv DESTDIR /destdir --setenv HOME /home/build --setenv LC_ALL C \
+            --setenv MAKEFLAGS -j2 --setenv PATH /bin:/usr/bin --setenv PKG_JOBSERVER  \
+            --setenv SOURCE_DATE_EPOCH 1609459200 --setenv TMPDIR /tmp --setenv TZ UTC -- /build";
+        let got: Vec<_> = got.iter().map(|a| a.to_str().unwrap()).collect();
+        assert_eq!(got.join(" "), expected);
+    }
+
+    #[test]
+    fn the_network_is_never_shared_and_an_old_bubblewrap_gets_no_new_option() {
+        let request = BuildRequest::for_recipe(Path::new("/b"), Vec::new(), 0);
+        let got = argv(&request, Features::default());
+        assert!(got.contains(&"--unshare-net".into()));
+        assert!(!got.contains(&"--disable-userns".into()));
+        assert!(got.contains(&"-j1".into()));
+    }
+}

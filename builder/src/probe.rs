@@ -1,0 +1,204 @@
+//! Can this machine sandbox? And if not: what is in the way, and which command removes it.
+//!
+//! [`Sandbox::find`] does not guess from settings: it starts a real sandbox that does nothing. Only when that fails are
+//! the settings read, and [`diagnose`], a pure function of what was read, names the most likely one.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::bwrap::Features;
+use crate::diagnose::{HostFacts, SandboxUnavailable, diagnose};
+use crate::process::{Ending, Limits, run};
+use crate::request::{BuildRequest, Mount};
+
+/// The oldest bubblewrap we drive: it has `--clearenv`.
+pub(crate) const VERSION_MIN: (u32, u32) = (0, 5);
+/// The first bubblewrap with `--disable-userns`.
+const VERSION_DISABLE_USERNS: (u32, u32) = (0, 8);
+/// A sandbox that does nothing takes some ten milliseconds; a machine that needs a hundred times that can still build.
+const PROBE_LIMITS: Limits = Limits {
+    wall: Duration::from_secs(20),
+    silence: Duration::from_secs(20),
+    log_bytes_max: 64 << 10,
+};
+
+/// Directories of `/proc` that tell of the machine's hardware, or let its owner control it, whatever the namespace.
+const MASKED_DIRS: [&str; 3] = ["/proc/acpi", "/proc/asound", "/proc/scsi"];
+/// Files of `/proc` of that kind.
+const MASKED_FILES: [&str; 9] = [
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/mtrr",
+    "/proc/sched_debug",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+];
+
+/// A way to sandbox that was seen to work on this machine.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    bwrap: PathBuf,
+    features: Features,
+    masks: Vec<Mount>,
+}
+
+impl Sandbox {
+    /// Looks for bubblewrap in `search_path` (as in `PATH`) and tries it.
+    ///
+    /// # Errors
+    /// [`SandboxUnavailable`] with the finding, the setting behind it and the commands that help.
+    pub fn find(search_path: &OsStr) -> Result<Self, SandboxUnavailable> {
+        let Some(bwrap) = find_program("bwrap", search_path) else {
+            return Err(diagnose(&HostFacts::read(None, String::new())));
+        };
+        let version = version_of(&bwrap);
+        let unavailable = |output| diagnose(&HostFacts::read(version, output));
+        if version.is_some_and(|v| v < VERSION_MIN) {
+            return Err(unavailable(String::new()));
+        }
+        let features =
+            Features { disable_userns: version.is_some_and(|v| v >= VERSION_DISABLE_USERNS) };
+        let sandbox = Self { bwrap, features, masks: masks() };
+        // In a container some of `/proc` is covered already and cannot be covered again; that must not stop a build.
+        let mut attempts = vec![sandbox.clone()];
+        attempts.push(Self { masks: Vec::new(), ..sandbox.clone() });
+        attempts.push(Self { masks: Vec::new(), features: Features::default(), ..sandbox });
+        let mut first_output = None;
+        for attempt in attempts {
+            match attempt.attempt() {
+                Ok(()) => return Ok(attempt),
+                Err(output) => {
+                    first_output.get_or_insert(output);
+                }
+            }
+        }
+        Err(unavailable(first_output.unwrap_or_default()))
+    }
+
+    /// The path of bubblewrap.
+    pub(crate) fn bwrap(&self) -> &Path {
+        &self.bwrap
+    }
+
+    pub(crate) const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Covers what is to be covered; for requests that mount `/proc`.
+    pub(crate) fn mask(&self, request: &mut BuildRequest) {
+        request.mounts.extend(self.masks.iter().cloned());
+    }
+
+    /// Starts bubblewrap inside of bubblewrap's sandbox, just to print its version: a program that is surely there.
+    fn attempt(&self) -> Result<(), String> {
+        let mut request = BuildRequest {
+            mounts: vec![
+                Mount::ReadOnly { from: "/".into(), at: "/".into() },
+                Mount::Proc,
+                Mount::Dev,
+            ],
+            env: BTreeMap::new(),
+            directory: "/".into(),
+            command: vec![self.bwrap.clone().into(), "--version".into()],
+        };
+        self.mask(&mut request);
+        let mut output = Vec::new();
+        let mut keep = |bytes: &[u8]| output.extend_from_slice(bytes);
+        match run(self, &request, &PROBE_LIMITS, &mut keep, &|| false) {
+            Ok(Ending::Exited(0)) => Ok(()),
+            Ok(Ending::Exited(_)) => Err(String::from_utf8_lossy(&output).trim().to_owned()),
+            Ok(_) => Err("a sandbox that does nothing did not end".to_owned()),
+            Err(error) => Err(format!("{error}: {}", source_text(&error))),
+        }
+    }
+}
+
+/// The first executable file of that name in a search path.
+fn find_program(name: &str, search_path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(search_path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+/// The version that a bubblewrap reports; `None` when it does not say, as development builds may.
+fn version_of(bwrap: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(bwrap).arg("--version").env_clear().stdin(Stdio::null()).output();
+    parse_version(&String::from_utf8_lossy(&output.ok()?.stdout))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().rsplit(' ').next()?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn masks() -> Vec<Mount> {
+    let dirs = MASKED_DIRS.iter().filter(|path| Path::new(path).is_dir());
+    let files = MASKED_FILES.iter().filter(|path| Path::new(path).exists());
+    let cover = |path: &&str| Mount::ReadOnly { from: "/dev/null".into(), at: path.into() };
+    dirs.map(|path| Mount::Tmpfs { at: path.into() }).chain(files.map(cover)).collect()
+}
+
+fn source_text(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}
+
+/// A [`Sandbox`] that is looked for when the first build needs it, once.
+///
+/// A run that only fetches never needs one and must not fail for want of it.
+#[derive(Debug)]
+pub struct LazySandbox {
+    search_path: OsString,
+    found: std::sync::OnceLock<Result<Sandbox, SandboxUnavailable>>,
+}
+
+impl LazySandbox {
+    /// Will look in this search path (as in `PATH`).
+    pub fn new(search_path: impl Into<OsString>) -> Self {
+        Self { search_path: search_path.into(), found: std::sync::OnceLock::new() }
+    }
+
+    /// The sandbox.
+    ///
+    /// # Errors
+    /// [`SandboxUnavailable`], the same on every call.
+    pub fn get(&self) -> Result<&Sandbox, SandboxUnavailable> {
+        self.found.get_or_init(|| Sandbox::find(&self.search_path)).as_ref().map_err(Clone::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_bubblewrap_prints_them() {
+        assert_eq!(parse_version("bubblewrap 0.8.0\n"), Some((0, 8)));
+        assert_eq!(parse_version("bubblewrap 0.11.0"), Some((0, 11)));
+        assert_eq!(parse_version("bubblewrap"), None);
+        assert_eq!(parse_version(""), None);
+    }
+
+    #[test]
+    fn relative_entries_of_a_search_path_are_not_trusted() {
+        let here = tempfile::tempdir().unwrap();
+        std::fs::write(here.path().join("bwrap"), "").unwrap();
+        let path = OsString::from(format!(".::{}", here.path().display()));
+        assert_eq!(find_program("bwrap", &path), Some(here.path().join("bwrap")));
+        assert_eq!(find_program("bwrap", OsStr::new(".::relative")), None);
+    }
+
+    #[test]
+    fn a_machine_without_bubblewrap_is_told_how_to_install_it() {
+        let nowhere = tempfile::tempdir().unwrap();
+        let error = Sandbox::find(nowhere.path().as_os_str()).unwrap_err();
+        assert!(error.to_string().contains("bubblewrap"), "{error}");
+        assert!(error.fix.iter().any(|line| line.contains("install")), "{:?}", error.fix);
+    }
+}

@@ -1,0 +1,164 @@
+//! Realising packages: the plan decides, threads act, the report tells.
+//!
+//! [`recipe::Plan`] says what is to be done next and knows nothing of threads. Here each of its actions runs on a thread
+//! of its own, their numbers bounded per kind (lookups and downloads wait for the network, builds for the processors),
+//! and the answers come back over one channel, so that the plan needs no lock. Nothing here opens a socket: outputs come
+//! through the given [`Substituter`], sources and seeds through the given [`SourceFetcher`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base::{PackageName, PkgHash, SecretKey, TrustPolicy};
+use recipe::{Graph, PackageId, Policy};
+use store::substitute::{Asked, SourceFetcher, Substituter};
+use store::{Blob, Store};
+
+use crate::error::Error;
+use crate::observe::Observer;
+use crate::probe::LazySandbox;
+use crate::process::Limits;
+use crate::root::{Input, RecipeFiles};
+use crate::runner::Runner;
+use crate::sources::FetchedItem;
+
+/// Whom and what realising needs.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Where everything ends up.
+    pub store: &'a Store,
+    /// Who has outputs.
+    pub substituter: &'a dyn Substituter,
+    /// Who has sources and seeds.
+    pub sources: &'a dyn SourceFetcher,
+    /// Whose outputs may be used.
+    pub trust: &'a TrustPolicy,
+    /// Signs what is built. Without it a build's output is in the store but nobody, not even the next run, can find it.
+    pub signer: Option<&'a SecretKey>,
+    /// Reads the `files/` of recipes.
+    pub files: &'a dyn RecipeFiles,
+    /// The sandbox; not touched unless something is built.
+    pub sandbox: &'a LazySandbox,
+    /// Who watches, and stops.
+    pub observer: &'a dyn Observer,
+    /// Where scratch directories are made.
+    pub scratch: &'a Path,
+    /// Where logs are kept.
+    pub logs: &'a Path,
+    /// The time, in seconds since 1970, for the records of the store.
+    pub now_unix_secs: u64,
+}
+
+/// How to realise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether to substitute, to build, or both.
+    pub policy: Policy,
+    /// Builds at once.
+    pub jobs: usize,
+    /// What each build's `make` may run at once.
+    pub cores: usize,
+    /// Go on with what does not depend on a failure.
+    pub keep_going: bool,
+    /// Leave the scratch directories of failed builds.
+    pub keep_failed: bool,
+    /// What a build may take.
+    pub limits: Limits,
+    /// Whether what is got here is announced to others.
+    pub announce: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            jobs: 1,
+            cores: 1,
+            keep_going: false,
+            keep_failed: false,
+            limits: Limits::default(),
+            announce: true,
+        }
+    }
+}
+
+/// An output that is in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Realised {
+    /// The package's name.
+    pub package: PackageName,
+    /// Its hash.
+    pub pkghash: PkgHash,
+    /// The output.
+    pub blob: Blob,
+    /// How it got there.
+    pub how: How,
+}
+
+/// How an output got into the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It was there.
+    Present,
+    /// It was substituted.
+    Substituted,
+    /// It is a seed and was fetched.
+    Fetched,
+    /// It was built.
+    Built,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// All outputs that are present now, by package: the roots, their run closures, and what was needed to build them.
+    pub realised: BTreeMap<PackageName, Realised>,
+    /// What came over the network, or out of a local cache.
+    pub fetched: Vec<FetchedItem>,
+    /// Packages that were built, in the order in which they were finished.
+    pub built: Vec<PackageName>,
+    /// Everybody who was asked.
+    pub asked: Asked,
+    /// Packages that were not built because of another one's failure, which is named second.
+    pub skipped: Vec<(PackageName, PackageName)>,
+}
+
+impl Report {
+    /// The outputs of a package and its run closure, in the order of names: what is composed or exported. `None` if one
+    /// of them is not realised.
+    pub fn closure(&self, graph: &Graph, roots: &[PackageId]) -> Option<Vec<Input>> {
+        let input = |id| {
+            let realised = self.realised.get(graph.name(id))?;
+            Some(Input { name: realised.package.to_string(), blob: realised.blob.clone() })
+        };
+        let mut inputs: Vec<Input> =
+            graph.with_run_closures(roots).into_iter().map(input).collect::<Option<_>>()?;
+        inputs.sort_by(|a, b| a.name.cmp(&b.name));
+        Some(inputs)
+    }
+}
+
+/// Not everything could be realised.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failure {
+    /// The first failure.
+    // Not a `source`: it is this error, and would be printed twice.
+    pub error: Error,
+    /// Further failures, in the order in which they happened.
+    pub others: Vec<Error>,
+    /// What was done nevertheless.
+    pub report: Report,
+}
+
+/// Makes the outputs of `roots` and their run closures present.
+///
+/// # Errors
+/// [`Failure`] with every package that could not be had and with what could.
+pub fn realise(
+    context: &Context<'_>,
+    graph: &Graph,
+    roots: &[PackageId],
+    options: &Options,
+) -> Result<Report, Box<Failure>> {
+    Runner::new(context, graph, options).run(roots)
+}

@@ -1,0 +1,103 @@
+//! The sandbox as plain data: what a build sees, with which environment, and what is run.
+//!
+//! A [`BuildRequest`] can be printed, compared and tested without a kernel that allows namespaces; [`crate::argv`] turns
+//! it into a bubblewrap command line and nothing else does. The file system starts out empty and read-only: only what is
+//! listed in [`BuildRequest::mounts`] exists, so a host path that nobody listed cannot be seen.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The build's home and working directory, where sources and `files/` lie.
+pub const HOME: &str = "/home/build";
+/// Where the build puts its output.
+pub const DESTDIR: &str = "/destdir";
+/// Where the build script is mounted.
+pub const BUILD_SCRIPT: &str = "/build";
+/// The clock that builds are told, in seconds since 1970: the time stamp of every archive entry.
+pub const SOURCE_DATE_EPOCH: &str = "1609459200";
+/// The user and group number of the build user. Not 0: as root of a user namespace tar would try to change owners.
+pub const BUILD_UID: u32 = 1000;
+/// The host name inside.
+pub const HOSTNAME: &str = "build";
+
+/// One thing that exists inside the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// A host path that the build may change.
+    Writable {
+        /// The host path.
+        from: PathBuf,
+        /// The path inside.
+        at: PathBuf,
+    },
+    /// A host path that the build may read.
+    ReadOnly {
+        /// The host path.
+        from: PathBuf,
+        /// The path inside.
+        at: PathBuf,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// The path inside.
+        at: PathBuf,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points.
+        target: PathBuf,
+        /// The path inside.
+        at: PathBuf,
+    },
+    /// The process file system of the sandbox's own process namespace.
+    Proc,
+    /// The few harmless device nodes.
+    Dev,
+}
+
+/// What to run, and the whole world it runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildRequest {
+    /// What exists, in the order in which it is put in place.
+    pub mounts: Vec<Mount>,
+    /// The whole environment. Bubblewrap adds `PWD`, which is [`Self::directory`].
+    pub env: BTreeMap<OsString, OsString>,
+    /// The working directory inside.
+    pub directory: PathBuf,
+    /// The program, by its path inside, and its arguments.
+    pub command: Vec<OsString>,
+}
+
+impl BuildRequest {
+    /// The request that runs a recipe's build script: `top_level` are the directories and links of the scratch root.
+    pub fn for_recipe(script: &Path, top_level: Vec<Mount>, cores: usize) -> Self {
+        let mut mounts = top_level;
+        mounts.push(Mount::ReadOnly { from: script.to_owned(), at: BUILD_SCRIPT.into() });
+        mounts.extend([Mount::Proc, Mount::Dev]);
+        Self {
+            mounts,
+            env: build_env("/bin:/usr/bin", cores),
+            directory: HOME.into(),
+            command: vec![BUILD_SCRIPT.into()],
+        }
+    }
+}
+
+/// The environment that every build has, and nothing besides.
+pub fn build_env(path: &str, cores: usize) -> BTreeMap<OsString, OsString> {
+    let make_flags = format!("-j{}", cores.max(1));
+    let variables = [
+        ("HOME", HOME),
+        ("PATH", path),
+        ("TMPDIR", "/tmp"),
+        ("DESTDIR", DESTDIR),
+        // Upstream hands its job server on here; recipes may test the variable, so it is always set.
+        ("PKG_JOBSERVER", ""),
+        ("MAKEFLAGS", make_flags.as_str()),
+        ("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH),
+        ("TZ", "UTC"),
+        ("LC_ALL", "C"),
+    ];
+    variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}

@@ -1,0 +1,283 @@
+//! Filling a scratch root: the build closure's outputs, the skeleton every build finds, sources, `files/` and script.
+//!
+//! All of it is copied, nothing linked: the build owns its root and may write anywhere in it, and must not reach the
+//! store through it. Everything carries the same time stamp, so that no build sees when it was prepared.
+
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use base::{Hasher, PackageName, Sha256};
+use recipe::{FileKind, Recipe, RecipeFile};
+use store::archive::{Conflicts, MTIME_UNIX_SECS, UnpackLimits, Unpacker};
+use store::{Blob, Store, StoreError};
+
+use crate::error::Error;
+use crate::request::{BUILD_UID, DESTDIR, HOME, Mount};
+use crate::scratch::{Scratch, remove_tree};
+
+/// Top-level directories that every build finds, as upstream makes them.
+const SKELETON: [&str; 12] = [
+    "bin", "destdir", "etc", "home", "include", "lib", "libexec", "run", "share", "tmp", "usr", "var",
+];
+/// Top-level names that belong to the sandbox: whatever an archive has there is not for the build to see.
+const RESERVED: [&str; 5] = ["build", "destdir", "dev", "home", "proc"];
+
+/// An output that is part of a build closure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Whose output it is, for messages, and the order in which inputs are unpacked.
+    pub name: String,
+    /// The archive.
+    pub blob: Blob,
+}
+
+/// Reads what lies below the `files/` of recipes; the package tree is the caller's.
+pub trait RecipeFiles: Send + Sync {
+    /// The bytes of a regular file below `files/`. They are compared with the digest that the package hash covers.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn read(&self, package: &PackageName, path: &str) -> io::Result<Vec<u8>>;
+}
+
+/// Recipes that bring no files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFiles;
+
+impl RecipeFiles for NoFiles {
+    fn read(&self, _package: &PackageName, _path: &str) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Unpacks a build closure, in the order of names, and makes the skeleton.
+pub(crate) fn fill(scratch: &Scratch, inputs: &[Input], store: &Store) -> Result<(), Error> {
+    let root = scratch.root();
+    make_dir(&root)?;
+    let mut inputs: Vec<_> = inputs.iter().collect();
+    inputs.sort_by(|a, b| a.name.cmp(&b.name));
+    unpack_all(&root, &inputs, store)?;
+    for name in RESERVED {
+        remove(&root.join(name))?;
+    }
+    for name in SKELETON {
+        make_dir(&root.join(name))?;
+    }
+    make_dir(&below(&root, HOME))?;
+    write_accounts(&root.join("etc"))
+}
+
+/// Unpacks outputs over each other below `dest`; of two files of one name the later one stays, as in upstream.
+pub(crate) fn unpack_all(dest: &Path, inputs: &[&Input], store: &Store) -> Result<(), Error> {
+    let Some(first) = inputs.first() else { return Ok(()) };
+    let mut unpacker = Unpacker::new(dest, &UnpackLimits::default(), Conflicts::Overlay)
+        .map_err(|e| Error::archive(&first.name, e))?;
+    for input in inputs {
+        let mut archive = open(store, input)?;
+        unpacker
+            .unpack(&input.name, &mut archive)
+            .map_err(|e| Error::archive(&input.name, e))?;
+        archive.finish()?;
+    }
+    Ok(())
+}
+
+/// Opens an output of the store for reading, hashing it on the way.
+pub(crate) fn open(store: &Store, input: &Input) -> Result<Verified<impl Read + use<>>, Error> {
+    match store.open_blob(&input.blob.sha256)? {
+        Some(file) => Ok(Verified::new(file, input.blob.sha256)),
+        None => Err(Error::Io {
+            op: "find the output of",
+            path: PathBuf::from(&input.name),
+            source: io::ErrorKind::NotFound.into(),
+        }),
+    }
+}
+
+/// A reader that knows what it should have read: the disk may have changed a byte since the store took the file in.
+#[derive(Debug)]
+pub(crate) struct Verified<R> {
+    reader: R,
+    hasher: Hasher,
+    expected: Sha256,
+}
+
+impl<R: Read> Verified<R> {
+    fn new(reader: R, expected: Sha256) -> Self {
+        Self { reader, hasher: Hasher::new(), expected }
+    }
+
+    /// Reads the rest, if any, and compares.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        io::copy(&mut self, &mut io::sink())
+            .map_err(|e| Error::io("read", Path::new("store"), e))?;
+        let got = self.hasher.finish();
+        if got == self.expected {
+            return Ok(());
+        }
+        Err(Error::Store(StoreError::Corrupt {
+            what: format!("blob `{}` now has the digest `{got}`", self.expected),
+            source: None,
+        }))
+    }
+}
+
+impl<R: Read> Read for Verified<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// Puts a recipe's sources and `files/` into the build's home and its script beside the root.
+pub(crate) fn add_recipe(
+    scratch: &Scratch,
+    recipe: &Recipe,
+    files: &dyn RecipeFiles,
+    store: &Store,
+) -> Result<PathBuf, Error> {
+    let home = below(&scratch.root(), HOME);
+    add_sources(&home, recipe, store)?;
+    add_files(&home, recipe, files)?;
+    let script = scratch.path().join("build");
+    let bytes = recipe.build().map_or(&b""[..], |script| &script.bytes);
+    write_file(&script, bytes, true)?;
+    Ok(script)
+}
+
+/// Copies a recipe's sources into a directory under their names.
+pub fn add_sources(dir: &Path, recipe: &Recipe, store: &Store) -> Result<(), Error> {
+    for source in recipe.sources() {
+        let path = dir.join(&source.file);
+        let blob = store.open_blob(&source.sha256)?.ok_or_else(|| {
+            Error::io("find source", Path::new(&source.file), io::ErrorKind::NotFound.into())
+        })?;
+        let mut blob = Verified::new(blob, source.sha256);
+        let mut file = create(&path, false)?;
+        io::copy(&mut blob, &mut file).map_err(|e| Error::io("write", &path, e))?;
+        blob.finish()?;
+        stamp(&file, &path)?;
+    }
+    Ok(())
+}
+
+/// Copies a recipe's `files/` into a directory, each compared with the digest in the package hash.
+pub fn add_files(dir: &Path, recipe: &Recipe, files: &dyn RecipeFiles) -> Result<(), Error> {
+    for entry in recipe.files() {
+        let path = dir.join(&entry.path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+        }
+        match &entry.kind {
+            FileKind::Symlink { target } => {
+                symlink(target, &path).map_err(|e| Error::io("create", &path, e))?;
+            }
+            kind => {
+                let bytes = read_checked(recipe.name(), entry, files)?;
+                write_file(&path, &bytes, *kind == FileKind::Executable)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_checked(
+    package: &PackageName,
+    entry: &RecipeFile,
+    files: &dyn RecipeFiles,
+) -> Result<Vec<u8>, Error> {
+    let path = || PathBuf::from(format!("pkg/{package}/files/{}", entry.path));
+    let bytes = files.read(package, &entry.path).map_err(|e| Error::io("read", &path(), e))?;
+    let got = Sha256::of(&bytes);
+    if got == entry.digest {
+        return Ok(bytes);
+    }
+    let (package, path) = (package.clone(), entry.path.clone());
+    Err(Error::FileChanged { package, path, expected: entry.digest, got })
+}
+
+/// What of the root the sandbox shows: its directories, writable, and its links; sorted, so that the order is fixed.
+pub(crate) fn top_level(root: &Path) -> Result<Vec<Mount>, Error> {
+    let read_error = |e| Error::io("read", root, e);
+    let mut mounts = Vec::new();
+    for entry in fs::read_dir(root).map_err(read_error)? {
+        let entry = entry.map_err(read_error)?;
+        let at = Path::new("/").join(entry.file_name());
+        if entry.file_type().map_err(read_error)?.is_symlink() {
+            let target = fs::read_link(entry.path()).map_err(read_error)?;
+            mounts.push((at.clone(), Mount::Symlink { target, at }));
+        } else {
+            mounts.push((at.clone(), Mount::Writable { from: entry.path(), at }));
+        }
+    }
+    mounts.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(mounts.into_iter().map(|(_, mount)| mount).collect())
+}
+
+/// Where a sandbox path lies on the host.
+pub(crate) fn below(root: &Path, inside: &str) -> PathBuf {
+    root.join(inside.trim_start_matches('/'))
+}
+
+/// Where the build puts its output, on the host.
+pub(crate) fn destdir(scratch: &Scratch) -> PathBuf {
+    below(&scratch.root(), DESTDIR)
+}
+
+/// The build user has a name, and so has root: programs ask for both.
+fn write_accounts(etc: &Path) -> Result<(), Error> {
+    let id = BUILD_UID;
+    let passwd = format!("root:x:0:0:root:/:/bin/sh\nbuild:x:{id}:{id}:build:{HOME}:/bin/sh\n");
+    let group = format!("root:x:0:\nbuild:x:{id}:\n");
+    for (name, text) in [("passwd", passwd), ("group", group)] {
+        let path = etc.join(name);
+        remove(&path)?;
+        write_file(&path, text.as_bytes(), false)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    let result = match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(metadata) if metadata.is_dir() => remove_tree(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    result.map_err(|e| Error::io("remove", path, e))
+}
+
+/// Makes a directory unless there is one, or a link that leads to one.
+pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) => Err(Error::io("create", path, e)),
+        // Whatever umask we were started with: the build finds what the contract says.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755))
+            .map_err(|e| Error::io("create", path, e)),
+    }
+}
+
+pub(crate) fn write_file(path: &Path, bytes: &[u8], executable: bool) -> Result<(), Error> {
+    let mut file = create(path, executable)?;
+    io::Write::write_all(&mut file, bytes).map_err(|e| Error::io("write", path, e))?;
+    stamp(&file, path)
+}
+
+/// Creates a file that must not exist: through a link that an archive brought nothing is ever written.
+fn create(path: &Path, executable: bool) -> Result<File, Error> {
+    let mode = if executable { 0o755 } else { 0o644 };
+    let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let file = created.map_err(|e| Error::io("create", path, e))?;
+    file.set_permissions(Permissions::from_mode(mode)).map_err(|e| Error::io("create", path, e))?;
+    Ok(file)
+}
+
+fn stamp(file: &File, path: &Path) -> Result<(), Error> {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(MTIME_UNIX_SECS);
+    file.set_times(FileTimes::new().set_modified(time).set_accessed(time))
+        .map_err(|e| Error::io("set the time of", path, e))
+}

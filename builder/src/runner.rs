@@ -1,0 +1,444 @@
+//! The threads behind [`crate::realise`]: each action of the plan on one of its own, all answers over one channel.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+
+use base::{Multihash, PackageName, PkgHash, Realisation, SecretKey};
+use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy};
+use store::substitute::{Asked, FetchError, Fetched};
+use store::{Blob, Pin, PinKind, ProvideKind, StoreError};
+
+use crate::build::Workshop;
+use crate::error::{Error, Wanted};
+use crate::log::log_path;
+use crate::lookup::{Found, Lookup, Offer};
+use crate::observe::{Event, FetchProgress, Phase};
+use crate::realise::{Context, Failure, How, Options, Realised, Report};
+use crate::root::Input;
+use crate::sources::{FetchedItem, Fetching, Flights};
+
+/// Lookups at once: each mostly waits for the DHT.
+const LOOKUPS: usize = 16;
+/// Outputs and seeds that are fetched at once; each may come from many peers.
+const TRANSFERS: usize = 4;
+
+/// The answer to one action.
+struct Answer {
+    id: PackageId,
+    outcome: Outcome,
+    done: Done,
+}
+
+/// What an action leaves to the report, beside its outcome.
+#[derive(Default)]
+struct Done {
+    blob: Option<Blob>,
+    offer: Option<Box<Offer>>,
+    fetched: Vec<FetchedItem>,
+    asked: Asked,
+    /// Why it failed, or why the next action will be blamed if it fails too.
+    error: Option<Error>,
+}
+
+pub(crate) struct Runner<'a> {
+    context: &'a Context<'a>,
+    graph: &'a Graph,
+    options: &'a Options,
+    flights: Flights,
+}
+
+impl<'a> Runner<'a> {
+    pub(crate) fn new(
+        context: &'a Context<'a>,
+        graph: &'a Graph,
+        options: &'a Options,
+    ) -> Self {
+        Self { context, graph, options, flights: Flights::default() }
+    }
+
+    pub(crate) fn run(&self, roots: &[PackageId]) -> Result<Report, Box<Failure>> {
+        let mut plan = Plan::new(self.graph, roots, self.options.policy)
+            .keep_going(self.options.keep_going);
+        let mut ledger = Ledger::default();
+        let (answers, inbox) = mpsc::channel();
+        thread::scope(|scope| {
+            let mut running = Running::default();
+            loop {
+                if self.context.observer.cancelled() {
+                    plan.stop();
+                }
+                while let Some(action) = plan.poll_if(|kind| running.has_room(kind, self.options)) {
+                    running.count(action.kind, 1);
+                    let work = self.prepare(action, &mut ledger);
+                    let answers = answers.clone();
+                    // The channel lives as long as this scope: sending cannot fail.
+                    scope.spawn(move || answers.send((action, self.act(action.id, work))));
+                }
+                if plan.is_done() {
+                    return;
+                }
+                let Ok((action, answer)) = inbox.recv() else { return };
+                running.count(action.kind, -1);
+                let outcome = self.settle(answer, &mut ledger);
+                plan.handle(action.id, outcome);
+            }
+        });
+        self.conclude(&plan, ledger)
+    }
+
+    /// Collects what an action needs of what earlier ones left.
+    fn prepare(&self, action: Action, ledger: &mut Ledger) -> Work {
+        match action.kind {
+            ActionKind::Lookup => Work::Lookup,
+            ActionKind::Fetch => Work::Fetch,
+            ActionKind::Substitute => Work::Substitute(ledger.offers.remove(&action.id)),
+            ActionKind::Build => {
+                let closure = self.graph.build_closure(action.id);
+                let input = |id: &PackageId| {
+                    let name = self.graph.name(*id).to_string();
+                    ledger.blobs.get(id).map(|(blob, _)| Input { name, blob: blob.clone() })
+                };
+                Work::Build(closure.iter().filter_map(input).collect())
+            }
+        }
+    }
+
+    fn act(&self, id: PackageId, work: Work) -> Answer {
+        let mut done = Done::default();
+        let result = match work {
+            Work::Lookup => self.lookup(id, &mut done),
+            Work::Fetch => self.fetch_seed(id, &mut done),
+            Work::Substitute(offer) => self.substitute(id, offer, &mut done),
+            Work::Build(inputs) => self.build(id, &inputs, &mut done),
+        };
+        let outcome = result.unwrap_or_else(|error| {
+            done.error = Some(error);
+            Outcome::Failed
+        });
+        Answer { id, outcome, done }
+    }
+
+    fn lookup(&self, id: PackageId, done: &mut Done) -> Result<Outcome, Error> {
+        let package = self.graph.name(id);
+        self.context.observer.event(&Event::Looking { package });
+        match self.look(id)? {
+            Found::Here(blob) => {
+                done.blob = Some(blob);
+                self.context.observer.event(&Event::Present { package });
+                Ok(Outcome::Present)
+            }
+            Found::Adopted(blob) => {
+                self.keep(id, &blob)?;
+                done.blob = Some(blob);
+                self.context.observer.event(&Event::Present { package });
+                Ok(Outcome::Present)
+            }
+            Found::Elsewhere(offer) => {
+                done.asked = offer.asked;
+                done.offer = Some(offer);
+                Ok(Outcome::Found)
+            }
+            Found::Nowhere(asked, error) => {
+                done.asked = asked;
+                if !matches!(error, Error::Missing { .. }) && self.may_build() {
+                    self.warn(package, &format!("{error}, so it is built"));
+                }
+                done.error = Some(error);
+                Ok(Outcome::Missing)
+            }
+            Found::Refused(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn look(&self, id: PackageId) -> Result<Found, Error> {
+        let package = self.graph.name(id);
+        let store = self.context.store;
+        if let Some(seed) = self.graph.recipe(id).seed() {
+            let missing = || {
+                let asked = Asked::default();
+                Found::Nowhere(asked, Error::Missing { package: package.clone(), asked })
+            };
+            return Ok(store.blob(&seed.sha256)?.map_or_else(missing, Found::Here));
+        }
+        let substitutes = self.options.policy != Policy::BuildOnly;
+        let lookup = Lookup {
+            store,
+            trust: self.context.trust,
+            own: self.context.signer.map(SecretKey::public),
+            substituter: substitutes.then_some(self.context.substituter),
+        };
+        lookup.find(package, &self.graph.pkghash(id))
+    }
+
+    fn fetch_seed(&self, id: PackageId, done: &mut Done) -> Result<Outcome, Error> {
+        let recipe = self.graph.recipe(id);
+        if let Some(seed) = recipe.seed() {
+            done.fetched.extend(self.fetching().seed(recipe.name(), seed)?);
+            done.blob = self.context.store.blob(&seed.sha256)?;
+        }
+        Ok(Outcome::Fetched)
+    }
+
+    fn substitute(
+        &self,
+        id: PackageId,
+        offer: Option<Box<Offer>>,
+        done: &mut Done,
+    ) -> Result<Outcome, Error> {
+        let Some(offer) = offer else { return Ok(Outcome::SubstituteFailed) };
+        let Context { store, observer, .. } = *self.context;
+        let package = self.graph.name(id);
+        let fetched = self.flights.alone(offer.realisation.sha256, || {
+            let progress = FetchProgress::new(observer, package, None);
+            self.context.substituter.fetch(&offer.realisation, store, &progress)
+        });
+        match fetched {
+            Ok(fetched) => self.take_in(id, &offer, fetched, done),
+            Err(FetchError::Cancelled) => Err(Error::Cancelled),
+            Err(FetchError::Store(error)) => Err(error.into()),
+            Err(source) => {
+                done.asked = source.asked();
+                let error = Error::Fetch { what: Wanted::Output(package.clone()), source };
+                if self.may_build() {
+                    self.warn(package, &format!("{error}, so it is built"));
+                }
+                done.error = Some(error);
+                Ok(Outcome::SubstituteFailed)
+            }
+        }
+    }
+
+    /// Records an output that was substituted, and what vouches for it, so that it can be passed on.
+    fn take_in(
+        &self,
+        id: PackageId,
+        offer: &Offer,
+        fetched: Fetched,
+        done: &mut Done,
+    ) -> Result<Outcome, Error> {
+        let Context { store, observer, .. } = *self.context;
+        let package = self.graph.name(id);
+        let Fetched { blob, received, asked } = fetched;
+        // A substituter checks what it takes in; that it checked for the right output is checked here.
+        if blob.sha256 != offer.realisation.sha256 {
+            return Err(Error::Store(StoreError::Mismatch {
+                what: "sha256",
+                expected: offer.realisation.sha256.to_string(),
+                got: blob.sha256.to_string(),
+            }));
+        }
+        for statement in &offer.statements {
+            store.put_realisation(statement)?;
+        }
+        self.keep(id, &blob)?;
+        done.asked = asked;
+        let bytes = blob.size;
+        observer.event(&Event::Fetched { package, source: None, bytes, received: &received });
+        let package = package.clone();
+        done.fetched.push(FetchedItem { package, source: None, bytes, received });
+        done.blob = Some(blob);
+        Ok(Outcome::Substituted)
+    }
+
+    fn build(&self, id: PackageId, inputs: &[Input], done: &mut Done) -> Result<Outcome, Error> {
+        let recipe = self.graph.recipe(id);
+        let (package, pkghash) = (recipe.name(), self.graph.pkghash(id));
+        let Context { store, observer, .. } = *self.context;
+        // Before the first download: a machine that cannot build need not fetch anything.
+        self.context.sandbox.get()?;
+        done.fetched = self.fetch_sources(id)?;
+        let log = self.log(&pkghash);
+        let finished = self.workshop().build(recipe, inputs, &log)?;
+        let blob = finished.ingest(store)?;
+        if let Some(key) = self.context.signer {
+            let realisation = Realisation {
+                pkghash,
+                output: blob.root,
+                sha256: blob.sha256,
+                size: blob.size,
+            };
+            store.put_realisation(&realisation.sign(key))?;
+        }
+        self.keep(id, &blob)?;
+        observer.event(&Event::Built { package, bytes: blob.size, elapsed: finished.elapsed });
+        done.blob = Some(blob);
+        Ok(Outcome::Built)
+    }
+
+    pub(crate) fn fetch_sources(&self, id: PackageId) -> Result<Vec<FetchedItem>, Error> {
+        let recipe = self.graph.recipe(id);
+        let event = Event::Building { package: recipe.name(), phase: Phase::Sources };
+        self.context.observer.event(&event);
+        self.fetching().sources(recipe)
+    }
+
+    /// Keeps an output and its derivation, and lets others find it.
+    fn keep(&self, id: PackageId, blob: &Blob) -> Result<(), Error> {
+        let Context { store, now_unix_secs, .. } = *self.context;
+        let (package, pkghash) = (self.graph.name(id).clone(), self.graph.pkghash(id));
+        store.put_derivation(self.graph.derivation(id).to_string().as_bytes())?;
+        let kind = PinKind::Output { pkghash, package };
+        store.pin(&Pin { sha256: blob.sha256, kind, added_unix_secs: now_unix_secs })?;
+        if self.options.announce {
+            store.provide(&pkghash.dht_key(), ProvideKind::Package)?;
+            if let Ok(root) = Multihash::of(&blob.root) {
+                store.provide(&root, ProvideKind::Root)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an answer into the ledger and says what the plan is to hear.
+    fn settle(&self, answer: Answer, ledger: &mut Ledger) -> Outcome {
+        let Answer { id, outcome, done } = answer;
+        ledger.report.asked.merge(done.asked);
+        ledger.report.fetched.extend(done.fetched);
+        if let Some(offer) = done.offer {
+            ledger.offers.insert(id, offer);
+        }
+        let how = match outcome {
+            Outcome::Present => How::Present,
+            Outcome::Substituted => How::Substituted,
+            Outcome::Fetched => How::Fetched,
+            Outcome::Built => How::Built,
+            Outcome::Found => return outcome,
+            Outcome::Missing | Outcome::SubstituteFailed if self.goes_on(id) => return outcome,
+            Outcome::Missing | Outcome::SubstituteFailed | Outcome::Failed => {
+                let package = self.graph.name(id).clone();
+                let asked = Asked::default();
+                let error = done.error.unwrap_or(Error::Missing { package, asked });
+                self.fail(id, error, ledger);
+                return outcome;
+            }
+        };
+        match done.blob {
+            Some(blob) => {
+                if how == How::Built {
+                    ledger.report.built.push(self.graph.name(id).clone());
+                }
+                ledger.blobs.insert(id, (blob, how));
+                outcome
+            }
+            // The blob went away between its arrival and now.
+            None => {
+                let package = self.graph.name(id).clone();
+                self.fail(id, Error::Missing { package, asked: Asked::default() }, ledger);
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// Will the plan try something else for a package that nobody has?
+    fn goes_on(&self, id: PackageId) -> bool {
+        self.may_build() || self.graph.recipe(id).seed().is_some()
+    }
+
+    fn fail(&self, id: PackageId, error: Error, ledger: &mut Ledger) {
+        let package = self.graph.name(id);
+        if !matches!(error, Error::Cancelled) {
+            self.context.observer.event(&Event::Failed { package, error: &error });
+        }
+        ledger.errors.push(error);
+    }
+
+    fn conclude(&self, plan: &Plan, ledger: Ledger) -> Result<Report, Box<Failure>> {
+        let Ledger { blobs, mut report, errors, .. } = ledger;
+        let name = |id: PackageId| self.graph.name(id).clone();
+        for (id, (blob, how)) in blobs {
+            let (package, pkghash) = (name(id), self.graph.pkghash(id));
+            report.realised.insert(package.clone(), Realised { package, pkghash, blob, how });
+        }
+        let skipped = plan.summary().skipped;
+        report.skipped = skipped.into_iter().map(|(id, because)| (name(id), name(because))).collect();
+        if plan.is_success() {
+            return Ok(report);
+        }
+        let mut errors = errors.into_iter();
+        let cancelled = self.context.observer.cancelled();
+        let error = if cancelled { None } else { errors.next() }.unwrap_or(Error::Cancelled);
+        Err(Box::new(Failure { error, others: errors.collect(), report }))
+    }
+
+    const fn may_build(&self) -> bool {
+        !matches!(self.options.policy, Policy::SubstituteOnly)
+    }
+
+    fn fetching(&self) -> Fetching<'_> {
+        Fetching {
+            store: self.context.store,
+            fetcher: self.context.sources,
+            observer: self.context.observer,
+            flights: &self.flights,
+            now_unix_secs: self.context.now_unix_secs,
+            announce: self.options.announce,
+        }
+    }
+
+    pub(crate) fn workshop(&self) -> Workshop<'_> {
+        Workshop {
+            store: self.context.store,
+            files: self.context.files,
+            sandbox: self.context.sandbox,
+            observer: self.context.observer,
+            scratch: self.context.scratch,
+            limits: self.options.limits,
+            cores: self.options.cores,
+            keep_failed: self.options.keep_failed,
+        }
+    }
+
+    pub(crate) fn log(&self, pkghash: &PkgHash) -> PathBuf {
+        log_path(self.context.logs, pkghash)
+    }
+
+    fn warn(&self, package: &PackageName, text: &str) {
+        self.context.observer.event(&Event::Warning { package, text });
+    }
+}
+
+/// An action with what it needs.
+enum Work {
+    Lookup,
+    Fetch,
+    Substitute(Option<Box<Offer>>),
+    Build(Vec<Input>),
+}
+
+/// What has come of the actions so far.
+#[derive(Default)]
+struct Ledger {
+    blobs: HashMap<PackageId, (Blob, How)>,
+    offers: HashMap<PackageId, Box<Offer>>,
+    errors: Vec<Error>,
+    report: Report,
+}
+
+/// How many actions of each kind run.
+#[derive(Default)]
+struct Running {
+    lookups: usize,
+    transfers: usize,
+    builds: usize,
+}
+
+impl Running {
+    fn has_room(&self, kind: ActionKind, options: &Options) -> bool {
+        match kind {
+            ActionKind::Lookup => self.lookups < LOOKUPS,
+            ActionKind::Substitute | ActionKind::Fetch => self.transfers < TRANSFERS,
+            ActionKind::Build => self.builds < options.jobs.max(1),
+        }
+    }
+
+    fn count(&mut self, kind: ActionKind, change: isize) {
+        let number = match kind {
+            ActionKind::Lookup => &mut self.lookups,
+            ActionKind::Substitute | ActionKind::Fetch => &mut self.transfers,
+            ActionKind::Build => &mut self.builds,
+        };
+        *number = number.saturating_add_signed(change);
+    }
+}
+

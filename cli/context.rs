@@ -1,0 +1,221 @@
+//! What every command is given: the options, the layered configuration, the home, the store and the terminal.
+//!
+//! Each part is opened when it is first asked for: `hash` works with a broken configuration and without a store, because
+//! it never asks for them.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use base::{PackageName, TrustPolicy};
+use netconfig::{ConfigError, Layer, Layered, Mirrors, Network, Origin};
+use recipe::{Graph, System};
+use store::Store;
+
+use crate::args::Global;
+use crate::error::{CmdResult, Failure};
+use crate::home::Home;
+use crate::interrupt::Interrupt;
+use crate::keys;
+use crate::tree::DiskTree;
+use crate::ui::Ui;
+
+/// Settings for all users of the machine.
+const SYSTEM_CONFIG: &str = "/etc/p2pkgs/config.toml";
+/// The profile that is used when nobody names one.
+const DEFAULT_PROFILE: &str = "public";
+/// Largest configuration file that is read, in bytes; ours have below 4 kB.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// One command's world.
+#[derive(Debug)]
+pub struct Context {
+    /// The terminal.
+    pub ui: Ui,
+    /// Whether the user wants to stop.
+    pub interrupt: Interrupt,
+    global: Global,
+    /// Settings from the command's own flags: the flag, its key, its text.
+    flags: Vec<(&'static str, &'static str, String)>,
+    home: OnceCell<Home>,
+    config: OnceCell<Layered>,
+    store: OnceCell<Store>,
+}
+
+impl Context {
+    /// As the command line says.
+    pub fn new(global: Global, ui: Ui, interrupt: Interrupt) -> Self {
+        let mut flags = Vec::new();
+        if global.offline {
+            flags.push(("--offline", "network.enabled", "false".to_owned()));
+        }
+        Self {
+            ui,
+            interrupt,
+            global,
+            flags,
+            home: OnceCell::new(),
+            config: OnceCell::new(),
+            store: OnceCell::new(),
+        }
+    }
+
+    /// Adds a setting from a flag of the command, before the configuration is first asked for.
+    pub fn set_flag(&mut self, flag: &'static str, key: &'static str, text: String) {
+        self.flags.push((flag, key, text));
+    }
+
+    /// The home directory, which may not exist yet.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn home(&self) -> CmdResult<&Home> {
+        get_or_try(&self.home, || Home::find(self.global.home.as_deref()))
+    }
+
+    /// The package tree.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn tree(&self) -> CmdResult<DiskTree> {
+        DiskTree::find(self.global.tree.as_deref())
+    }
+
+    /// The package tree, if there is one: for commands that need none.
+    pub fn tree_if_any(&self) -> Option<DiskTree> {
+        self.tree().ok()
+    }
+
+    /// What the named packages mean, with everything they need.
+    ///
+    /// # Errors
+    /// When one of them is wrong, missing, or part of a cycle.
+    pub fn graph(&self, tree: &mut DiskTree, names: &[PackageName]) -> CmdResult<Graph> {
+        Ok(Graph::resolve(tree, names, &System::host())?)
+    }
+
+    /// The settings of all layers. Warnings are shown once.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the profile is unknown. Bad values fail only the section they stand in.
+    pub fn config(&self) -> CmdResult<&Layered> {
+        get_or_try(&self.config, || {
+            let config = self.load_config()?;
+            for warning in config.warnings() {
+                self.ui.warn(warning);
+            }
+            Ok(config)
+        })
+    }
+
+    fn load_config(&self) -> CmdResult<Layered> {
+        let system = file_layer(Path::new(SYSTEM_CONFIG))?;
+        let user = match self.home()?.config_file() {
+            Some(path) => file_layer(&path)?,
+            None => None,
+        };
+        let asked = [&user, &system].into_iter().flatten().find_map(Layer::profile_name);
+        let profile = self.global.profile.as_deref().or(asked).unwrap_or(DEFAULT_PROFILE);
+        let profile = profile_layer(profile)?;
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let flags = self.flags.iter().map(|(flag, key, text)| (*flag, *key, text.clone()));
+        let layers = [Some(Layer::built_in()), Some(profile), system, user];
+        Ok(Layered::new(
+            layers
+                .into_iter()
+                .flatten()
+                .chain([Layer::from_env(environment), Layer::from_flags(flags)]),
+        ))
+    }
+
+    /// The section `[network]`.
+    ///
+    /// # Errors
+    /// When one of its keys cannot be used.
+    pub fn network(&self) -> CmdResult<Network> {
+        Ok(self.config()?.network()?)
+    }
+
+    /// The mirrors of sources: the user's, the machine's own for Debian, the built-in ones.
+    ///
+    /// # Errors
+    /// When the section `[sources]` cannot be used.
+    pub fn mirrors(&self) -> CmdResult<Mirrors> {
+        let mut mirrors = Mirrors::built_in();
+        mirrors.prefer("debian", crate::apt::base_urls(Path::new("/etc/apt")));
+        for (name, urls) in self.config()?.sources()?.mirrors {
+            mirrors.prefer(&name, urls);
+        }
+        Ok(mirrors)
+    }
+
+    /// The store, made when it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn store(&self) -> CmdResult<&Store> {
+        get_or_try(&self.store, || {
+            let home = self.home()?;
+            home.create()?;
+            Ok(Store::open(&home.path("store"))?)
+        })
+    }
+
+    /// Whom we believe: own keys, those of `key trust`, those of the configuration.
+    ///
+    /// # Errors
+    /// When one of the three cannot be read.
+    pub fn trust(&self) -> CmdResult<TrustPolicy> {
+        let home = self.home()?;
+        let own = keys::own_keys(home)?;
+        Ok(keys::policy(&own, &keys::trust_file(home)?, &self.config()?.trust()?))
+    }
+
+    /// Tells of settings that this version knows but cannot honour yet: never ignored in silence.
+    ///
+    /// # Errors
+    /// When the section `[caches]` cannot be used.
+    pub fn warn_unsupported(&self) -> CmdResult {
+        if std::env::var_os("PKG_CACHE_URL").is_some_and(|v| !v.is_empty()) {
+            self.ui.warn("PKG_CACHE_URL is set, but this version cannot ask package caches yet");
+        }
+        if !self.config()?.caches()?.urls.is_empty() {
+            self.ui.warn("`caches.urls` is set, but this version cannot ask package caches yet");
+        }
+        Ok(())
+    }
+}
+
+/// As `OnceCell::get_or_try_init`, which is not stable.
+fn get_or_try<T>(cell: &OnceCell<T>, make: impl FnOnce() -> CmdResult<T>) -> CmdResult<&T> {
+    if let Some(value) = cell.get() {
+        return Ok(value);
+    }
+    let value = make()?;
+    Ok(cell.get_or_init(|| value))
+}
+
+fn profile_layer(profile: &str) -> CmdResult<Layer> {
+    if profile.contains('/') || profile.ends_with(".toml") {
+        let layer = file_layer(Path::new(profile))?;
+        return layer.ok_or_else(|| Failure::usage(format!("there is no profile file `{profile}`")));
+    }
+    Layer::profile(profile).map_err(|e: ConfigError| {
+        Failure::from(e).hint("name a profile file by a path, such as `--profile ./my.toml`")
+    })
+}
+
+fn file_layer(path: &Path) -> CmdResult<Option<Layer>> {
+    let cannot = |e: io::Error| Failure::from(e).context(format!("cannot read `{}`", path.display()));
+    let text = match fs::metadata(path) {
+        Ok(meta) if meta.len() > CONFIG_BYTES_MAX => {
+            return Err(Failure::usage(format!("`{}` is too large for a configuration", path.display())));
+        }
+        Ok(_) => fs::read_to_string(path).map_err(cannot)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(cannot(e)),
+    };
+    Ok(Some(Layer::from_toml(&Origin::File(path.display().to_string()), &text)))
+}

@@ -1,0 +1,274 @@
+//! From library errors to what the user sees: a chain of causes, hints with the command to run, an exit code.
+//!
+//! The exit codes are a contract (`cli.md`): scripts branch on them. Which one an error gets is decided in one place,
+//! by looking through its chain of causes for the library error that says most, so that wrapping changes nothing.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write as _};
+
+use netconfig::ConfigError;
+use store::StoreError;
+use store::substitute::{FetchError, QueryError};
+
+/// How a command can end, as the number the shell sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Failed for a reason that has no code of its own.
+    Other = 1,
+    /// The command line cannot be understood.
+    Usage = 2,
+    /// Nobody has it.
+    NotFound = 3,
+    /// Bytes or signatures are not what they should be, or nobody trusted vouches for them.
+    Mismatch = 4,
+    /// A build failed.
+    BuildFailed = 5,
+    /// A second build gave other bytes.
+    NotReproducible = 6,
+    /// The network cannot be reached, or a deadline passed.
+    Network = 7,
+    /// This machine cannot sandbox builds.
+    Sandbox = 8,
+    /// Another process holds what is needed.
+    Busy = 9,
+    /// No space left.
+    DiskFull = 10,
+    /// A bug in this program.
+    Bug = 70,
+    /// Stopped by the user.
+    Interrupted = 130,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    error: anyhow::Error,
+    /// Lines shown before the error, such as the end of a build's log.
+    details: Vec<String>,
+    hints: Vec<String>,
+}
+
+/// What every command returns.
+pub type CmdResult<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure without a library error behind it.
+    pub fn new(exit: Exit, message: impl fmt::Display + fmt::Debug + Send + Sync + 'static) -> Self {
+        Self {
+            exit,
+            error: anyhow::Error::msg(message),
+            details: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// The command line asks for something that makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message.into())
+    }
+
+    /// The user pressed ^C.
+    pub fn interrupted() -> Self {
+        Self::new(Exit::Interrupted, "interrupted")
+    }
+
+    /// Puts what was being done in front of the chain of causes.
+    #[must_use]
+    pub fn context(mut self, doing: impl fmt::Display + Send + Sync + 'static) -> Self {
+        self.error = self.error.context(doing);
+        self
+    }
+
+    /// Adds a hint: what to do, with the exact command.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds lines shown before the error.
+    #[must_use]
+    pub fn details(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.details.extend(lines);
+        self
+    }
+
+    /// Replaces the exit code.
+    #[must_use]
+    pub const fn exit_with(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// How the process ends.
+    pub const fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whether the reader of our output went away, which is no failure of ours.
+    pub fn is_broken_pipe(&self) -> bool {
+        self.error.chain().any(|cause| {
+            cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        })
+    }
+
+    /// The chain of causes on one line.
+    pub fn message(&self) -> String {
+        let causes: Vec<_> = self.error.chain().map(ToString::to_string).collect();
+        causes.join(": ")
+    }
+
+    /// Lines to show before the message.
+    pub fn detail_lines(&self) -> &[String] {
+        &self.details
+    }
+
+    /// What to do about it.
+    pub fn hint_lines(&self) -> &[String] {
+        &self.hints
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = anyhow::Error::new(error);
+        let mut failure =
+            Self { exit: exit_of(&error), error, details: Vec::new(), hints: Vec::new() };
+        failure.hints = crate::hint::of(&failure.error);
+        failure
+    }
+}
+
+/// The first cause that has an exit code of its own decides.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Other)
+}
+
+fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return exit_of_store(error);
+    }
+    if let Some(error) = cause.downcast_ref::<FetchError>() {
+        return exit_of_fetch(error);
+    }
+    if let Some(error) = cause.downcast_ref::<QueryError>() {
+        return match error {
+            QueryError::TimedOut { .. } => Some(Exit::Network),
+            QueryError::Cancelled => Some(Exit::Interrupted),
+            _ => None,
+        };
+    }
+    if cause.is::<ConfigError>() {
+        return Some(Exit::Usage);
+    }
+    let io = cause.downcast_ref::<io::Error>()?;
+    matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        .then_some(Exit::DiskFull)
+}
+
+fn exit_of_store(error: &StoreError) -> Option<Exit> {
+    match error {
+        StoreError::Busy { .. } => Some(Exit::Busy),
+        StoreError::DiskFull { .. } => Some(Exit::DiskFull),
+        StoreError::Mismatch { .. } => Some(Exit::Mismatch),
+        _ => None,
+    }
+}
+
+fn exit_of_fetch(error: &FetchError) -> Option<Exit> {
+    match error {
+        FetchError::Missing { .. } | FetchError::Refused { .. } => Some(Exit::NotFound),
+        FetchError::Invalid { .. } => Some(Exit::Mismatch),
+        FetchError::TimedOut { .. } => Some(Exit::Network),
+        FetchError::Cancelled => Some(Exit::Interrupted),
+        // What went wrong below may have a code of its own.
+        _ => None,
+    }
+}
+
+/// Makes a panic a short report instead of a trace: what, where, and that it is our fault.
+pub fn report_panics_shortly() {
+    std::panic::set_hook(Box::new(|panic| {
+        let what = panic
+            .payload()
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.payload().downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let mut err = io::stderr().lock();
+        let version = env!("CARGO_PKG_VERSION");
+        let _ = writeln!(err, "error: bug in p2pkgs {version} at {place}: {what}");
+        let _ = writeln!(err, "hint: please report this with the command you ran");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use store::substitute::Asked;
+
+    use super::*;
+
+    #[test]
+    fn the_codes_are_those_of_the_contract() {
+        let codes = [
+            (Exit::Ok, 0),
+            (Exit::Other, 1),
+            (Exit::Usage, 2),
+            (Exit::NotFound, 3),
+            (Exit::Mismatch, 4),
+            (Exit::BuildFailed, 5),
+            (Exit::NotReproducible, 6),
+            (Exit::Network, 7),
+            (Exit::Sandbox, 8),
+            (Exit::Busy, 9),
+            (Exit::DiskFull, 10),
+            (Exit::Bug, 70),
+            (Exit::Interrupted, 130),
+        ];
+        for (exit, code) in codes {
+            assert_eq!(exit as u8, code);
+        }
+    }
+
+    #[test]
+    fn an_error_keeps_its_code_however_deep_it_lies() {
+        let full = StoreError::DiskFull { path: PathBuf::from("/x"), needed: None, available: None };
+        let failure = Failure::from(FetchError::Store(full)).context("cannot fetch `make`");
+        assert_eq!(failure.exit(), Exit::DiskFull);
+        assert_eq!(
+            failure.message(),
+            "cannot fetch `make`: cannot keep what was fetched: no space left for `/x`"
+        );
+        let busy = StoreError::Busy { waited_secs: 1 };
+        assert_eq!(Failure::from(busy).exit(), Exit::Busy);
+        let missing = FetchError::Missing { asked: Asked::default() };
+        assert_eq!(Failure::from(missing).exit(), Exit::NotFound);
+        let inner = io::Error::from(io::ErrorKind::StorageFull);
+        let failed = FetchError::Failed { source: Box::new(inner) };
+        assert_eq!(Failure::from(failed).exit(), Exit::DiskFull);
+        assert_eq!(Failure::new(Exit::Other, "odd").exit(), Exit::Other);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_told_apart() {
+        let pipe = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(pipe.context("cannot print").is_broken_pipe());
+        assert!(!Failure::interrupted().is_broken_pipe());
+    }
+}

@@ -1,0 +1,118 @@
+//! The home directory: which file of it is what. Every process of one user shares it.
+//!
+//! ```text
+//! store/          content, its index, the queue of keys to announce      logs/<pkghash>.log   what builds said
+//! keys/NAME.key   builder keys, 0600                                     trust.rec            whom we believe
+//! node.key        the daemon's identity, 0600                            node.lock            held while it runs
+//! node.addr       where commands find it                                 node.json            what it is doing
+//! config.toml     settings, when the home was named explicitly
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{CmdResult, Failure};
+
+/// A home directory.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+    explicit: bool,
+}
+
+impl Home {
+    /// The directory named by flag or environment, else `p2pkgs` in the XDG data directory.
+    ///
+    /// # Errors
+    /// When there is neither, nor a home directory of the user.
+    pub fn find(explicit: Option<&Path>) -> CmdResult<Self> {
+        let root = match explicit {
+            Some(path) if path.as_os_str().is_empty() => {
+                return Err(Failure::usage("the home directory has an empty name"));
+            }
+            Some(path) => std::path::absolute(path)?,
+            None => xdg("XDG_DATA_HOME", ".local/share")
+                .ok_or_else(|| {
+                    Failure::usage("there is no home directory: neither $XDG_DATA_HOME nor $HOME is set")
+                        .hint("name one with `--home DIR` or $P2PKGS_HOME")
+                })?
+                .join("p2pkgs"),
+        };
+        Ok(Self { root, explicit: explicit.is_some() })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A file or folder in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The user's settings: in a home that was named, so that several can differ; else in the XDG configuration directory.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        if self.explicit {
+            return Some(self.path("config.toml"));
+        }
+        xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("p2pkgs/config.toml"))
+    }
+
+    /// Makes the directory; only its owner may look in, for it holds keys.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(&self) -> CmdResult {
+        private_dir(&self.root)
+            .map_err(|e| Failure::from(e).context(format!("cannot make `{}`", self.root.display())))
+    }
+}
+
+/// An absolute directory out of the environment, or the default below $HOME. Relative ones are to be ignored (XDG spec).
+fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))
+}
+
+/// Makes a directory and its parents; the last one with mode 0700 if it is new.
+///
+/// # Errors
+/// What the operating system says.
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        result => result,
+    }
+}
+
+/// Replaces a file in one step, so that readers see the old text or the new and a crash leaves either.
+///
+/// # Errors
+/// What the operating system says.
+pub fn write_atomically(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let mut file: File = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}

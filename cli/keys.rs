@@ -1,0 +1,278 @@
+//! Builder keys and whom we believe: `keys/NAME.key` and `trust.rec` of the home directory.
+//!
+//! One's own keys count without being listed: what this user built, this user may use. Everybody else's must be named.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use base::rec::{self, Record};
+use base::{PublicKey, SecretKey, TrustPolicy};
+
+use crate::error::{CmdResult, Failure};
+use crate::home::{Home, private_dir, write_atomically};
+
+/// Name of the key that `build` makes on its first use.
+pub const DEFAULT_KEY: &str = "default";
+/// Largest key file that is looked at, in bytes; ours have 80.
+const KEY_FILE_BYTES_MAX: u64 = 4096;
+/// Longest name of a key in bytes; it is a file name.
+const KEY_NAME_BYTES_MAX: usize = 64;
+
+/// A key of our own.
+#[derive(Debug)]
+pub struct OwnKey {
+    /// Its name.
+    pub name: String,
+    /// The key.
+    pub key: SecretKey,
+}
+
+/// Somebody else's key that we believe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedKey {
+    /// The key.
+    pub key: PublicKey,
+    /// What the user calls it.
+    pub name: Option<String>,
+}
+
+/// What `trust.rec` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustFile {
+    /// How many signers must agree, if the user decided.
+    pub threshold: Option<usize>,
+    /// Whom we believe.
+    pub keys: Vec<TrustedKey>,
+}
+
+/// The own key of that name.
+///
+/// # Errors
+/// When the file is there and cannot be used.
+pub fn own_key(home: &Home, name: &str) -> CmdResult<Option<SecretKey>> {
+    let path = key_path(home, name)?;
+    let text = match fs::metadata(&path) {
+        Ok(meta) if meta.len() > KEY_FILE_BYTES_MAX => String::new(),
+        Ok(_) => fs::read_to_string(&path).map_err(reading(&path))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(reading(&path)(error)),
+    };
+    let key = SecretKey::from_text(text.trim_end())
+        .map_err(|e| Failure::from(e).context(format!("`{}` holds no key", path.display())))?;
+    Ok(Some(key))
+}
+
+/// All own keys, sorted by name.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn own_keys(home: &Home) -> CmdResult<Vec<OwnKey>> {
+    let dir = home.path("keys");
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(reading(&dir)(error)),
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".key")?.to_owned()))
+        .collect();
+    names.sort();
+    let mut keys = Vec::new();
+    for name in names {
+        if let Some(key) = own_key(home, &name)? {
+            keys.push(OwnKey { name, key });
+        }
+    }
+    Ok(keys)
+}
+
+/// Makes a new key. Two processes that make the same one at once get the same key: who comes second reads the first's.
+///
+/// # Errors
+/// When randomness or the disk fails; [`Self`] never replaces a key.
+pub fn create_key(home: &Home, name: &str) -> CmdResult<(SecretKey, bool)> {
+    let path = key_path(home, name)?;
+    if let Some(key) = own_key(home, name)? {
+        return Ok((key, false));
+    }
+    home.create()?;
+    private_dir(&home.path("keys")).map_err(writing(&path))?;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| Failure::from(io::Error::from(e)).context("no randomness for a key"))?;
+    let key = SecretKey::from_seed(&seed);
+    // A hard link fails if the name is taken, and shows the whole file or none.
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let _ = fs::remove_file(&temporary);
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        writeln!(file, "{}", key.to_text())?;
+        file.sync_all()?;
+        fs::hard_link(&temporary, &path)
+    };
+    let written = write();
+    let _ = fs::remove_file(&temporary);
+    match written {
+        Ok(()) => Ok((key, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let key = own_key(home, name)?.ok_or_else(|| writing(&path)(error))?;
+            Ok((key, false))
+        }
+        Err(error) => Err(writing(&path)(error)),
+    }
+}
+
+/// What `trust.rec` says; an empty one if there is none.
+///
+/// # Errors
+/// When it cannot be read or understood: a damaged list of whom to believe is never guessed at.
+pub fn trust_file(home: &Home) -> CmdResult<TrustFile> {
+    let path = home.path("trust.rec");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TrustFile::default()),
+        Err(error) => return Err(reading(&path)(error)),
+    };
+    parse_trust(&bytes).map_err(|f| f.context(format!("cannot read `{}`", path.display())))
+}
+
+/// Replaces `trust.rec`.
+///
+/// # Errors
+/// When the disk fails.
+pub fn write_trust_file(home: &Home, trust: &TrustFile) -> CmdResult {
+    home.create()?;
+    let path = home.path("trust.rec");
+    write_atomically(&path, &print_trust(trust), 0o600).map_err(writing(&path))
+}
+
+/// The policy out of own keys, `trust.rec` and the configuration.
+pub fn policy(own: &[OwnKey], file: &TrustFile, config: &netconfig::Trust) -> TrustPolicy {
+    let keys = own.iter().map(|own| own.key.public());
+    let keys = keys.chain(file.keys.iter().map(|t| t.key)).chain(config.keys.iter().copied());
+    TrustPolicy::new(keys, file.threshold.unwrap_or(config.threshold))
+}
+
+fn parse_trust(bytes: &[u8]) -> CmdResult<TrustFile> {
+    let mut trust = TrustFile::default();
+    for record in rec::parse(bytes)? {
+        let line = record.line();
+        if let Some(text) = record.get("threshold") {
+            let threshold = text.parse().ok().filter(|t| *t > 0);
+            trust.threshold = Some(threshold.ok_or_else(|| bad_line(line, "threshold"))?);
+        } else {
+            let text = record.get("key").ok_or_else(|| bad_line(line, "key"))?;
+            let key = text
+                .parse()
+                .map_err(|e: base::KeyError| Failure::from(e).context(format!("line {line}")))?;
+            trust.keys.push(TrustedKey { key, name: record.get("name").map(str::to_owned) });
+        }
+    }
+    Ok(trust)
+}
+
+fn bad_line(line: usize, field: &str) -> Failure {
+    Failure::new(crate::error::Exit::Other, format!("line {line}: no usable `{field}`"))
+}
+
+fn print_trust(trust: &TrustFile) -> String {
+    let mut records = Vec::new();
+    if let Some(threshold) = trust.threshold {
+        let mut record = Record::default();
+        record.push("threshold", threshold.to_string());
+        records.push(record);
+    }
+    for trusted in &trust.keys {
+        let mut record = Record::default();
+        record.push("key", trusted.key.to_string());
+        if let Some(name) = &trusted.name {
+            record.push("name", name.as_str());
+        }
+        records.push(record);
+    }
+    format!("# Builder keys this user believes, kept by `p2pkgs key trust`.\n\n{}", rec::print(&records))
+}
+
+fn key_path(home: &Home, name: &str) -> CmdResult<PathBuf> {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = (1..=KEY_NAME_BYTES_MAX).contains(&name.len());
+    if !fits || name.starts_with('.') || !name.chars().all(harmless) {
+        let name = crate::sanitize::line(name);
+        return Err(Failure::usage(format!("`{name}` cannot be the name of a key"))
+            .hint("use letters, digits, `-`, `_` and `.`"));
+    }
+    Ok(home.path("keys").join(format!("{name}.key")))
+}
+
+fn reading(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
+    move |e| Failure::from(e).context(format!("cannot read `{}`", path.display()))
+}
+
+fn writing(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
+    move |e| Failure::from(e).context(format!("cannot write `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::find(Some(&dir.path().join("home"))).unwrap();
+        (dir, home)
+    }
+
+    #[test]
+    fn a_key_is_made_once_kept_private_and_read_back() {
+        let (_dir, home) = home();
+        assert!(own_key(&home, "default").unwrap().is_none());
+        let (first, new) = create_key(&home, "default").unwrap();
+        assert!(new);
+        let (second, new) = create_key(&home, "default").unwrap();
+        assert!(!new);
+        assert_eq!(first.public(), second.public());
+        assert_eq!(own_keys(&home).unwrap().len(), 1);
+        let mode = fs::metadata(home.path("keys/default.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mode = fs::metadata(home.root()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn names_that_are_paths_or_hidden_make_no_key() {
+        let (_dir, home) = home();
+        for name in ["", ".", "../x", "a/b", ".hidden", "a b", &"x".repeat(65)] {
+            assert!(create_key(&home, name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_trust_file_survives_and_a_damaged_one_is_an_error_with_its_line() {
+        let (_dir, home) = home();
+        assert_eq!(trust_file(&home).unwrap(), TrustFile::default());
+        let key = SecretKey::from_seed(&[3; 32]).public();
+        let trust = TrustFile {
+            threshold: Some(2),
+            keys: vec![TrustedKey { key, name: Some("ann".into()) }],
+        };
+        write_trust_file(&home, &trust).unwrap();
+        assert_eq!(trust_file(&home).unwrap(), trust);
+        fs::write(home.path("trust.rec"), "key: ed25519:00\n").unwrap();
+        assert!(trust_file(&home).unwrap_err().message().contains("line 1"));
+    }
+
+    #[test]
+    fn own_keys_count_without_being_listed() {
+        let (_dir, home) = home();
+        let (own, _) = create_key(&home, "default").unwrap();
+        let config = netconfig::Trust { threshold: 1, keys: Vec::new() };
+        let policy = policy(&own_keys(&home).unwrap(), &TrustFile::default(), &config);
+        assert_eq!(policy.keys().collect::<Vec<_>>(), [&own.public()]);
+        assert_eq!(policy.threshold(), 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! Everything a node speaks, put together.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{PeerId, StreamProtocol, identify, kad, memory_connection_limits, ping};
+use store::BlockStore;
+
+use crate::config::{Config, DhtMode};
+use crate::exchange;
+use crate::provider_store::ProviderStore;
+use crate::realisation_protocol::{self, RealisationCodec};
+use crate::source_protocol::{self, SourceCodec};
+
+/// Name under which peers see this program.
+const AGENT: &str = concat!("p2pkgs/", env!("CARGO_PKG_VERSION"));
+/// What JavaScript peers call the protocol family; nobody compares it.
+const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
+/// Peers whose addresses are remembered after they were met. The library's 100 is forgotten within one DHT walk.
+const PEERS_REMEMBERED: usize = 1024;
+/// Concurrent requests within one DHT walk (α), as in the public network; the library's 3 is three times slower.
+const DHT_PARALLELISM: usize = 10;
+/// How long others' provider records are kept, as in the public network.
+const PROVIDER_RECORD_TTL: std::time::Duration = std::time::Duration::from_secs(48 * 3600);
+/// Concurrent small requests per connection and protocol.
+const REQUESTS_PER_CONNECTION: usize = 32;
+
+/// The node's protocols.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    // The limits come first: they refuse a connection before anybody else spends anything on it.
+    pub(crate) connection_limits: connection_limits::Behaviour,
+    pub(crate) memory_limits: memory_connection_limits::Behaviour,
+    pub(crate) identify: identify::Behaviour,
+    pub(crate) ping: ping::Behaviour,
+    pub(crate) kad: kad::Behaviour<ProviderStore>,
+    pub(crate) exchange: exchange::Behaviour,
+    pub(crate) sources: request_response::Behaviour<SourceCodec>,
+    pub(crate) realisations: request_response::Behaviour<RealisationCodec>,
+}
+
+impl Behaviour {
+    /// Sets everything up. Must be called inside the runtime.
+    pub(crate) fn new(config: &Config, dht: StreamProtocol, store: Arc<dyn BlockStore>) -> Self {
+        let public = config.identity.public();
+        let local = public.to_peer_id();
+        let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), public)
+            .with_agent_version(AGENT.to_owned())
+            .with_cache_size(PEERS_REMEMBERED)
+            .with_push_listen_addr_updates(true);
+        let requests = request_response::Config::default()
+            .with_request_timeout(config.deadlines.request)
+            .with_max_concurrent_streams(REQUESTS_PER_CONNECTION);
+        let both = ProtocolSupport::Full;
+        Self {
+            connection_limits: connection_limits(config),
+            memory_limits: memory_connection_limits::Behaviour::with_max_bytes(
+                config.limits.memory_bytes,
+            ),
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::default(),
+            kad: kademlia(config, dht, local),
+            exchange: exchange::Behaviour::new(store, &config.limits, random_seed()),
+            sources: request_response::Behaviour::new(
+                [(source_protocol::PROTOCOL, both)],
+                requests.clone(),
+            ),
+            realisations: request_response::Behaviour::new(
+                [(realisation_protocol::PROTOCOL, both)],
+                requests,
+            ),
+        }
+    }
+}
+
+fn connection_limits(config: &Config) -> connection_limits::Behaviour {
+    let total = config.limits.connections;
+    connection_limits::Behaviour::new(
+        ConnectionLimits::default()
+            .with_max_established(Some(total))
+            .with_max_established_per_peer(Some(config.limits.connections_per_peer))
+            // Handshakes cost CPU before the peer is known; a quarter of the connections may be in that state.
+            .with_max_pending_incoming(Some((total / 4).max(1))),
+    )
+}
+
+fn kademlia(config: &Config, dht: StreamProtocol, local: PeerId) -> kad::Behaviour<ProviderStore> {
+    let mut kad = kad::Config::new(dht);
+    kad.set_max_packet_size(config.limits.dht_message_bytes)
+        .set_parallelism(NonZeroUsize::new(DHT_PARALLELISM).unwrap_or(NonZeroUsize::MIN))
+        .set_query_timeout(config.deadlines.dht_lookup)
+        // Nothing is stored that we have not looked at.
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_provider_record_ttl(Some(PROVIDER_RECORD_TTL))
+        // We announce on a schedule of our own, and keep no value records to republish.
+        .set_provider_publication_interval(None)
+        .set_publication_interval(None)
+        .set_replication_interval(None);
+    let mut kad = kad::Behaviour::with_config(local, ProviderStore::new(local), kad);
+    kad.set_mode(Some(match config.dht_mode {
+        DhtMode::Server => kad::Mode::Server,
+        DhtMode::Client => kad::Mode::Client,
+    }));
+    kad
+}
+
+/// Randomness for tie-breaking and hash maps, from the same source the standard library's hash maps use.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

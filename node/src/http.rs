@@ -1,0 +1,135 @@
+//! Sources from web servers and local files, checked by their SHA-256.
+//!
+//! A recipe names several URLs for one source; they are tried in order until one gives the right bytes. The URLs are only
+//! hints, so a wrong answer is the next URL's chance and not the end. Blocking on purpose: the builder's threads call this,
+//! and a second asynchronous HTTP stack would be the largest dependency of the whole program for no gain.
+
+mod transfer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use store::Store;
+use store::substitute::{
+    Asked, FetchError, Fetched, Origin, Progress, SourceFetcher, SourceRequest,
+};
+use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig};
+
+use self::transfer::{Failure, Transfer};
+use crate::config::Deadlines;
+
+/// Redirects followed for one URL. Mirrors of large projects use two or three.
+const REDIRECTS_MAX: u32 = 8;
+/// URLs tried for one source, mirrors expanded; a list this long is a mistake or an attack.
+const URLS_MAX: usize = 64;
+
+/// Expands `mirror://NAME/path`: called with `NAME` and `path`, gives URLs in the order in which they are to be tried.
+pub type MirrorResolver = Arc<dyn Fn(&str, &str) -> Vec<String> + Send + Sync>;
+
+/// Gets sources by their URLs.
+#[derive(Clone)]
+pub struct HttpSources {
+    agent: Agent,
+    deadlines: Deadlines,
+    file_bytes_max: u64,
+    mirrors: MirrorResolver,
+}
+
+impl HttpSources {
+    /// Fetches with the given patience, refusing files above `file_bytes_max`. Proxies are taken from the environment.
+    pub fn new(deadlines: Deadlines, file_bytes_max: u64, mirrors: MirrorResolver) -> Self {
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .user_agent(concat!("p2pkgs/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            .max_redirects(REDIRECTS_MAX)
+            .timeout_resolve(Some(deadlines.dial))
+            .timeout_connect(Some(deadlines.dial))
+            .timeout_recv_response(Some(deadlines.first_byte))
+            .timeout_per_read(Some(deadlines.stall))
+            .timeout_global(Some(deadlines.total))
+            .build();
+        Self { agent: config.into(), deadlines, file_bytes_max, mirrors }
+    }
+
+    fn expand(&self, urls: &[String]) -> Vec<String> {
+        let expand_one = |url: &String| match url.strip_prefix("mirror://") {
+            None => vec![url.clone()],
+            Some(rest) => {
+                let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+                (self.mirrors)(name, path)
+            }
+        };
+        urls.iter().flat_map(expand_one).take(URLS_MAX).collect()
+    }
+
+    fn fetch_url(
+        &self,
+        url: &str,
+        request: &SourceRequest<'_>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, Failure> {
+        let transfer = Transfer {
+            agent: &self.agent,
+            deadlines: &self.deadlines,
+            file_bytes_max: self.file_bytes_max,
+            url,
+            store,
+            progress,
+        };
+        let blob = transfer.run(&request.sha256)?;
+        let received = vec![(origin(url), blob.size)];
+        Ok(Fetched { blob, received, asked: Asked::default() })
+    }
+}
+
+impl SourceFetcher for HttpSources {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let mut asked = Asked::default();
+        let mut worst: Option<(u8, FetchError)> = None;
+        for url in self.expand(request.urls) {
+            asked.caches += 1;
+            match self.fetch_url(&url, request, store, progress) {
+                Ok(fetched) => return Ok(Fetched { asked, ..fetched }),
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(failure) => {
+                    failure.count(&mut asked);
+                    tracing::info!(url, ?failure, "source not fetched");
+                    let (rank, error) = failure.into_error(&url);
+                    if worst.as_ref().is_none_or(|(worst, _)| rank >= *worst) {
+                        worst = Some((rank, error));
+                    }
+                }
+            }
+        }
+        Err(match worst {
+            None | Some((_, FetchError::Missing { .. })) => FetchError::Missing { asked },
+            Some((_, FetchError::TimedOut { .. })) => FetchError::TimedOut { asked },
+            Some((_, error)) => error,
+        })
+    }
+}
+
+impl fmt::Debug for HttpSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSources").field("deadlines", &self.deadlines).finish_non_exhaustive()
+    }
+}
+
+fn origin(url: &str) -> Origin {
+    match url.strip_prefix("file://") {
+        Some(path) => Origin::File(path.to_owned()),
+        None => Origin::Http(url.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Where things lie below the store's directory, and the few file operations that must survive a crash.
+//!
+//! `index.sqlite` knows everything; `blobs/<sha256>` are the files it speaks of, read-only; `tmp/` holds files on their
+//! way in, each locked by its writer; `damaged/` what failed a check; `lock` keeps two openings apart.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use base::Sha256;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::StoreError;
+
+/// Paths of a store.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) root: PathBuf,
+    pub(crate) blobs: PathBuf,
+    pub(crate) temporary: PathBuf,
+    pub(crate) damaged: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            blobs: root.join("blobs"),
+            temporary: root.join("tmp"),
+            damaged: root.join("damaged"),
+        }
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.root.join("index.sqlite")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn blob(&self, sha256: &Sha256) -> PathBuf {
+        self.blobs.join(sha256.to_hex())
+    }
+
+    pub(crate) fn damaged(&self, sha256: &Sha256) -> PathBuf {
+        self.damaged.join(sha256.to_hex())
+    }
+
+    /// Makes the directories that are missing.
+    pub(crate) fn create(&self) -> Result<(), StoreError> {
+        for dir in [&self.root, &self.blobs, &self.temporary, &self.damaged] {
+            fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
+        }
+        sync_dir(&self.root)
+    }
+
+    /// Removes the temporary files whose writers are dead; `true` when there were any.
+    ///
+    /// A writer holds a lock on its file, which the system drops with the process: no process ids, which are used again
+    /// and mean different things in different containers.
+    pub(crate) fn remove_stale_temporaries(&self) -> Result<bool, StoreError> {
+        let failed = |e| StoreError::io("read", &self.temporary, e);
+        let mut any = false;
+        for entry in fs::read_dir(&self.temporary).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            // Gone since it was listed, or not a file that a writer could have made: not ours to judge.
+            let Ok(file) = File::open(&path) else {
+                continue;
+            };
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                continue;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => any = true,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(StoreError::io("remove", &path, e)),
+            }
+        }
+        Ok(any)
+    }
+}
+
+/// What tells that a file was not touched since it was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) size: u64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) inode: u64,
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
+        let mtime_ns = metadata
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(metadata.mtime_nsec());
+        Self {
+            size: metadata.len(),
+            mtime_ns,
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// Makes names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|e| StoreError::io("synchronise", dir, e))
+}
