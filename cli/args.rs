@@ -72,11 +72,21 @@ pub enum ColorChoice {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Fetch(cmd::fetch::Args),
+    Build(cmd::build::Args),
+    Run(cmd::run::Args),
+    Venv(cmd::venv::Args),
+    Export(cmd::export::Args),
     Hash(cmd::hash::Args),
     Closure(cmd::closure::Args),
     Why(cmd::why::Args),
     Graph(cmd::graph::Args),
+    Log(cmd::log::Args),
+    Publish(cmd::publish::Args),
+    Node(cmd::node::Args),
+    Mirror(cmd::mirror::Args),
     Key(cmd::key::Args),
+    Doctor(cmd::doctor::Args),
     Config(cmd::config::Args),
     Completions(cmd::completions::Args),
 }

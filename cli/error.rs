@@ -7,9 +7,12 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Write as _};
 
+use builder::ErrorKind;
 use netconfig::ConfigError;
 use store::StoreError;
 use store::substitute::{FetchError, QueryError};
+
+use crate::hint;
 
 /// How a command can end, as the number the shell sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,10 +148,8 @@ impl Failure {
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = anyhow::Error::new(error);
-        let mut failure =
-            Self { exit: exit_of(&error), error, details: Vec::new(), hints: Vec::new() };
-        failure.hints = crate::hint::of(&failure.error);
-        failure
+        let (details, hints) = (hint::details(&error), hint::hints(&error));
+        Self { exit: exit_of(&error), error, details, hints }
     }
 }
 
@@ -164,6 +165,15 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<FetchError>() {
         return exit_of_fetch(error);
     }
+    if let Some(error) = cause.downcast_ref::<builder::Error>() {
+        return exit_of_builder(error);
+    }
+    if cause.is::<builder::SandboxUnavailable>() {
+        return Some(Exit::Sandbox);
+    }
+    if let Some(recipe::Error::UnknownPackage { place: None, .. }) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
     if let Some(error) = cause.downcast_ref::<QueryError>() {
         return match error {
             QueryError::TimedOut { .. } => Some(Exit::Network),
@@ -177,6 +187,22 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     let io = cause.downcast_ref::<io::Error>()?;
     matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         .then_some(Exit::DiskFull)
+}
+
+fn exit_of_builder(error: &builder::Error) -> Option<Exit> {
+    match error.kind() {
+        ErrorKind::Missing => Some(Exit::NotFound),
+        ErrorKind::Mismatch => Some(Exit::Mismatch),
+        ErrorKind::BuildFailed => Some(Exit::BuildFailed),
+        ErrorKind::NotReproducible => Some(Exit::NotReproducible),
+        ErrorKind::Network => Some(Exit::Network),
+        ErrorKind::SandboxUnavailable => Some(Exit::Sandbox),
+        ErrorKind::Busy => Some(Exit::Busy),
+        ErrorKind::DiskFull => Some(Exit::DiskFull),
+        ErrorKind::Cancelled => Some(Exit::Interrupted),
+        // A cause further down may say more.
+        _ => None,
+    }
 }
 
 fn exit_of_store(error: &StoreError) -> Option<Exit> {

@@ -2,14 +2,98 @@
 
 use std::error::Error;
 
+use base::PublicKey;
+use builder::{BuildFailure, SandboxUnavailable};
+use store::StoreError;
+
+use crate::sanitize;
+
+/// Characters of a log's line that are shown.
+const LINE_CHARACTERS_MAX: usize = 400;
+
 /// The hints for an error, most helpful first.
-pub fn of(error: &anyhow::Error) -> Vec<String> {
-    error.chain().flat_map(of_cause).collect()
+pub fn hints(error: &anyhow::Error) -> Vec<String> {
+    error.chain().flat_map(hints_of_cause).collect()
 }
 
-fn of_cause(cause: &(dyn Error + 'static)) -> Vec<String> {
+/// Lines to show before the error: the end of a build's log, the differences of two builds.
+pub fn details(error: &anyhow::Error) -> Vec<String> {
+    error.chain().find_map(details_of_cause).unwrap_or_default()
+}
+
+fn hints_of_cause(cause: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = cause.downcast_ref::<recipe::Error>() {
         return error.hint().into_iter().collect();
     }
-    Vec::new()
+    if let Some(error) = cause.downcast_ref::<builder::Error>() {
+        return hints_of_builder(error);
+    }
+    if let Some(unavailable) = cause.downcast_ref::<SandboxUnavailable>() {
+        return hints_of_sandbox(unavailable);
+    }
+    match cause.downcast_ref::<StoreError>() {
+        Some(StoreError::Busy { .. }) => vec!["try again when the other process is done".into()],
+        Some(StoreError::DiskFull { .. }) => vec!["free some space, or name another `--home DIR`".into()],
+        _ => Vec::new(),
+    }
+}
+
+fn hints_of_builder(error: &builder::Error) -> Vec<String> {
+    match error {
+        builder::Error::Untrusted { package, signers } => hints_of_untrusted(package.as_str(), signers),
+        builder::Error::TooFewSigners { .. } => vec![
+            "trust more of its signers with `p2pkgs key trust KEY`, or ask for fewer with \
+             `p2pkgs key trust --threshold K`"
+                .into(),
+        ],
+        builder::Error::Missing { package, .. } => {
+            vec![format!("`p2pkgs build {package}` builds it from source")]
+        }
+        builder::Error::BuildFailed(failure) => hints_of_build(failure),
+        builder::Error::NotReproducible { package, .. } => {
+            vec![format!("`p2pkgs log {package}` shows the log of the first build")]
+        }
+        // `SandboxUnavailable` is transparent and therefore no cause of its own.
+        builder::Error::SandboxUnavailable(unavailable) => hints_of_sandbox(unavailable),
+        _ => Vec::new(),
+    }
+}
+
+fn hints_of_untrusted(package: &str, signers: &[PublicKey]) -> Vec<String> {
+    let mut hints: Vec<_> = signers
+        .iter()
+        .map(|key| format!("if you believe its builder: `p2pkgs key trust {key}`"))
+        .collect();
+    hints.push(format!("or build it yourself: `p2pkgs build --no-substitutes {package}`"));
+    hints
+}
+
+fn hints_of_sandbox(unavailable: &SandboxUnavailable) -> Vec<String> {
+    let setting = unavailable.setting.iter().map(|setting| format!("found `{setting}`"));
+    setting.chain(unavailable.fix.iter().cloned()).collect()
+}
+
+fn hints_of_build(failure: &BuildFailure) -> Vec<String> {
+    let mut hints = vec![format!("the whole log is `{}`", failure.log.display())];
+    match &failure.kept {
+        Some(kept) => hints.push(format!("its scratch directory is kept in `{}`", kept.display())),
+        None => hints.push(format!(
+            "`p2pkgs build --keep-failed {}` leaves its scratch directory to be looked at",
+            failure.package
+        )),
+    }
+    hints
+}
+
+fn details_of_cause(cause: &(dyn Error + 'static)) -> Option<Vec<String>> {
+    match cause.downcast_ref::<builder::Error>()? {
+        builder::Error::BuildFailed(failure) => {
+            let lines = failure.last_lines.iter();
+            Some(lines.map(|line| sanitize::bytes(line, LINE_CHARACTERS_MAX)).collect())
+        }
+        builder::Error::NotReproducible { differences, .. } => {
+            Some(differences.iter().map(|line| sanitize::line(line)).collect())
+        }
+        _ => None,
+    }
 }

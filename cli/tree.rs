@@ -134,6 +134,20 @@ impl DiskTree {
         Ok(names)
     }
 
+    /// The bytes of a regular file below a package's `files/`, as far as `recipe` allows any.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn read_recipe_file(&self, package: &PackageName, path: &str) -> io::Result<Vec<u8>> {
+        let path = self.package_dir(package).join("files").join(path);
+        if !fs::symlink_metadata(&path)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(FILES_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     fn load_from(&self, dir: &Path) -> Result<Option<PackageFiles>, TreeError> {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,

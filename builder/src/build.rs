@@ -83,7 +83,10 @@ impl Workshop<'_> {
         log: &Path,
     ) -> Result<Finished, Error> {
         let sandbox = self.sandbox.get()?;
-        self.observer.event(&Event::Building { package, phase: Phase::Running });
+        self.observer.event(&Event::Building {
+            package,
+            phase: Phase::Running,
+        });
         let mut log = Log::create(log)?;
         let started = Instant::now();
         let mut output = |text: &[u8]| {
@@ -94,7 +97,10 @@ impl Workshop<'_> {
         let ending = run(sandbox, &request, &self.limits, &mut output, &cancelled)?;
         let elapsed = started.elapsed();
         if let Some(error) = log.take_error() {
-            self.warn(package, &format!("its log is incomplete: {}", chain(&error)));
+            self.warn(
+                package,
+                &format!("its log is incomplete: {}", chain(&error)),
+            );
         }
         match ending {
             Ending::Exited(0) => {}
@@ -110,28 +116,35 @@ impl Workshop<'_> {
         scratch: Scratch,
         elapsed: Duration,
     ) -> Result<Finished, Error> {
-        self.observer.event(&Event::Building { package, phase: Phase::Packing });
+        self.observer.event(&Event::Building {
+            package,
+            phase: Phase::Packing,
+        });
         let destdir = root::destdir(&scratch);
         if let Err(source) = output::check(&destdir)? {
             if self.keep_failed {
                 let kept = scratch.keep();
-                self.warn(package, &format!("its scratch directory is kept in `{}`", kept.display()));
+                self.warn(
+                    package,
+                    &format!("its scratch directory is kept in `{}`", kept.display()),
+                );
             }
-            return Err(Error::Output { package: package.clone(), source });
+            return Err(Error::Output {
+                package: package.clone(),
+                source,
+            });
         }
         for leak in output::leaks(&destdir, scratch.path())? {
             self.warn(package, &leak);
         }
-        Ok(Finished { package: package.clone(), scratch, elapsed })
+        Ok(Finished {
+            package: package.clone(),
+            scratch,
+            elapsed,
+        })
     }
 
-    fn failure(
-        &self,
-        package: &PackageName,
-        ending: Ending,
-        log: &Log,
-        scratch: Scratch,
-    ) -> Error {
+    fn failure(&self, package: &PackageName, ending: Ending, log: &Log, scratch: Scratch) -> Error {
         Error::BuildFailed(Box::new(BuildFailure {
             package: package.clone(),
             ending,
@@ -142,7 +155,10 @@ impl Workshop<'_> {
     }
 
     fn phase(&self, recipe: &Recipe, phase: Phase) {
-        self.observer.event(&Event::Building { package: recipe.name(), phase });
+        self.observer.event(&Event::Building {
+            package: recipe.name(),
+            phase,
+        });
     }
 
     pub(crate) fn warn(&self, package: &PackageName, text: &str) {

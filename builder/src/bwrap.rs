@@ -71,12 +71,26 @@ mod tests {
     #[test]
     fn the_command_line_of_a_build_is_pinned() {
         let top_level = vec![
-            Mount::Writable { from: "/scratch/root/bin".into(), at: "/bin".into() },
-            Mount::Symlink { target: "bin".into(), at: "/sbin".into() },
-            Mount::Writable { from: "/scratch/root/tmp".into(), at: "/tmp".into() },
+            Mount::Writable {
+                from: "/scratch/root/bin".into(),
+                at: "/bin".into(),
+            },
+            Mount::Symlink {
+                target: "bin".into(),
+                at: "/sbin".into(),
+            },
+            Mount::Writable {
+                from: "/scratch/root/tmp".into(),
+                at: "/tmp".into(),
+            },
         ];
         let request = BuildRequest::for_recipe(Path::new("/scratch/build"), top_level, 2);
-        let got = argv(&request, Features { disable_userns: true });
+        let got = argv(
+            &request,
+            Features {
+                disable_userns: true,
+            },
+        );
         let expected = "--unshare-user --unshare-net --unshare-pid --unshare-ipc --unshare-uts \
             --unshare-cgroup-try --disable-userns --die-with-parent --new-session --clearenv \
             --uid 1000 --gid 1000 --hostname build --bind /scratch/root/bin /bin \

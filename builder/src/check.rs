@@ -31,7 +31,10 @@ pub fn check(
     let is_built = |id: &PackageId| graph.recipe(*id).build().is_some();
     let built: Vec<_> = roots.iter().copied().filter(is_built).collect();
     let mut report = runner.run(roots)?;
-    let inputs: Vec<_> = built.iter().flat_map(|id| graph.build_closure(*id)).collect();
+    let inputs: Vec<_> = built
+        .iter()
+        .flat_map(|id| graph.build_closure(*id))
+        .collect();
     let outcome = runner.run(&inputs);
     let (for_builds, mut errors) = match outcome {
         Ok(more) => (more, Vec::new()),
@@ -50,7 +53,11 @@ pub fn check(
     let mut errors = errors.into_iter();
     match errors.next() {
         None => Ok(report),
-        Some(error) => Err(Box::new(Failure { error, others: errors.collect(), report })),
+        Some(error) => Err(Box::new(Failure {
+            error,
+            others: errors.collect(),
+            report,
+        })),
     }
 }
 
@@ -64,7 +71,9 @@ fn check_one(
 ) -> Result<(), Error> {
     let recipe = graph.recipe(id);
     let package = recipe.name();
-    let Some(first) = report.realised.get(package) else { return Ok(()) };
+    let Some(first) = report.realised.get(package) else {
+        return Ok(());
+    };
     runner.fetch_sources(id)?;
     let inputs: Vec<_> = graph
         .build_closure(id)
@@ -82,11 +91,17 @@ fn check_one(
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Error::NotReproducible { package: package.clone(), differences })
+    Err(Error::NotReproducible {
+        package: package.clone(),
+        differences,
+    })
 }
 
 fn input(realised: &Realised) -> Input {
-    Input { name: realised.package.to_string(), blob: realised.blob.clone() }
+    Input {
+        name: realised.package.to_string(),
+        blob: realised.blob.clone(),
+    }
 }
 
 /// How two archives differ, as lines, at most [`DIFFERENCES_MAX`] and a last one that counts the rest.
@@ -123,21 +138,34 @@ pub fn differences(
 }
 
 fn by_path(entries: Vec<Entry>) -> BTreeMap<Vec<u8>, Entry> {
-    entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect()
+    entries
+        .into_iter()
+        .map(|entry| (entry.path.clone(), entry))
+        .collect()
 }
 
 fn difference(a: &Entry, b: &Entry) -> Option<String> {
     if kind_name(&a.kind) != kind_name(&b.kind) {
-        return Some(format!("{} in the first, {} in the second", kind_name(&a.kind), kind_name(&b.kind)));
+        return Some(format!(
+            "{} in the first, {} in the second",
+            kind_name(&a.kind),
+            kind_name(&b.kind)
+        ));
     }
     if a.kind != b.kind {
         return Some("another target".into());
     }
     if a.mode != b.mode {
-        return Some(format!("mode {:o} in the first, {:o} in the second", a.mode, b.mode));
+        return Some(format!(
+            "mode {:o} in the first, {:o} in the second",
+            a.mode, b.mode
+        ));
     }
     if a.size != b.size {
-        return Some(format!("{} bytes in the first, {} in the second", a.size, b.size));
+        return Some(format!(
+            "{} bytes in the first, {} in the second",
+            a.size, b.size
+        ));
     }
     (a.sha256 != b.sha256).then(|| format!("other content, {} bytes in both", a.size))
 }

@@ -72,7 +72,11 @@ pub(crate) fn diagnose(facts: &HostFacts) -> SandboxUnavailable {
     }
     if facts.max_user_namespaces == Some(0) {
         let fix = persistent_sysctl("user.max_user_namespaces", 15_000);
-        return setting("user.max_user_namespaces = 0", "user namespaces are switched off", fix);
+        return setting(
+            "user.max_user_namespaces = 0",
+            "user namespaces are switched off",
+            fix,
+        );
     }
     if facts.unprivileged_userns_clone == Some(0) && !facts.root {
         let fix = persistent_sysctl("kernel.unprivileged_userns_clone", 1);
@@ -98,35 +102,60 @@ fn missing(facts: &HostFacts) -> SandboxUnavailable {
 
 fn too_old((major, minor): (u32, u32), facts: &HostFacts) -> SandboxUnavailable {
     let (need_major, need_minor) = VERSION_MIN;
-    let finding = format!("bubblewrap {major}.{minor} is too old, {need_major}.{need_minor} is needed");
-    SandboxUnavailable { finding, setting: None, fix: install(facts) }
+    let finding =
+        format!("bubblewrap {major}.{minor} is too old, {need_major}.{need_minor} is needed");
+    SandboxUnavailable {
+        finding,
+        setting: None,
+        fix: install(facts),
+    }
 }
 
 /// The command of the distribution we are on, or those of all.
 fn install(facts: &HostFacts) -> Vec<String> {
     let commands = [
         (&["debian", "ubuntu"][..], "sudo apt-get install bubblewrap"),
-        (&["fedora", "rhel", "centos"][..], "sudo dnf install bubblewrap"),
+        (
+            &["fedora", "rhel", "centos"][..],
+            "sudo dnf install bubblewrap",
+        ),
         (&["arch"][..], "sudo pacman -S bubblewrap"),
         (&["alpine"][..], "sudo apk add bubblewrap"),
         (&["suse", "opensuse"][..], "sudo zypper install bubblewrap"),
     ];
-    let is_ours = |ids: &[&str]| ids.iter().any(|id| facts.distribution.iter().any(|d| d == id));
+    let is_ours = |ids: &[&str]| {
+        ids.iter()
+            .any(|id| facts.distribution.iter().any(|d| d == id))
+    };
     let ours: Vec<_> = commands.iter().filter(|(ids, _)| is_ours(ids)).collect();
-    let chosen = if ours.is_empty() { commands.iter().collect() } else { ours };
-    chosen.into_iter().map(|(_, command)| (*command).to_owned()).collect()
+    let chosen = if ours.is_empty() {
+        commands.iter().collect()
+    } else {
+        ours
+    };
+    chosen
+        .into_iter()
+        .map(|(_, command)| (*command).to_owned())
+        .collect()
 }
 
 fn no_user_namespaces(output: &str) -> SandboxUnavailable {
     SandboxUnavailable {
-        finding: format!("this kernel has no user namespaces ({})", first_line(output)),
+        finding: format!(
+            "this kernel has no user namespaces ({})",
+            first_line(output)
+        ),
         setting: Some("CONFIG_USER_NS is not set".into()),
         fix: vec!["boot a kernel that was compiled with CONFIG_USER_NS=y".into()],
     }
 }
 
 fn setting(setting: &str, finding: &str, fix: Vec<String>) -> SandboxUnavailable {
-    SandboxUnavailable { finding: finding.into(), setting: Some(setting.into()), fix }
+    SandboxUnavailable {
+        finding: finding.into(),
+        setting: Some(setting.into()),
+        fix,
+    }
 }
 
 fn persistent_sysctl(name: &str, value: u64) -> Vec<String> {
@@ -160,10 +189,15 @@ fn in_container(container: &str, output: &str) -> SandboxUnavailable {
             "start the container with --security-opt seccomp=unconfined --security-opt unmask=ALL",
             "or with --privileged",
         ],
-        _ => vec!["allow user namespaces and a full /proc in this container, or build outside of it"],
+        _ => {
+            vec!["allow user namespaces and a full /proc in this container, or build outside of it"]
+        }
     };
     SandboxUnavailable {
-        finding: format!("this {container} container forbids it ({})", first_line(output)),
+        finding: format!(
+            "this {container} container forbids it ({})",
+            first_line(output)
+        ),
         setting: None,
         fix: fix.into_iter().map(Into::into).collect(),
     }
@@ -186,7 +220,11 @@ fn first_line(output: &str) -> &str {
 }
 
 fn sysctl(name: &str) -> Option<u64> {
-    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?.trim().parse().ok()
+    fs::read_to_string(Path::new("/proc/sys").join(name))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn container() -> Option<&'static str> {
@@ -232,29 +270,61 @@ mod tests {
     #[test]
     fn a_missing_bubblewrap_is_installed_the_distributions_way() {
         let os_release = "NAME=\"Linux Mint\"\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n";
-        let facts = HostFacts { distribution: distribution(os_release), ..HostFacts::default() };
+        let facts = HostFacts {
+            distribution: distribution(os_release),
+            ..HostFacts::default()
+        };
         assert_eq!(diagnose(&facts).fix, ["sudo apt-get install bubblewrap"]);
         assert_eq!(diagnose(&HostFacts::default()).fix.len(), 5);
-        let alpine = HostFacts { distribution: distribution("ID=alpine"), ..HostFacts::default() };
+        let alpine = HostFacts {
+            distribution: distribution("ID=alpine"),
+            ..HostFacts::default()
+        };
         assert_eq!(diagnose(&alpine).fix, ["sudo apk add bubblewrap"]);
     }
 
     #[test]
     fn each_setting_is_named_with_the_command_that_changes_it() {
-        let facts = HostFacts { max_user_namespaces: Some(0), ..blocked("bwrap: No space left") };
+        let facts = HostFacts {
+            max_user_namespaces: Some(0),
+            ..blocked("bwrap: No space left")
+        };
         let found = diagnose(&facts);
-        assert_eq!(found.setting.as_deref(), Some("user.max_user_namespaces = 0"));
-        assert_eq!(found.fix[0], "sudo sysctl -w user.max_user_namespaces=15000");
+        assert_eq!(
+            found.setting.as_deref(),
+            Some("user.max_user_namespaces = 0")
+        );
+        assert_eq!(
+            found.fix[0],
+            "sudo sysctl -w user.max_user_namespaces=15000"
+        );
 
-        let facts = HostFacts { unprivileged_userns_clone: Some(0), ..blocked("bwrap: x") };
+        let facts = HostFacts {
+            unprivileged_userns_clone: Some(0),
+            ..blocked("bwrap: x")
+        };
         let found = diagnose(&facts);
-        assert_eq!(found.setting.as_deref(), Some("kernel.unprivileged_userns_clone = 0"));
-        assert_eq!(found.fix[0], "sudo sysctl -w kernel.unprivileged_userns_clone=1");
+        assert_eq!(
+            found.setting.as_deref(),
+            Some("kernel.unprivileged_userns_clone = 0")
+        );
+        assert_eq!(
+            found.fix[0],
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1"
+        );
 
         let denied = "bwrap: setting up uid map: Permission denied";
-        let facts = HostFacts { apparmor_restrict: Some(1), ..blocked(denied) };
+        let facts = HostFacts {
+            apparmor_restrict: Some(1),
+            ..blocked(denied)
+        };
         let found = diagnose(&facts);
-        assert!(found.setting.unwrap().contains("apparmor_restrict_unprivileged_userns"));
+        assert!(
+            found
+                .setting
+                .unwrap()
+                .contains("apparmor_restrict_unprivileged_userns")
+        );
         assert!(found.fix[0].contains("/etc/apparmor.d/bwrap"));
     }
 
@@ -268,17 +338,35 @@ mod tests {
             ..blocked("bwrap: Can't mount proc on /newroot/proc: Operation not permitted")
         };
         let found = diagnose(&facts);
-        assert!(found.finding.contains("docker container"), "{}", found.finding);
+        assert!(
+            found.finding.contains("docker container"),
+            "{}",
+            found.finding
+        );
         assert!(found.finding.contains("Can't mount proc"));
         assert!(found.fix[0].contains("systempaths=unconfined"));
     }
 
     #[test]
     fn kernels_without_namespaces_old_bubblewraps_and_unknown_troubles_are_told_apart() {
-        let facts = HostFacts { user_namespaces: false, ..blocked("bwrap: no namespaces") };
+        let facts = HostFacts {
+            user_namespaces: false,
+            ..blocked("bwrap: no namespaces")
+        };
         assert!(diagnose(&facts).setting.unwrap().contains("CONFIG_USER_NS"));
-        let facts = HostFacts { bwrap: Some((0, 4)), ..HostFacts::default() };
-        assert!(diagnose(&facts).finding.contains("0.4 is too old, 0.5 is needed"));
-        assert!(diagnose(&blocked("bwrap: odd\nmore")).finding.ends_with("(bwrap: odd)"));
+        let facts = HostFacts {
+            bwrap: Some((0, 4)),
+            ..HostFacts::default()
+        };
+        assert!(
+            diagnose(&facts)
+                .finding
+                .contains("0.4 is too old, 0.5 is needed")
+        );
+        assert!(
+            diagnose(&blocked("bwrap: odd\nmore"))
+                .finding
+                .ends_with("(bwrap: odd)")
+        );
     }
 }

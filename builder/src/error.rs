@@ -96,7 +96,9 @@ pub enum Error {
     #[error("cannot run a sandbox")]
     Process(#[from] ProcessError),
     /// A file of a recipe is not the one that was hashed.
-    #[error("`files/{path}` of `{package}` changed while it was used: expected `{expected}`, got `{got}`")]
+    #[error(
+        "`files/{path}` of `{package}` changed while it was used: expected `{expected}`, got `{got}`"
+    )]
     FileChanged {
         /// Which package.
         package: PackageName,
@@ -169,9 +171,11 @@ impl Error {
             Self::Untrusted { .. } | Self::TooFewSigners { .. } | Self::Conflict { .. } => {
                 ErrorKind::Mismatch
             }
-            Self::Lookup { source: QueryError::Cancelled, .. } | Self::Cancelled => {
-                ErrorKind::Cancelled
+            Self::Lookup {
+                source: QueryError::Cancelled,
+                ..
             }
+            | Self::Cancelled => ErrorKind::Cancelled,
             Self::Lookup { .. } => ErrorKind::Network,
             Self::Fetch { source, .. } => fetch_kind(source),
             Self::BuildFailed(_) | Self::Output { .. } => ErrorKind::BuildFailed,
@@ -185,11 +189,18 @@ impl Error {
     }
 
     pub(crate) fn archive(package: &str, source: ArchiveError) -> Self {
-        Self::Archive { package: package.to_owned(), source }
+        Self::Archive {
+            package: package.to_owned(),
+            source,
+        }
     }
 
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { op, path: path.to_owned(), source }
+        Self::Io {
+            op,
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -214,6 +225,9 @@ fn store_kind(error: &StoreError) -> ErrorKind {
 
 /// An archive's error hides what the disk said: it is the chain's end that counts.
 fn archive_kind(error: &ArchiveError) -> ErrorKind {
+    if matches!(error, ArchiveError::DiskFull { .. }) {
+        return ErrorKind::DiskFull;
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.downcast_ref::<io::Error>().is_some_and(is_disk_full) {
@@ -225,7 +239,10 @@ fn archive_kind(error: &ArchiveError) -> ErrorKind {
 }
 
 fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// What was to be fetched.
@@ -276,7 +293,11 @@ impl fmt::Display for Ending {
             Self::TookTooLong(limit) => write!(f, "was killed after {}", Length(*limit)),
             Self::Silent(limit) => write!(f, "was killed after {} without output", Length(*limit)),
             Self::LoggedTooMuch(bytes) => {
-                write!(f, "was killed after {} MiB of output", bytes.div_ceil(1 << 20))
+                write!(
+                    f,
+                    "was killed after {} MiB of output",
+                    bytes.div_ceil(1 << 20)
+                )
             }
             Self::Cancelled => f.write_str("was cancelled"),
         }

@@ -65,12 +65,19 @@ pub fn forecast(
     forecast.fetch = summary.substituted.iter().map(sized).collect();
     forecast.build = summary.built.iter().map(name).collect();
     forecast.missing = summary.failed.iter().map(name).collect();
-    forecast.sources = summary.fetched.iter().map(|id| Wanted::Seed(name(id))).collect();
+    forecast.sources = summary
+        .fetched
+        .iter()
+        .map(|id| Wanted::Seed(name(id)))
+        .collect();
     for id in &summary.built {
         for source in graph.recipe(*id).sources() {
             if context.store.blob(&source.sha256)?.is_none() {
                 let file = source.file.clone();
-                forecast.sources.push(Wanted::Source { package: name(id), file });
+                forecast.sources.push(Wanted::Source {
+                    package: name(id),
+                    file,
+                });
             }
         }
     }

@@ -1,6 +1,53 @@
-//! The sandbox builder.
-mod build; mod bwrap; mod check; mod diagnose; mod error; mod forecast; mod log; mod lookup; mod observe; mod output; mod probe; mod process; mod realise; mod request; mod root; mod runner; mod scratch; mod sources;
-pub use crate::bwrap::argv;
-pub use crate::realise::realise;
-pub use crate::check::check;
-pub use crate::forecast::forecast;
+//! The sandbox builder: from a plan to outputs in the store, by substitution or by a build that sees nothing of the host.
+//!
+//! This crate is the only door to child processes, namespaces and scratch directories. It is synchronous, opens no
+//! socket, reads neither environment nor configuration, and prints nothing: what to use comes in ([`Context`]), what
+//! happens goes out as [`Event`]s, what came of it is a [`Report`].
+//!
+//! * [`realise`] drives [`recipe::Plan`]: lookup, substitute, build. [`check`] builds again and compares, [`forecast`] is
+//!   the dry run.
+//! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], [`run`], output checks, archive.
+//! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
+//! * [`venv`] composes closures into directories that commands run in, and exports them.
+
+mod build;
+mod bwrap;
+mod check;
+mod diagnose;
+mod error;
+mod forecast;
+mod hosted;
+mod log;
+mod lookup;
+mod observe;
+mod output;
+mod probe;
+mod process;
+mod realise;
+mod request;
+mod root;
+mod runner;
+mod scratch;
+mod sources;
+pub mod venv;
+
+pub use crate::build::{Finished, Workshop};
+pub use crate::bwrap::{Features, argv};
+pub use crate::check::{DIFFERENCES_MAX, check, differences};
+pub use crate::diagnose::SandboxUnavailable;
+pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
+pub use crate::forecast::{Forecast, forecast};
+pub use crate::hosted::HostedBuild;
+pub use crate::log::{LAST_LINES, log_path};
+pub use crate::observe::{Event, NoObserver, Observer, Phase};
+pub use crate::output::TOP_LEVEL;
+pub use crate::probe::{LazySandbox, Sandbox};
+pub use crate::process::{Ending, Limits, run};
+pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
+pub use crate::request::{
+    BUILD_SCRIPT, BUILD_UID, BuildRequest, DESTDIR, HOME, HOSTNAME, Mount, SOURCE_DATE_EPOCH,
+    build_env,
+};
+pub use crate::root::{Input, NoFiles, RecipeFiles};
+pub use crate::scratch::Scratch;
+pub use crate::sources::FetchedItem;

@@ -44,7 +44,12 @@ impl Log {
             _ => {}
         }
         let file = File::create(path).map_err(|e| Error::io("create", path, e))?;
-        Ok(Self { file, path: path.to_owned(), tail: VecDeque::new(), error: None })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            tail: VecDeque::new(),
+            error: None,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -94,7 +99,10 @@ mod tests {
         assert_eq!(log.last_lines(), Vec::<Vec<u8>>::new());
         (0..10_000).for_each(|n| log.write(format!("line {n}\n").as_bytes()));
         let lines = log.last_lines();
-        assert_eq!((lines.len(), &lines[0][..], &lines[39][..]), (40, &b"line 9960"[..], &b"line 9999"[..]));
+        assert_eq!(
+            (lines.len(), &lines[0][..], &lines[39][..]),
+            (40, &b"line 9960"[..], &b"line 9999"[..])
+        );
         assert!(log.take_error().is_none());
         let on_disk = fs::read_to_string(log.path()).unwrap();
         assert_eq!(on_disk.lines().count(), 10_000);
@@ -116,6 +124,9 @@ mod tests {
         log_in(dir.path()).write(b"second");
         log_in(dir.path()).write(b"third");
         assert_eq!(fs::read(dir.path().join("logs/x.log")).unwrap(), b"third");
-        assert_eq!(fs::read(dir.path().join("logs/x.log.1")).unwrap(), b"second");
+        assert_eq!(
+            fs::read(dir.path().join("logs/x.log.1")).unwrap(),
+            b"second"
+        );
     }
 }

@@ -54,30 +54,42 @@ impl Lookup<'_> {
             return Ok(Found::Here(blob));
         }
         let Some(substituter) = self.substituter else {
-            let missing = Error::Missing { package: package.clone(), asked: Asked::default() };
+            let missing = Error::Missing {
+                package: package.clone(),
+                asked: Asked::default(),
+            };
             return Ok(Found::Nowhere(Asked::default(), missing));
         };
-        let Query { realisations, asked } = match substituter.query(pkghash) {
+        let Query {
+            realisations,
+            asked,
+        } = match substituter.query(pkghash) {
             Ok(query) => query,
             Err(QueryError::Cancelled) => return Err(Error::Cancelled),
             Err(source) => {
                 let asked = asked_by(&source);
-                let error = Error::Lookup { package: package.clone(), source };
+                let error = Error::Lookup {
+                    package: package.clone(),
+                    source,
+                };
                 return Ok(Found::Nowhere(asked, error));
             }
         };
         let mut offered = local;
-        offered.extend(realisations.into_iter().filter(|r| r.realisation().pkghash == *pkghash));
+        offered.extend(
+            realisations
+                .into_iter()
+                .filter(|r| r.realisation().pkghash == *pkghash),
+        );
         self.judge(package, pkghash, offered, asked)
     }
 
     /// The output that the store has and the caller may use.
-    fn here(
-        &self,
-        pkghash: &PkgHash,
-        local: &[SignedRealisation],
-    ) -> Result<Option<Blob>, Error> {
-        for signed in local.iter().filter(|s| self.own.as_ref() == Some(s.signer())) {
+    fn here(&self, pkghash: &PkgHash, local: &[SignedRealisation]) -> Result<Option<Blob>, Error> {
+        for signed in local
+            .iter()
+            .filter(|s| self.own.as_ref() == Some(s.signer()))
+        {
             if let Some(blob) = self.blob(signed.realisation())? {
                 return Ok(Some(blob));
             }
@@ -90,8 +102,7 @@ impl Lookup<'_> {
 
     fn blob(&self, realisation: &Realisation) -> Result<Option<Blob>, Error> {
         let blob = self.store.blob(&realisation.sha256)?;
-        let is_it =
-            |b: &Blob| b.size == realisation.size && b.root == realisation.output;
+        let is_it = |b: &Blob| b.size == realisation.size && b.root == realisation.output;
         Ok(blob.filter(is_it))
     }
 
@@ -114,15 +125,24 @@ impl Lookup<'_> {
                         }
                         Found::Adopted(blob)
                     }
-                    None => Found::Elsewhere(Box::new(Offer { realisation, statements, asked })),
+                    None => Found::Elsewhere(Box::new(Offer {
+                        realisation,
+                        statements,
+                        asked,
+                    })),
                 }
             }
             Verdict::Untrusted(signers) => {
                 Found::Nowhere(asked, Error::Untrusted { package, signers })
             }
-            Verdict::TooFew { have, need } => {
-                Found::Nowhere(asked, Error::TooFewSigners { package, have, need })
-            }
+            Verdict::TooFew { have, need } => Found::Nowhere(
+                asked,
+                Error::TooFewSigners {
+                    package,
+                    have,
+                    need,
+                },
+            ),
             Verdict::Conflict(outputs) => Found::Refused(Error::Conflict { package, outputs }),
             Verdict::Missing => Found::Nowhere(asked, Error::Missing { package, asked }),
         })

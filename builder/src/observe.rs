@@ -131,15 +131,27 @@ impl<'a> FetchProgress<'a> {
         package: &'a PackageName,
         source: Option<&'a str>,
     ) -> Self {
-        Self { observer, package, source, bytes: AtomicU64::new(0) }
+        Self {
+            observer,
+            package,
+            source,
+            bytes: AtomicU64::new(0),
+        }
     }
 }
 
 impl Progress for FetchProgress<'_> {
     fn bytes(&self, n: u64, total: Option<u64>) {
         let bytes = self.bytes.fetch_add(n, Ordering::Relaxed).saturating_add(n);
-        let Self { package, source, .. } = *self;
-        self.observer.event(&Event::Fetching { package, source, bytes, total });
+        let Self {
+            package, source, ..
+        } = *self;
+        self.observer.event(&Event::Fetching {
+            package,
+            source,
+            bytes,
+            total,
+        });
     }
 
     fn cancelled(&self) -> bool {

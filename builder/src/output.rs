@@ -15,8 +15,9 @@ use store::{Blob, Expected, Store};
 use crate::error::{Error, OutputError};
 
 /// The directories that a package may have at its top.
-pub const TOP_LEVEL: [&str; 9] =
-    ["bin", "etc", "include", "lib", "libexec", "sbin", "share", "usr", "var"];
+pub const TOP_LEVEL: [&str; 9] = [
+    "bin", "etc", "include", "lib", "libexec", "sbin", "share", "usr", "var",
+];
 /// How many places a warning about leaked host paths names; after that it is clear what is wrong.
 const LEAKS_MAX: usize = 20;
 /// Shortest host name that is searched for: shorter ones are words that programs contain anyway.
@@ -50,7 +51,9 @@ pub(crate) fn check(destdir: &Path) -> Result<Result<(), OutputError>, Error> {
 fn names(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let read_error = |e| Error::io("read", dir, e);
     let entries = fs::read_dir(dir).map_err(read_error)?;
-    entries.map(|e| e.map(|e| e.file_name().into()).map_err(read_error)).collect()
+    entries
+        .map(|e| e.map(|e| e.file_name().into()).map_err(read_error))
+        .collect()
 }
 
 fn check_entry(
@@ -95,13 +98,19 @@ fn special_kind(metadata: &Metadata) -> Option<&'static str> {
 /// from wherever that name leads, and another link could lead it out.
 fn check_link(path: &Path, target: &Path) -> Result<(), OutputError> {
     let text = |p: &Path| p.display().to_string();
-    let escaping = || OutputError::EscapingLink { path: text(path), target: text(target) };
+    let escaping = || OutputError::EscapingLink {
+        path: text(path),
+        target: text(target),
+    };
     let mut depth = path.components().count() - 1;
     let mut named = false;
     for component in target.components() {
         match component {
             Component::RootDir | Component::Prefix(_) => {
-                return Err(OutputError::AbsoluteLink { path: text(path), target: text(target) });
+                return Err(OutputError::AbsoluteLink {
+                    path: text(path),
+                    target: text(target),
+                });
             }
             Component::CurDir => {}
             Component::ParentDir if named => return Err(escaping()),
@@ -117,15 +126,17 @@ fn make_readable(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     if metadata.is_symlink() || metadata.mode() & needed == needed {
         return Ok(());
     }
-    fs::set_permissions(path, Permissions::from_mode(metadata.mode() & 0o777 | needed))
-        .map_err(|e| Error::io("change", path, e))
+    fs::set_permissions(
+        path,
+        Permissions::from_mode(metadata.mode() & 0o777 | needed),
+    )
+    .map_err(|e| Error::io("change", path, e))
 }
 
 /// Packs an output into the store.
 pub(crate) fn ingest(package: &PackageName, destdir: &Path, store: &Store) -> Result<Blob, Error> {
     let mut ingest = store.ingest()?;
-    archive::pack(destdir, &mut ingest)
-        .map_err(|e| Error::archive(package.as_str(), e))?;
+    archive::pack(destdir, &mut ingest).map_err(|e| Error::archive(package.as_str(), e))?;
     Ok(ingest.finish(&Expected::anything())?)
 }
 
@@ -165,7 +176,10 @@ pub(crate) fn leaks(destdir: &Path, scratch: &Path) -> Result<Vec<String>, Error
 }
 
 fn needles(scratch: &Path) -> Vec<(&'static str, Vec<u8>)> {
-    let mut needles = vec![("the path it was built in", scratch.as_os_str().as_bytes().to_vec())];
+    let mut needles = vec![(
+        "the path it was built in",
+        scratch.as_os_str().as_bytes().to_vec(),
+    )];
     let uname = rustix::system::uname();
     let host = uname.nodename().to_bytes();
     if host.len() >= HOST_NAME_BYTES_MIN && host != b"localhost" {
@@ -180,7 +194,9 @@ fn contains(path: &Path, needle: &[u8]) -> Result<bool, Error> {
     let mut buffer = vec![0; READ_BYTES + needle.len()];
     let mut filled = 0;
     loop {
-        let n = file.read(&mut buffer[filled..]).map_err(|e| Error::io("read", path, e))?;
+        let n = file
+            .read(&mut buffer[filled..])
+            .map_err(|e| Error::io("read", path, e))?;
         filled += n;
         if n == 0 {
             return Ok(false);
@@ -196,7 +212,9 @@ fn contains(path: &Path, needle: &[u8]) -> Result<bool, Error> {
 
 /// Horspool's search: looks at the last byte of each window and skips as far as that byte allows.
 fn find(text: &[u8], needle: &[u8]) -> bool {
-    let Some((last, head)) = needle.split_last() else { return true };
+    let Some((last, head)) = needle.split_last() else {
+        return true;
+    };
     let mut skip = [needle.len(); 256];
     for (position, byte) in head.iter().enumerate() {
         skip[usize::from(*byte)] = head.len() - position;
@@ -261,14 +279,23 @@ mod tests {
     fn pipes_sockets_and_setuid_files_are_refused_by_name() {
         let dir = destdir();
         let pipe = dir.path().join("bin/pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o644.into(), 0)
-            .unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            0o644.into(),
+            0,
+        )
+        .unwrap();
         let error = check(dir.path()).unwrap().unwrap_err();
         assert_eq!(error.to_string(), "`bin/pipe` is a named pipe");
 
         let dir = destdir();
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("bin/s")).unwrap();
-        assert_eq!(check(dir.path()).unwrap().unwrap_err().to_string(), "`bin/s` is a socket");
+        assert_eq!(
+            check(dir.path()).unwrap().unwrap_err().to_string(),
+            "`bin/s` is a socket"
+        );
 
         let dir = destdir();
         let file = dir.path().join("bin/su");

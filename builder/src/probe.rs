@@ -62,13 +62,25 @@ impl Sandbox {
         if version.is_some_and(|v| v < VERSION_MIN) {
             return Err(unavailable(String::new()));
         }
-        let features =
-            Features { disable_userns: version.is_some_and(|v| v >= VERSION_DISABLE_USERNS) };
-        let sandbox = Self { bwrap, features, masks: masks() };
+        let features = Features {
+            disable_userns: version.is_some_and(|v| v >= VERSION_DISABLE_USERNS),
+        };
+        let sandbox = Self {
+            bwrap,
+            features,
+            masks: masks(),
+        };
         // In a container some of `/proc` is covered already and cannot be covered again; that must not stop a build.
         let mut attempts = vec![sandbox.clone()];
-        attempts.push(Self { masks: Vec::new(), ..sandbox.clone() });
-        attempts.push(Self { masks: Vec::new(), features: Features::default(), ..sandbox });
+        attempts.push(Self {
+            masks: Vec::new(),
+            ..sandbox.clone()
+        });
+        attempts.push(Self {
+            masks: Vec::new(),
+            features: Features::default(),
+            ..sandbox
+        });
         let mut first_output = None;
         for attempt in attempts {
             match attempt.attempt() {
@@ -99,7 +111,10 @@ impl Sandbox {
     fn attempt(&self) -> Result<(), String> {
         let mut request = BuildRequest {
             mounts: vec![
-                Mount::ReadOnly { from: "/".into(), at: "/".into() },
+                Mount::ReadOnly {
+                    from: "/".into(),
+                    at: "/".into(),
+                },
                 Mount::Proc,
                 Mount::Dev,
             ],
@@ -112,6 +127,9 @@ impl Sandbox {
         let mut keep = |bytes: &[u8]| output.extend_from_slice(bytes);
         match run(self, &request, &PROBE_LIMITS, &mut keep, &|| false) {
             Ok(Ending::Exited(0)) => Ok(()),
+            Ok(Ending::Exited(_)) if output.is_empty() => {
+                Err("it failed without a word".to_owned())
+            }
             Ok(Ending::Exited(_)) => Err(String::from_utf8_lossy(&output).trim().to_owned()),
             Ok(_) => Err("a sandbox that does nothing did not end".to_owned()),
             Err(error) => Err(format!("{error}: {}", source_text(&error))),
@@ -129,7 +147,11 @@ fn find_program(name: &str, search_path: &OsStr) -> Option<PathBuf> {
 
 /// The version that a bubblewrap reports; `None` when it does not say, as development builds may.
 fn version_of(bwrap: &Path) -> Option<(u32, u32)> {
-    let output = Command::new(bwrap).arg("--version").env_clear().stdin(Stdio::null()).output();
+    let output = Command::new(bwrap)
+        .arg("--version")
+        .env_clear()
+        .stdin(Stdio::null())
+        .output();
     parse_version(&String::from_utf8_lossy(&output.ok()?.stdout))
 }
 
@@ -141,8 +163,13 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 fn masks() -> Vec<Mount> {
     let dirs = MASKED_DIRS.iter().filter(|path| Path::new(path).is_dir());
     let files = MASKED_FILES.iter().filter(|path| Path::new(path).exists());
-    let cover = |path: &&str| Mount::ReadOnly { from: "/dev/null".into(), at: path.into() };
-    dirs.map(|path| Mount::Tmpfs { at: path.into() }).chain(files.map(cover)).collect()
+    let cover = |path: &&str| Mount::ReadOnly {
+        from: "/dev/null".into(),
+        at: path.into(),
+    };
+    dirs.map(|path| Mount::Tmpfs { at: path.into() })
+        .chain(files.map(cover))
+        .collect()
 }
 
 fn source_text(error: &dyn std::error::Error) -> String {
@@ -161,7 +188,10 @@ pub struct LazySandbox {
 impl LazySandbox {
     /// Will look in this search path (as in `PATH`).
     pub fn new(search_path: impl Into<OsString>) -> Self {
-        Self { search_path: search_path.into(), found: std::sync::OnceLock::new() }
+        Self {
+            search_path: search_path.into(),
+            found: std::sync::OnceLock::new(),
+        }
     }
 
     /// The sandbox.
@@ -169,7 +199,10 @@ impl LazySandbox {
     /// # Errors
     /// [`SandboxUnavailable`], the same on every call.
     pub fn get(&self) -> Result<&Sandbox, SandboxUnavailable> {
-        self.found.get_or_init(|| Sandbox::find(&self.search_path)).as_ref().map_err(Clone::clone)
+        self.found
+            .get_or_init(|| Sandbox::find(&self.search_path))
+            .as_ref()
+            .map_err(Clone::clone)
     }
 }
 
@@ -190,7 +223,10 @@ mod tests {
         let here = tempfile::tempdir().unwrap();
         std::fs::write(here.path().join("bwrap"), "").unwrap();
         let path = OsString::from(format!(".::{}", here.path().display()));
-        assert_eq!(find_program("bwrap", &path), Some(here.path().join("bwrap")));
+        assert_eq!(
+            find_program("bwrap", &path),
+            Some(here.path().join("bwrap"))
+        );
         assert_eq!(find_program("bwrap", OsStr::new(".::relative")), None);
     }
 
@@ -199,6 +235,10 @@ mod tests {
         let nowhere = tempfile::tempdir().unwrap();
         let error = Sandbox::find(nowhere.path().as_os_str()).unwrap_err();
         assert!(error.to_string().contains("bubblewrap"), "{error}");
-        assert!(error.fix.iter().any(|line| line.contains("install")), "{:?}", error.fix);
+        assert!(
+            error.fix.iter().any(|line| line.contains("install")),
+            "{:?}",
+            error.fix
+        );
     }
 }

@@ -262,7 +262,9 @@ impl Watch {
     }
 
     fn await_inner(&self) -> Result<(), ProcessError> {
-        let Some(inner) = &self.inner else { return Ok(()) };
+        let Some(inner) = &self.inner else {
+            return Ok(());
+        };
         let killed = Instant::now();
         while killed.elapsed() < DYING_MAX {
             let mut fds = [PollFd::new(inner, PollFlags::IN)];
@@ -344,7 +346,14 @@ mod tests {
     fn the_first_process_inside_is_read_from_the_info_once_complete() {
         assert_eq!(child_pid(b"{\n    \"child-pid\": 24680,\n"), Some(24680));
         assert_eq!(child_pid(b"{\n    \"child-pid\": 24680\n}\n"), Some(24680));
-        for partial in ["", "{", "{\"child-pid\"", "{\"child-pid\": ", "{\"child-pid\": 246", "x"] {
+        for partial in [
+            "",
+            "{",
+            "{\"child-pid\"",
+            "{\"child-pid\": ",
+            "{\"child-pid\": 246",
+            "x",
+        ] {
             assert_eq!(child_pid(partial.as_bytes()), None, "{partial}");
         }
         assert_eq!(child_pid(b"{\"child-pid\": 99999999999999,"), None);

@@ -48,6 +48,12 @@ pub struct Context<'a> {
     pub now_unix_secs: u64,
 }
 
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Context(store in {})", self.store.root().display())
+    }
+}
+
 /// How to realise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -128,10 +134,16 @@ impl Report {
     pub fn closure(&self, graph: &Graph, roots: &[PackageId]) -> Option<Vec<Input>> {
         let input = |id| {
             let realised = self.realised.get(graph.name(id))?;
-            Some(Input { name: realised.package.to_string(), blob: realised.blob.clone() })
+            Some(Input {
+                name: realised.package.to_string(),
+                blob: realised.blob.clone(),
+            })
         };
-        let mut inputs: Vec<Input> =
-            graph.with_run_closures(roots).into_iter().map(input).collect::<Option<_>>()?;
+        let mut inputs: Vec<Input> = graph
+            .with_run_closures(roots)
+            .into_iter()
+            .map(input)
+            .collect::<Option<_>>()?;
         inputs.sort_by(|a, b| a.name.cmp(&b.name));
         Some(inputs)
     }

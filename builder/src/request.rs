@@ -73,7 +73,10 @@ impl BuildRequest {
     /// The request that runs a recipe's build script: `top_level` are the directories and links of the scratch root.
     pub fn for_recipe(script: &Path, top_level: Vec<Mount>, cores: usize) -> Self {
         let mut mounts = top_level;
-        mounts.push(Mount::ReadOnly { from: script.to_owned(), at: BUILD_SCRIPT.into() });
+        mounts.push(Mount::ReadOnly {
+            from: script.to_owned(),
+            at: BUILD_SCRIPT.into(),
+        });
         mounts.extend([Mount::Proc, Mount::Dev]);
         Self {
             mounts,
@@ -99,5 +102,8 @@ pub fn build_env(path: &str, cores: usize) -> BTreeMap<OsString, OsString> {
         ("TZ", "UTC"),
         ("LC_ALL", "C"),
     ];
-    variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    variables
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }

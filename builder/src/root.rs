@@ -20,7 +20,8 @@ use crate::scratch::{Scratch, remove_tree};
 
 /// Top-level directories that every build finds, as upstream makes them.
 const SKELETON: [&str; 12] = [
-    "bin", "destdir", "etc", "home", "include", "lib", "libexec", "run", "share", "tmp", "usr", "var",
+    "bin", "destdir", "etc", "home", "include", "lib", "libexec", "run", "share", "tmp", "usr",
+    "var",
 ];
 /// Top-level names that belong to the sandbox: whatever an archive has there is not for the build to see.
 const RESERVED: [&str; 5] = ["build", "destdir", "dev", "home", "proc"];
@@ -63,16 +64,23 @@ pub(crate) fn fill(scratch: &Scratch, inputs: &[Input], store: &Store) -> Result
     for name in RESERVED {
         remove(&root.join(name))?;
     }
+    // Files are written below it: not through a link, wherever it may lead.
+    let etc = root.join("etc");
+    if fs::symlink_metadata(&etc).is_ok_and(|m| !m.is_dir()) {
+        remove(&etc)?;
+    }
     for name in SKELETON {
         make_dir(&root.join(name))?;
     }
     make_dir(&below(&root, HOME))?;
-    write_accounts(&root.join("etc"))
+    write_accounts(&etc)
 }
 
 /// Unpacks outputs over each other below `dest`; of two files of one name the later one stays, as in upstream.
 pub(crate) fn unpack_all(dest: &Path, inputs: &[&Input], store: &Store) -> Result<(), Error> {
-    let Some(first) = inputs.first() else { return Ok(()) };
+    let Some(first) = inputs.first() else {
+        return Ok(());
+    };
     let mut unpacker = Unpacker::new(dest, &UnpackLimits::default(), Conflicts::Overlay)
         .map_err(|e| Error::archive(&first.name, e))?;
     for input in inputs {
@@ -107,7 +115,11 @@ pub(crate) struct Verified<R> {
 
 impl<R: Read> Verified<R> {
     fn new(reader: R, expected: Sha256) -> Self {
-        Self { reader, hasher: Hasher::new(), expected }
+        Self {
+            reader,
+            hasher: Hasher::new(),
+            expected,
+        }
     }
 
     /// Reads the rest, if any, and compares.
@@ -154,7 +166,11 @@ pub fn add_sources(dir: &Path, recipe: &Recipe, store: &Store) -> Result<(), Err
     for source in recipe.sources() {
         let path = dir.join(&source.file);
         let blob = store.open_blob(&source.sha256)?.ok_or_else(|| {
-            Error::io("find source", Path::new(&source.file), io::ErrorKind::NotFound.into())
+            Error::io(
+                "find source",
+                Path::new(&source.file),
+                io::ErrorKind::NotFound.into(),
+            )
         })?;
         let mut blob = Verified::new(blob, source.sha256);
         let mut file = create(&path, false)?;
@@ -191,13 +207,20 @@ fn read_checked(
     files: &dyn RecipeFiles,
 ) -> Result<Vec<u8>, Error> {
     let path = || PathBuf::from(format!("pkg/{package}/files/{}", entry.path));
-    let bytes = files.read(package, &entry.path).map_err(|e| Error::io("read", &path(), e))?;
+    let bytes = files
+        .read(package, &entry.path)
+        .map_err(|e| Error::io("read", &path(), e))?;
     let got = Sha256::of(&bytes);
     if got == entry.digest {
         return Ok(bytes);
     }
     let (package, path) = (package.clone(), entry.path.clone());
-    Err(Error::FileChanged { package, path, expected: entry.digest, got })
+    Err(Error::FileChanged {
+        package,
+        path,
+        expected: entry.digest,
+        got,
+    })
 }
 
 /// What of the root the sandbox shows: its directories, writable, and its links; sorted, so that the order is fixed.
@@ -211,7 +234,13 @@ pub(crate) fn top_level(root: &Path) -> Result<Vec<Mount>, Error> {
             let target = fs::read_link(entry.path()).map_err(read_error)?;
             mounts.push((at.clone(), Mount::Symlink { target, at }));
         } else {
-            mounts.push((at.clone(), Mount::Writable { from: entry.path(), at }));
+            mounts.push((
+                at.clone(),
+                Mount::Writable {
+                    from: entry.path(),
+                    at,
+                },
+            ));
         }
     }
     mounts.sort_by(|a, b| a.0.cmp(&b.0));
@@ -270,9 +299,14 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8], executable: bool) -> Result<
 /// Creates a file that must not exist: through a link that an archive brought nothing is ever written.
 fn create(path: &Path, executable: bool) -> Result<File, Error> {
     let mode = if executable { 0o755 } else { 0o644 };
-    let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path);
     let file = created.map_err(|e| Error::io("create", path, e))?;
-    file.set_permissions(Permissions::from_mode(mode)).map_err(|e| Error::io("create", path, e))?;
+    file.set_permissions(Permissions::from_mode(mode))
+        .map_err(|e| Error::io("create", path, e))?;
     Ok(file)
 }
 

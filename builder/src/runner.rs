@@ -50,17 +50,18 @@ pub(crate) struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    pub(crate) fn new(
-        context: &'a Context<'a>,
-        graph: &'a Graph,
-        options: &'a Options,
-    ) -> Self {
-        Self { context, graph, options, flights: Flights::default() }
+    pub(crate) fn new(context: &'a Context<'a>, graph: &'a Graph, options: &'a Options) -> Self {
+        Self {
+            context,
+            graph,
+            options,
+            flights: Flights::default(),
+        }
     }
 
     pub(crate) fn run(&self, roots: &[PackageId]) -> Result<Report, Box<Failure>> {
-        let mut plan = Plan::new(self.graph, roots, self.options.policy)
-            .keep_going(self.options.keep_going);
+        let mut plan =
+            Plan::new(self.graph, roots, self.options.policy).keep_going(self.options.keep_going);
         let mut ledger = Ledger::default();
         let (answers, inbox) = mpsc::channel();
         thread::scope(|scope| {
@@ -79,7 +80,9 @@ impl<'a> Runner<'a> {
                 if plan.is_done() {
                     return;
                 }
-                let Ok((action, answer)) = inbox.recv() else { return };
+                let Ok((action, answer)) = inbox.recv() else {
+                    return;
+                };
                 running.count(action.kind, -1);
                 let outcome = self.settle(answer, &mut ledger);
                 plan.handle(action.id, outcome);
@@ -98,7 +101,10 @@ impl<'a> Runner<'a> {
                 let closure = self.graph.build_closure(action.id);
                 let input = |id: &PackageId| {
                     let name = self.graph.name(*id).to_string();
-                    ledger.blobs.get(id).map(|(blob, _)| Input { name, blob: blob.clone() })
+                    ledger.blobs.get(id).map(|(blob, _)| Input {
+                        name,
+                        blob: blob.clone(),
+                    })
                 };
                 Work::Build(closure.iter().filter_map(input).collect())
             }
@@ -158,7 +164,13 @@ impl<'a> Runner<'a> {
         if let Some(seed) = self.graph.recipe(id).seed() {
             let missing = || {
                 let asked = Asked::default();
-                Found::Nowhere(asked, Error::Missing { package: package.clone(), asked })
+                Found::Nowhere(
+                    asked,
+                    Error::Missing {
+                        package: package.clone(),
+                        asked,
+                    },
+                )
             };
             return Ok(store.blob(&seed.sha256)?.map_or_else(missing, Found::Here));
         }
@@ -175,7 +187,8 @@ impl<'a> Runner<'a> {
     fn fetch_seed(&self, id: PackageId, done: &mut Done) -> Result<Outcome, Error> {
         let recipe = self.graph.recipe(id);
         if let Some(seed) = recipe.seed() {
-            done.fetched.extend(self.fetching().seed(recipe.name(), seed)?);
+            done.fetched
+                .extend(self.fetching().seed(recipe.name(), seed)?);
             done.blob = self.context.store.blob(&seed.sha256)?;
         }
         Ok(Outcome::Fetched)
@@ -187,12 +200,18 @@ impl<'a> Runner<'a> {
         offer: Option<Box<Offer>>,
         done: &mut Done,
     ) -> Result<Outcome, Error> {
-        let Some(offer) = offer else { return Ok(Outcome::SubstituteFailed) };
-        let Context { store, observer, .. } = *self.context;
+        let Some(offer) = offer else {
+            return Ok(Outcome::SubstituteFailed);
+        };
+        let Context {
+            store, observer, ..
+        } = *self.context;
         let package = self.graph.name(id);
         let fetched = self.flights.alone(offer.realisation.sha256, || {
             let progress = FetchProgress::new(observer, package, None);
-            self.context.substituter.fetch(&offer.realisation, store, &progress)
+            self.context
+                .substituter
+                .fetch(&offer.realisation, store, &progress)
         });
         match fetched {
             Ok(fetched) => self.take_in(id, &offer, fetched, done),
@@ -200,7 +219,10 @@ impl<'a> Runner<'a> {
             Err(FetchError::Store(error)) => Err(error.into()),
             Err(source) => {
                 done.asked = source.asked();
-                let error = Error::Fetch { what: Wanted::Output(package.clone()), source };
+                let error = Error::Fetch {
+                    what: Wanted::Output(package.clone()),
+                    source,
+                };
                 if self.may_build() {
                     self.warn(package, &format!("{error}, so it is built"));
                 }
@@ -218,9 +240,15 @@ impl<'a> Runner<'a> {
         fetched: Fetched,
         done: &mut Done,
     ) -> Result<Outcome, Error> {
-        let Context { store, observer, .. } = *self.context;
+        let Context {
+            store, observer, ..
+        } = *self.context;
         let package = self.graph.name(id);
-        let Fetched { blob, received, asked } = fetched;
+        let Fetched {
+            blob,
+            received,
+            asked,
+        } = fetched;
         // A substituter checks what it takes in; that it checked for the right output is checked here.
         if blob.sha256 != offer.realisation.sha256 {
             return Err(Error::Store(StoreError::Mismatch {
@@ -235,9 +263,19 @@ impl<'a> Runner<'a> {
         self.keep(id, &blob)?;
         done.asked = asked;
         let bytes = blob.size;
-        observer.event(&Event::Fetched { package, source: None, bytes, received: &received });
+        observer.event(&Event::Fetched {
+            package,
+            source: None,
+            bytes,
+            received: &received,
+        });
         let package = package.clone();
-        done.fetched.push(FetchedItem { package, source: None, bytes, received });
+        done.fetched.push(FetchedItem {
+            package,
+            source: None,
+            bytes,
+            received,
+        });
         done.blob = Some(blob);
         Ok(Outcome::Substituted)
     }
@@ -245,7 +283,9 @@ impl<'a> Runner<'a> {
     fn build(&self, id: PackageId, inputs: &[Input], done: &mut Done) -> Result<Outcome, Error> {
         let recipe = self.graph.recipe(id);
         let (package, pkghash) = (recipe.name(), self.graph.pkghash(id));
-        let Context { store, observer, .. } = *self.context;
+        let Context {
+            store, observer, ..
+        } = *self.context;
         // Before the first download: a machine that cannot build need not fetch anything.
         self.context.sandbox.get()?;
         done.fetched = self.fetch_sources(id)?;
@@ -262,25 +302,40 @@ impl<'a> Runner<'a> {
             store.put_realisation(&realisation.sign(key))?;
         }
         self.keep(id, &blob)?;
-        observer.event(&Event::Built { package, bytes: blob.size, elapsed: finished.elapsed });
+        observer.event(&Event::Built {
+            package,
+            bytes: blob.size,
+            elapsed: finished.elapsed,
+        });
         done.blob = Some(blob);
         Ok(Outcome::Built)
     }
 
     pub(crate) fn fetch_sources(&self, id: PackageId) -> Result<Vec<FetchedItem>, Error> {
         let recipe = self.graph.recipe(id);
-        let event = Event::Building { package: recipe.name(), phase: Phase::Sources };
+        let event = Event::Building {
+            package: recipe.name(),
+            phase: Phase::Sources,
+        };
         self.context.observer.event(&event);
         self.fetching().sources(recipe)
     }
 
     /// Keeps an output and its derivation, and lets others find it.
     fn keep(&self, id: PackageId, blob: &Blob) -> Result<(), Error> {
-        let Context { store, now_unix_secs, .. } = *self.context;
+        let Context {
+            store,
+            now_unix_secs,
+            ..
+        } = *self.context;
         let (package, pkghash) = (self.graph.name(id).clone(), self.graph.pkghash(id));
         store.put_derivation(self.graph.derivation(id).to_string().as_bytes())?;
         let kind = PinKind::Output { pkghash, package };
-        store.pin(&Pin { sha256: blob.sha256, kind, added_unix_secs: now_unix_secs })?;
+        store.pin(&Pin {
+            sha256: blob.sha256,
+            kind,
+            added_unix_secs: now_unix_secs,
+        })?;
         if self.options.announce {
             store.provide(&pkghash.dht_key(), ProvideKind::Package)?;
             if let Ok(root) = Multihash::of(&blob.root) {
@@ -324,7 +379,14 @@ impl<'a> Runner<'a> {
             // The blob went away between its arrival and now.
             None => {
                 let package = self.graph.name(id).clone();
-                self.fail(id, Error::Missing { package, asked: Asked::default() }, ledger);
+                self.fail(
+                    id,
+                    Error::Missing {
+                        package,
+                        asked: Asked::default(),
+                    },
+                    ledger,
+                );
                 Outcome::Failed
             }
         }
@@ -338,27 +400,50 @@ impl<'a> Runner<'a> {
     fn fail(&self, id: PackageId, error: Error, ledger: &mut Ledger) {
         let package = self.graph.name(id);
         if !matches!(error, Error::Cancelled) {
-            self.context.observer.event(&Event::Failed { package, error: &error });
+            self.context.observer.event(&Event::Failed {
+                package,
+                error: &error,
+            });
         }
         ledger.errors.push(error);
     }
 
     fn conclude(&self, plan: &Plan, ledger: Ledger) -> Result<Report, Box<Failure>> {
-        let Ledger { blobs, mut report, errors, .. } = ledger;
+        let Ledger {
+            blobs,
+            mut report,
+            errors,
+            ..
+        } = ledger;
         let name = |id: PackageId| self.graph.name(id).clone();
         for (id, (blob, how)) in blobs {
             let (package, pkghash) = (name(id), self.graph.pkghash(id));
-            report.realised.insert(package.clone(), Realised { package, pkghash, blob, how });
+            report.realised.insert(
+                package.clone(),
+                Realised {
+                    package,
+                    pkghash,
+                    blob,
+                    how,
+                },
+            );
         }
         let skipped = plan.summary().skipped;
-        report.skipped = skipped.into_iter().map(|(id, because)| (name(id), name(because))).collect();
+        report.skipped = skipped
+            .into_iter()
+            .map(|(id, because)| (name(id), name(because)))
+            .collect();
         if plan.is_success() {
             return Ok(report);
         }
         let mut errors = errors.into_iter();
         let cancelled = self.context.observer.cancelled();
         let error = if cancelled { None } else { errors.next() }.unwrap_or(Error::Cancelled);
-        Err(Box::new(Failure { error, others: errors.collect(), report }))
+        Err(Box::new(Failure {
+            error,
+            others: errors.collect(),
+            report,
+        }))
     }
 
     const fn may_build(&self) -> bool {
@@ -394,7 +479,9 @@ impl<'a> Runner<'a> {
     }
 
     fn warn(&self, package: &PackageName, text: &str) {
-        self.context.observer.event(&Event::Warning { package, text });
+        self.context
+            .observer
+            .event(&Event::Warning { package, text });
     }
 }
 
@@ -441,4 +528,3 @@ impl Running {
         *number = number.saturating_add_signed(change);
     }
 }
-

@@ -43,7 +43,11 @@ impl Scratch {
         let own = lock(&dir.join(LOCK), FlockOperation::LockExclusive)
             .map_err(|e| Error::io("lock", &dir, e))?;
         drop(guard);
-        Ok(Self { dir, _lock: own, kept: false })
+        Ok(Self {
+            dir,
+            _lock: own,
+            kept: false,
+        })
     }
 
     /// The directory itself.
@@ -60,7 +64,11 @@ impl Scratch {
     pub(crate) fn keep(mut self) -> PathBuf {
         self.kept = true;
         let kept = self.dir.with_file_name(
-            self.dir.file_name().unwrap_or_default().to_string_lossy().replace(PREFIX, "kept-"),
+            self.dir
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .replace(PREFIX, "kept-"),
         );
         match fs::rename(&self.dir, &kept) {
             Ok(()) => kept,
@@ -81,7 +89,9 @@ impl Drop for Scratch {
 
 /// Removes scratch directories whose owners are gone. What cannot be removed is left for the next time.
 fn sweep(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
@@ -116,7 +126,11 @@ fn unlock_directories(dir: &Path) {
         let _ = fs::set_permissions(&dir, Permissions::from_mode(0o700));
         let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
         // The type is that of the entry itself: links are not followed.
-        open.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+        open.extend(
+            entries
+                .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+                .map(|e| e.path()),
+        );
     }
 }
 
@@ -168,7 +182,10 @@ mod tests {
         unlock_directories(&tree);
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
-        assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o555);
+        assert_eq!(
+            fs::metadata(&outside).unwrap().permissions().mode() & 0o777,
+            0o555
+        );
         remove_tree(&tree).unwrap();
     }
 }

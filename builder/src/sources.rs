@@ -70,11 +70,15 @@ impl Fetching<'_> {
             Ok(fetched)
         };
         let results: Vec<Result<Vec<FetchedItem>, Error>> = thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..PARALLEL.min(sources.len())).map(|_| scope.spawn(worker)).collect();
+            let workers: Vec<_> = (0..PARALLEL.min(sources.len()))
+                .map(|_| scope.spawn(worker))
+                .collect();
             workers
                 .into_iter()
-                .map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .map(|w| {
+                    w.join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
                 .collect()
         });
         results.into_iter().try_fold(Vec::new(), |mut all, result| {
@@ -85,10 +89,17 @@ impl Fetching<'_> {
 
     /// One source: pinned, and announced by its plain digest.
     fn source(&self, package: &PackageName, source: &Source) -> Result<Option<FetchedItem>, Error> {
-        let wanted =
-            || Wanted::Source { package: package.clone(), file: source.file.clone() };
+        let wanted = || Wanted::Source {
+            package: package.clone(),
+            file: source.file.clone(),
+        };
         let item = self.content(package, Some(&source.file), source, wanted)?;
-        self.keep(source, PinKind::Source { file_name: source.file.clone() })?;
+        self.keep(
+            source,
+            PinKind::Source {
+                file_name: source.file.clone(),
+            },
+        )?;
         Ok(item)
     }
 
@@ -99,7 +110,12 @@ impl Fetching<'_> {
         seed: &Source,
     ) -> Result<Option<FetchedItem>, Error> {
         let item = self.content(package, None, seed, || Wanted::Seed(package.clone()))?;
-        self.keep(seed, PinKind::Seed { name: package.to_string() })?;
+        self.keep(
+            seed,
+            PinKind::Seed {
+                name: package.to_string(),
+            },
+        )?;
         Ok(item)
     }
 
@@ -125,7 +141,10 @@ impl Fetching<'_> {
             let Fetched { blob, received, .. } = self
                 .fetcher
                 .fetch(&request, self.store, &progress)
-                .map_err(|source| Error::Fetch { what: wanted(), source })?;
+                .map_err(|source| Error::Fetch {
+                    what: wanted(),
+                    source,
+                })?;
             // A fetcher checks what it takes in; that it checked the right digest is checked here.
             if blob.sha256 != source_digest {
                 return Err(Error::Store(StoreError::Mismatch {
@@ -141,17 +160,27 @@ impl Fetching<'_> {
                 received: &received,
             });
             let (package, source) = (package.clone(), shown_as.map(str::to_owned));
-            Ok(Some(FetchedItem { package, source, bytes: blob.size, received }))
+            Ok(Some(FetchedItem {
+                package,
+                source,
+                bytes: blob.size,
+                received,
+            }))
         })
     }
 
     fn keep(&self, source: &Source, kind: PinKind) -> Result<(), Error> {
         let sha256 = source.sha256;
-        self.store.pin(&Pin { sha256, kind, added_unix_secs: self.now_unix_secs })?;
+        self.store.pin(&Pin {
+            sha256,
+            kind,
+            added_unix_secs: self.now_unix_secs,
+        })?;
         if self.announce
             && let Some(blob) = self.store.blob(&sha256)?
         {
-            self.store.provide(&Multihash::sha2_256(&sha256), ProvideKind::Source)?;
+            self.store
+                .provide(&Multihash::sha2_256(&sha256), ProvideKind::Source)?;
             if let Ok(root) = Multihash::of(&blob.root) {
                 self.store.provide(&root, ProvideKind::Root)?;
             }

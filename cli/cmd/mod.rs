@@ -1,11 +1,21 @@
 //! One file per command: its doc comment is the help, `Args` what it takes, `run` what it does.
 
+pub mod build;
 pub mod closure;
 pub mod completions;
 pub mod config;
+pub mod doctor;
+pub mod export;
+pub mod fetch;
 pub mod graph;
 pub mod hash;
 pub mod key;
+pub mod log;
+pub mod mirror;
+pub mod node;
+pub mod publish;
+pub mod run;
+pub mod venv;
 pub mod why;
 
 use crate::args::Command;
@@ -16,13 +26,23 @@ use crate::error::CmdResult;
 ///
 /// # Errors
 /// The command's own failure.
-pub fn run(context: Context, command: Command) -> CmdResult {
+pub fn run(mut context: Context, command: Command) -> CmdResult {
     match command {
+        Command::Fetch(args) => fetch::run(&context, &args),
+        Command::Build(args) => build::run(&context, &args),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Venv(args) => venv::run(&context, &args),
+        Command::Export(args) => export::run(&context, &args),
         Command::Hash(args) => hash::run(&context, &args),
         Command::Closure(args) => closure::run(&context, &args),
         Command::Why(args) => why::run(&context, &args),
         Command::Graph(args) => graph::run(&context, &args),
+        Command::Log(args) => log::run(&context, &args),
+        Command::Publish(args) => publish::run(&context, &args),
+        Command::Node(args) => node::run(&mut context, &args),
+        Command::Mirror(args) => mirror::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
         Command::Config(args) => config::run(&context, &args),
         Command::Completions(args) => completions::run(&context, &args),
     }

@@ -100,22 +100,13 @@ impl Task {
     }
 
     /// So many more bytes, of so many.
-    pub fn bytes(&self, more: u64, total: Option<u64>) {
-        self.change(|state| {
-            state.bytes += more;
-            if total.is_some() && state.total != total {
-                state.total = total;
-                if let (Some(bar), Some(total)) = (&state.bar, total) {
-                    bar.set_length(total);
-                    bar.set_style(style(
-                        "  {spinner} {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec}",
-                    ));
-                }
-            }
-            if let Some(bar) = &state.bar {
-                bar.set_position(state.bytes);
-            }
-        });
+    pub fn add_bytes(&self, more: u64, total: Option<u64>) {
+        self.change(|state| state.moved(state.bytes + more, total));
+    }
+
+    /// So many bytes so far, of so many.
+    pub fn set_bytes(&self, bytes: u64, total: Option<u64>) {
+        self.change(|state| state.moved(bytes, total));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -149,6 +140,20 @@ impl Shared {
 }
 
 impl State {
+    fn moved(&mut self, bytes: u64, total: Option<u64>) {
+        self.bytes = bytes;
+        let Some(bar) = &self.bar else {
+            self.total = total.or(self.total);
+            return;
+        };
+        if let Some(total) = total.filter(|total| self.total != Some(*total)) {
+            self.total = Some(total);
+            bar.set_length(total);
+            bar.set_style(style("  {spinner} {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec}"));
+        }
+        bar.set_position(bytes);
+    }
+
     fn plain(&self) -> String {
         let elapsed = units::duration(self.since.elapsed());
         match self.total {

@@ -55,7 +55,6 @@ impl Behaviour {
         let requests = request_response::Config::default()
             .with_request_timeout(config.deadlines.request)
             .with_max_concurrent_streams(REQUESTS_PER_CONNECTION);
-        let both = ProtocolSupport::Full;
         Self {
             connection_limits: connection_limits(config),
             memory_limits: memory_connection_limits::Behaviour::with_max_bytes(
@@ -66,11 +65,11 @@ impl Behaviour {
             kad: kademlia(config, dht, local),
             exchange: exchange::Behaviour::new(store, &config.limits, random_seed()),
             sources: request_response::Behaviour::new(
-                [(source_protocol::PROTOCOL, both)],
+                [(source_protocol::PROTOCOL, ProtocolSupport::Full)],
                 requests.clone(),
             ),
             realisations: request_response::Behaviour::new(
-                [(realisation_protocol::PROTOCOL, both)],
+                [(realisation_protocol::PROTOCOL, ProtocolSupport::Full)],
                 requests,
             ),
         }

@@ -30,6 +30,9 @@ pub struct Config {
     pub dht_protocol: String,
     /// Which of our own addresses others are told.
     pub announce: Announce,
+    /// Whether this node works off the store's queue of keys to announce: the long-running node of a home does, a short
+    /// command does not, because it would be gone before anybody came.
+    pub provide: bool,
     /// Addresses that are known to reach this node from outside (a forwarded port), announced as they are.
     pub external: Vec<Multiaddr>,
     /// What a node may spend.
@@ -48,6 +51,7 @@ impl Config {
             dht_mode: DhtMode::Client,
             dht_protocol: DHT_PUBLIC.to_owned(),
             announce: Announce::Global,
+            provide: false,
             external: Vec::new(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
@@ -107,7 +111,7 @@ pub struct Limits {
     pub lookup_peers: usize,
     /// Block bytes wanted or waiting to be written by one fetch. 100 MB/s over 150 ms needs 15 MB in flight.
     pub fetch_window_bytes: u64,
-    /// Largest file fetched, in bytes.
+    /// Largest file fetched, in bytes. Of a source only the hash is known beforehand, so this is what a liar can cost.
     pub file_bytes_max: u64,
 }
 
@@ -125,7 +129,7 @@ impl Default for Limits {
             dht_message_bytes: 1 << 20,
             lookup_peers: 64,
             fetch_window_bytes: 32 << 20,
-            file_bytes_max: 64 << 30,
+            file_bytes_max: 16 << 30,
         }
     }
 }

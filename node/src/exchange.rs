@@ -73,8 +73,6 @@ pub(crate) enum Event {
     FindProviders {
         /// Which session.
         session: SessionId,
-        /// For which want.
-        cid: Cid,
     },
     /// Nobody has it.
     Missing {
@@ -246,7 +244,7 @@ impl Behaviour {
             bitswap::Event::Block { sessions, cid, data, from } => {
                 Event::Block { sessions, cid, data, from }
             }
-            bitswap::Event::FindProviders { session, cid } => Event::FindProviders { session, cid },
+            bitswap::Event::FindProviders { session, .. } => Event::FindProviders { session },
             bitswap::Event::Missing { session, cid } => Event::Missing { session, cid },
             bitswap::Event::PeerMisbehaved { peer, what } => Event::Misbehaved { peer, what },
             bitswap::Event::Load { id, cid } => return self.loader.push(Job::Block(id, cid)),

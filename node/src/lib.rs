@@ -1,1 +1,51 @@
-//! placeholder
+//! The node: the only crate of this system that opens a socket.
+//!
+//! [`Node::spawn`] starts a libp2p node over a [`store::Store`] and gives a [`Client`]. Everything else hangs on that handle:
+//!
+//! * [`PeerSubstituter`] and [`PeerSources`] get outputs and sources from peers; [`HttpSources`] gets sources from the web.
+//!   They implement the store's contracts, so who uses them knows nothing of networks.
+//! * The node serves the store to others: blocks over Bitswap, roots of sources ([`source_protocol`]), signed realisations
+//!   ([`realisation_protocol`]). A long-running one also works off the store's queue of keys to announce in the DHT.
+//!
+//! What is trusted is decided elsewhere: bytes are checked by hash here, signatures are verified here, whose signature
+//! counts is the caller's policy. Time and randomness enter the pure machines below through this crate.
+
+mod address;
+mod behaviour;
+mod client;
+mod command;
+mod config;
+mod error;
+mod event_loop;
+mod exchange;
+mod fetch;
+mod http;
+pub mod identity;
+mod lookup;
+mod node;
+mod pace;
+mod provider_store;
+mod providers;
+pub mod realisation_protocol;
+pub mod source_protocol;
+mod status;
+mod substituter;
+mod transport;
+mod wire;
+
+pub use libp2p::identity::Keypair;
+pub use libp2p::{Multiaddr, PeerId};
+
+pub use crate::client::{BlockingClient, Client, Providers, Realisations};
+pub use crate::config::{
+    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits,
+};
+pub use crate::error::{ClientError, IdentityError, StartError};
+pub use crate::http::{HttpSources, MirrorResolver};
+pub use crate::node::Node;
+pub use crate::status::{
+    AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
+};
+pub use crate::substituter::{PeerSources, PeerSubstituter};
+
+pub(crate) use crate::event_loop::SESSION_WANTS_MAX;

@@ -108,13 +108,12 @@ impl Announcer {
         };
         let due = due.iter().filter(is_due).map(|provide| provide.key);
         let mut stale = self.stale.take().unwrap_or_default();
+        let mut candidates = due.chain(std::iter::from_fn(|| stale.pop_front()));
         let mut picked = Vec::new();
-        for key in due.chain(std::iter::from_fn(|| stale.pop_front())) {
+        while self.in_flight.len() < self.in_flight_max {
+            let Some(key) = candidates.next() else { break };
             if !self.retry.contains_key(&key) && self.in_flight.insert(key) {
                 picked.push(key);
-            }
-            if self.in_flight.len() >= self.in_flight_max {
-                break;
             }
         }
         self.stale = Some(stale);

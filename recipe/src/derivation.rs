@@ -470,7 +470,7 @@ mod tests {
             |f| {
                 f.fetch = Some(
                     format!("url: http://a/b\nfile: foo.tar\nsha256: {}", "0".repeat(64)).into(),
-                )
+                );
             },
             |f| f.fetch = Some(format!("url: http://a/b\nsha256: {}", Sha256::of(b"foo")).into()),
             |f| f.files[0] = FileEntry::regular("patch/1 %.diff", false, b"diff"),

@@ -109,7 +109,7 @@ impl Error {
     /// What the user can do about it, as a sentence or a command.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Invalid { place, fault } => fault.hint(place),
+            Self::Invalid { fault, .. } => fault.hint(),
             Self::UnknownPackage {
                 nearest: Some(nearest),
                 ..

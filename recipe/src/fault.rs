@@ -2,7 +2,6 @@
 
 use base::{CidError, NameError, PackageName, ParseDigestError};
 
-use crate::error::Place;
 use crate::limits::{
     FILE_NAME_BYTES_MAX, FILES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, URL_BYTES_MAX, URLS_MAX,
 };
@@ -33,9 +32,6 @@ pub enum Fault {
     /// No bytes where some are needed.
     #[error("is empty")]
     Empty,
-    /// A `build` script without execute permission.
-    #[error("is not executable")]
-    NotExecutable,
 
     /// A dependency that is not written `../name`.
     #[error("a dependency is written `../name`, one a line, found `{}`", quote(.0))]
@@ -185,9 +181,8 @@ pub enum Fault {
 
 impl Fault {
     /// What the user can do about it.
-    pub(crate) fn hint(&self, place: &Place) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::NotExecutable => Some(format!("chmod +x {place}")),
             Self::NeedsFile(_) => Some("add a `file:` line before `sha256:`".to_owned()),
             Self::NoUrl | Self::NoSha256 => {
                 Some("a source is `url:` (one or more), perhaps `file:`, then `sha256:`".to_owned())

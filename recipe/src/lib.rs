@@ -32,7 +32,7 @@
 //! assert_eq!(graph.build_closure(hello).len(), 1);
 //! assert_eq!(
 //!     graph.pkghash(hello).to_string(),
-//!     "PIN"
+//!     "685d9d2125ef16e1a2cb0e2495621bf8ef3b35d9728276f48cb44d526b18a72e"
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

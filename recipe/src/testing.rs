@@ -75,8 +75,8 @@ pub(crate) fn names(graph: &Graph, ids: impl IntoIterator<Item = PackageId>) -> 
 /// Arbitrary graphs without cycles: each package needs any of those before it, every third on average is a seed.
 /// All packages are roots, so that ids cover them all.
 pub(crate) fn graphs() -> impl Strategy<Value = Graph> {
-    let package = (0..3u8, any::<u16>(), any::<u16>(), any::<u16>());
-    prop::collection::vec(package, 1..12).prop_map(|packages| {
+    let shape = (0..3u8, any::<u16>(), any::<u16>(), any::<u16>());
+    prop::collection::vec(shape, 1..12).prop_map(|packages| {
         let mut tree = MemoryTree::default();
         let mut roots = Vec::new();
         for (own, (kind, thin, build, run)) in packages.iter().enumerate() {

@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn a_change_deep_below_is_followed_and_told_once() {
         let text = edited("python", "make", |f| {
-            f.build.as_mut().unwrap().bytes.push(b'\n')
+            f.build.as_mut().unwrap().bytes.push(b'\n');
         });
         let expected = "\
 build-dep `make` changed, because:

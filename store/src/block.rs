@@ -72,11 +72,6 @@ impl Block {
         hash.as_bytes()[2..] == *EMPTY_SHA256.as_bytes()
     }
 
-    /// Bytes whose hash was computed by the caller, in this crate, over these very bytes.
-    pub(crate) const fn hashed(hash: Multihash, bytes: Bytes) -> Self {
-        Self { hash, bytes }
-    }
-
     /// Its multihash.
     pub const fn hash(&self) -> &Multihash {
         &self.hash

@@ -106,8 +106,8 @@ pub enum Event<P> {
         /// Which block, under the CID the peer used.
         cid: Cid,
     },
-    /// The peer broke the protocol's rules and is asked for nothing until it reconnects. Its wants have been given to
-    /// others.
+    /// The peer broke the protocol's rules. Its wants have been given to others, and it is asked for nothing as long as
+    /// a session that knew it is open.
     PeerMisbehaved {
         /// Who.
         peer: P,

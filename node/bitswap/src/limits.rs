@@ -55,6 +55,11 @@ pub const PROBES_PER_WANT_MAX: usize = 8;
 pub const SESSION_PEERS_INHERITED: usize = 8;
 /// DONT_HAVEs in a row after which a session stops preferring a peer (boxo's `peerDontHaveLimit`).
 pub const DONT_HAVES_IN_A_ROW_MAX: u32 = 16;
+/// Want-blocks sent for one want before it counts as missing: every peer of a session twice. Ends what a peer that
+/// reconnects for ever would keep alive.
+pub const TRIES_MAX: u32 = 2 * SESSION_PEERS_MAX as u32;
+/// Wants of a slow peer that are looked at for one that a faster idle peer may take over.
+pub const STEAL_SCAN_MAX: usize = 8;
 /// Queued wants with exclusions that are looked at per assignment, so that no step scans a whole queue.
 pub const RETRY_SCAN_MAX: usize = 16;
 /// Wants one session assigns before the next session of the same peer has its turn.
@@ -85,6 +90,14 @@ pub const SEARCH_DELAY: Duration = Duration::from_secs(1);
 pub const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between searches of a session that is getting on (boxo's periodic search): a second source may have appeared.
 pub const SEARCH_PERIOD: Duration = Duration::from_secs(60);
+/// How much longer than twice an idle peer's time a busy peer must need before a queued want moves over: hides jitter.
+pub const STEAL_MARGIN: Duration = Duration::from_millis(50);
+/// The same before a want that is probably on its way already is asked for twice: a duplicate must save something.
+pub const DUPLICATE_MARGIN: Duration = Duration::from_millis(500);
+/// How often a session with nothing left to assign looks whether an idle peer should help a slow one.
+pub const TAIL_TICK: Duration = Duration::from_millis(250);
+/// How long an orphaned want that still awaits somebody's answer is left alone before it is looked at again.
+pub const ORPHAN_TICK: Duration = Duration::from_millis(500);
 /// How long an asked-for connection may take before the peer counts as unreachable.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// First pause before a lost peer of a session is dialled again; it grows fourfold.

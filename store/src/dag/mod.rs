@@ -16,6 +16,8 @@ mod pb;
 #[cfg(test)]
 mod testing;
 mod unixfs;
+#[cfg(test)]
+mod vectors;
 mod walk;
 mod wire;
 

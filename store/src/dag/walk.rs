@@ -376,3 +376,6 @@ impl Scan {
         free
     }
 }
+
+#[cfg(test)]
+mod tests;

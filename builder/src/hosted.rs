@@ -1,0 +1,180 @@
+//! The one build that sees the host: stage 0 of a seed, from the host's C compiler.
+//!
+//! Everything else is as in any build: no network, no other processes, the same user, clock and environment, and a
+//! writable home, `/tmp` and `$DESTDIR` only. What it makes is not used as it is: the following stages rebuild it
+//! without the host until the bytes stop changing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base::PackageName;
+use recipe::Recipe;
+
+use crate::build::{Finished, Workshop};
+use crate::error::Error;
+use crate::observe::{Event, Phase};
+use crate::request::{BuildRequest, DESTDIR, HOME, Mount, build_env};
+use crate::root::{add_files, add_sources, below, make_dir, write_file};
+use crate::scratch::Scratch;
+
+/// Where each recipe's script, sources and files lie, in a folder of its name.
+const SOURCES: &str = "/src";
+/// Where the script is mounted.
+const SCRIPT: &str = "/stage0";
+/// Where the host's compiler and tools are looked for. Not the caller's own path: that may begin with wrappers.
+const HOST_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+/// Top-level names of the host that no compiler needs, or that are the sandbox's own.
+const HIDDEN: [&str; 16] = [
+    "boot",
+    "build",
+    "destdir",
+    "dev",
+    "home",
+    "lost+found",
+    "media",
+    "mnt",
+    "proc",
+    "root",
+    "run",
+    "src",
+    "srv",
+    "sys",
+    "tmp",
+    "var",
+];
+
+/// A build that sees the host's programs, read-only.
+#[derive(Clone, Copy, Debug)]
+pub struct HostedBuild<'a> {
+    /// Its name in logs and events.
+    pub name: &'a PackageName,
+    /// The script.
+    pub script: &'a [u8],
+    /// The recipes whose scripts, sources and files it finds in `/src`.
+    pub recipes: &'a [&'a Recipe],
+    /// The host's C compiler with its options, for `$CC`.
+    pub compiler: &'a str,
+}
+
+impl Workshop<'_> {
+    /// Runs such a build; the recipes' sources must be in the store.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_on_host(&self, build: &HostedBuild<'_>, log: &Path) -> Result<Finished, Error> {
+        let sandbox = self.sandbox.get()?;
+        let package = build.name;
+        self.observer.event(&Event::Building {
+            package,
+            phase: Phase::Unpacking,
+        });
+        let scratch = Scratch::new(self.scratch)?;
+        let root = scratch.root();
+        for dir in ["", SOURCES, "/home", HOME, DESTDIR, "/tmp"] {
+            make_dir(&below(&root, dir))?;
+        }
+        for recipe in build.recipes {
+            self.lay_out(recipe, &below(&root, SOURCES).join(recipe.name().as_str()))?;
+        }
+        let script = scratch.path().join("stage0");
+        write_file(&script, build.script, true)?;
+        let mut mounts = host_mounts(Path::new("/"))?;
+        for at in ["/home", DESTDIR, "/tmp"] {
+            mounts.push(Mount::Writable {
+                from: below(&root, at),
+                at: at.into(),
+            });
+        }
+        mounts.push(Mount::ReadOnly {
+            from: below(&root, SOURCES),
+            at: SOURCES.into(),
+        });
+        mounts.push(Mount::ReadOnly {
+            from: script,
+            at: SCRIPT.into(),
+        });
+        mounts.extend([Mount::Proc, Mount::Dev]);
+        let mut env = build_env(HOST_PATH, self.cores);
+        env.insert("CC".into(), build.compiler.into());
+        let command = vec![SCRIPT.into()];
+        let mut request = BuildRequest {
+            mounts,
+            env,
+            directory: HOME.into(),
+            command,
+        };
+        sandbox.mask(&mut request);
+        self.run(package, request, scratch, log)
+    }
+
+    fn lay_out(&self, recipe: &Recipe, dir: &Path) -> Result<(), Error> {
+        make_dir(dir)?;
+        add_sources(dir, recipe, self.store)?;
+        add_files(dir, recipe, self.files)?;
+        match recipe.build() {
+            Some(script) => write_file(&dir.join("build"), &script.bytes, true),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The host's top-level directories, read-only, and its links, as links.
+fn host_mounts(host: &Path) -> Result<Vec<Mount>, Error> {
+    let read_error = |e| Error::io("read", host, e);
+    let mut mounts = Vec::new();
+    for entry in fs::read_dir(host).map_err(read_error)? {
+        let entry = entry.map_err(read_error)?;
+        let name = entry.file_name();
+        let kind = entry.file_type().map_err(read_error)?;
+        if HIDDEN.iter().any(|hidden| name == **hidden) || name.as_encoded_bytes()[0] == b'.' {
+            continue;
+        }
+        let at: PathBuf = Path::new("/").join(&name);
+        if kind.is_symlink() {
+            let target = fs::read_link(entry.path()).map_err(read_error)?;
+            mounts.push((at.clone(), Mount::Symlink { target, at }));
+        } else if kind.is_dir() {
+            mounts.push((
+                at.clone(),
+                Mount::ReadOnly {
+                    from: entry.path(),
+                    at,
+                },
+            ));
+        }
+    }
+    mounts.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(mounts.into_iter().map(|(_, mount)| mount).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_host_is_shown_read_only_without_homes_and_with_its_links() {
+        let host = tempfile::tempdir().unwrap();
+        for dir in ["usr", "etc", "home", "root", "tmp", "var", ".hidden"] {
+            fs::create_dir(host.path().join(dir)).unwrap();
+        }
+        fs::write(host.path().join("swapfile"), "").unwrap();
+        symlink("usr/bin", host.path().join("bin")).unwrap();
+        let expected = [
+            Mount::Symlink {
+                target: "usr/bin".into(),
+                at: "/bin".into(),
+            },
+            Mount::ReadOnly {
+                from: host.path().join("etc"),
+                at: "/etc".into(),
+            },
+            Mount::ReadOnly {
+                from: host.path().join("usr"),
+                at: "/usr".into(),
+            },
+        ];
+        assert_eq!(host_mounts(host.path()).unwrap(), expected);
+    }
+}

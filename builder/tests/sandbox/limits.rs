@@ -1,0 +1,196 @@
+//! How builds end that do not end well.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use builder::{Ending, Error, ErrorKind, Limits};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::support::{World, runs};
+
+/// The ending of a build that has to fail.
+fn ending(world: &mut World, package: &str) -> Ending {
+    let failure = world.realise(&[package]).unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::BuildFailed);
+    match failure.error {
+        Error::BuildFailed(failure) => failure.ending,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_failing_build_shows_its_last_lines_and_keeps_the_whole_log() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package(
+        "p",
+        "for n in $(seq 1 100); do echo line $n; done; echo trouble >&2; exit 7",
+    );
+    let failure = world.realise(&["p"]).unwrap_err();
+    let Error::BuildFailed(failure) = failure.error else {
+        panic!("{failure}")
+    };
+    assert_eq!(failure.ending, Ending::Exited(7));
+    assert_eq!(failure.last_lines.len(), 40);
+    assert_eq!(failure.last_lines[0], b"line 62");
+    assert_eq!(failure.last_lines[39], b"trouble");
+    assert_eq!(
+        fs::read_to_string(&failure.log).unwrap().lines().count(),
+        101
+    );
+    assert_eq!(failure.to_owned().kept, None);
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_failed_builds_scratch_directory_is_kept_when_asked_for() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.keep_failed = true;
+    world.package("p", "echo evidence >clue; exit 1");
+    let failure = world.realise(&["p"]).unwrap_err();
+    let Error::BuildFailed(failure) = failure.error else {
+        panic!("{failure}")
+    };
+    let clue = failure.kept.unwrap().join("root/home/build/clue");
+    assert_eq!(fs::read_to_string(clue).unwrap(), "evidence\n");
+}
+
+#[test]
+fn a_build_that_takes_too_long_is_killed_with_all_its_children() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.limits.wall = Duration::from_millis(500);
+    world.package(
+        "p",
+        "(while :; do echo x; sleep 0.05; done) & sleep 4242.001",
+    );
+    assert_eq!(
+        ending(&mut world, "p"),
+        Ending::TookTooLong(Duration::from_millis(500))
+    );
+    assert_eq!(runs("4242.001"), []);
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_build_that_falls_silent_is_killed() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.limits.silence = Duration::from_millis(500);
+    world.package("p", "echo last words; sleep 4242.002");
+    assert_eq!(
+        ending(&mut world, "p"),
+        Ending::Silent(Duration::from_millis(500))
+    );
+    assert_eq!(runs("4242.002"), []);
+}
+
+#[test]
+fn a_build_that_prints_without_end_is_killed_at_the_bound() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.limits.log_bytes_max = 1 << 20;
+    world.package("p", "yes 0123456789");
+    assert_eq!(ending(&mut world, "p"), Ending::LoggedTooMuch(1 << 20));
+    let log = fs::read_dir(world.path().join("logs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    assert_eq!(log.metadata().unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn a_cancelled_build_leaves_nothing_running_and_nothing_behind() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.observer.stop_at = Some("started");
+    world.package(
+        "p",
+        "trap '' INT TERM HUP; (trap '' TERM; sleep 4242.003) & echo started; sleep 4242.003",
+    );
+    let failure = world.realise(&["p"]).unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Cancelled);
+    assert_eq!(runs("4242.003"), []);
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn what_a_script_leaves_running_is_dead_before_its_output_is_read() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package(
+        "p",
+        "mkdir -p $DESTDIR/share
+         for n in 1 2 3 4; do (while :; do echo 4242.004 >>$DESTDIR/share/grows$n; done) & done
+         (sleep 4242.004; echo late) &
+         until [ -s $DESTDIR/share/grows4 ]; do :; done",
+    );
+    let report = world.realise(&["p"]).unwrap();
+    assert_eq!(report.built.len(), 1);
+    assert_eq!(runs("4242.004"), []);
+}
+
+#[test]
+fn a_build_dies_with_the_program_that_started_it() {
+    const HELPER: &str = "P2PKGS_TEST_BUILD_AND_BE_KILLED";
+    if std::env::var_os(HELPER).is_some() {
+        let mut world = World::new().unwrap();
+        world.package("p", "sleep 4242.005");
+        let _ = world.realise(&["p"]);
+        return;
+    }
+    if World::new().is_none() {
+        return;
+    }
+    let test = "limits::a_build_dies_with_the_program_that_started_it";
+    let mut helper = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(HELPER, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(helper.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let sleeping = loop {
+        if let Some(pid) = runs("sleep\u{0}4242.005").first() {
+            break *pid;
+        }
+        assert!(
+            helper.try_wait().unwrap().is_none(),
+            "the build ended by itself"
+        );
+        std::thread::yield_now();
+    };
+    let sleeping = pidfd_open(Pid::from_raw(sleeping).unwrap(), PidfdFlags::empty()).unwrap();
+    helper.kill().unwrap();
+    helper.wait().unwrap();
+    let mut fds = [PollFd::new(&sleeping, PollFlags::IN)];
+    let deadline = Timespec {
+        tv_sec: 30,
+        tv_nsec: 0,
+    };
+    assert_eq!(
+        poll(&mut fds, Some(&deadline)).unwrap(),
+        1,
+        "the build outlived its starter"
+    );
+}
+
+#[test]
+fn the_default_limits_are_generous() {
+    let limits = Limits::default();
+    assert!(limits.wall >= Duration::from_secs(3600) && limits.silence >= Duration::from_secs(600));
+}

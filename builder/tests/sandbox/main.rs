@@ -1,0 +1,13 @@
+//! The builder against a real sandbox: real bubblewrap, real processes, a toy seed made of the host's static BusyBox.
+//!
+//! Where one of the two is missing these tests say so and pass; with `P2PKGS_REQUIRE_SANDBOX=1` they fail instead.
+
+mod hermetic;
+mod limits;
+mod ordinary_user;
+mod outputs;
+mod realising;
+mod reproducible;
+mod substituting;
+mod support;
+mod venvs;

@@ -1,0 +1,97 @@
+//! What a build may leave in its `$DESTDIR`.
+
+use builder::{Error, ErrorKind, OutputError};
+
+use crate::support::{World, full};
+
+fn refusal(script: &str) -> Option<OutputError> {
+    let mut world = World::new()?;
+    world.package("p", script);
+    let failure = world.realise(&["p"]).unwrap_err();
+    assert_eq!(
+        failure.error.kind(),
+        ErrorKind::BuildFailed,
+        "{}",
+        full(&failure)
+    );
+    assert!(world.left_in_scratch().is_empty());
+    let (graph, ids) = world.graph(&["p"]);
+    assert_eq!(
+        world.store.realisations(&graph.pkghash(ids[0])).unwrap(),
+        []
+    );
+    match failure.error {
+        Error::Output { source, .. } => Some(source),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn links_out_of_the_package_are_refused() {
+    let Some(error) = refusal("mkdir $DESTDIR/etc; ln -s /etc/passwd $DESTDIR/etc/passwd") else {
+        return;
+    };
+    assert!(matches!(error, OutputError::AbsoluteLink { .. }), "{error}");
+    let error = refusal("mkdir $DESTDIR/etc; ln -s ../../etc/passwd $DESTDIR/etc/passwd").unwrap();
+    assert!(matches!(error, OutputError::EscapingLink { .. }), "{error}");
+}
+
+#[test]
+fn pipes_and_setuid_files_are_refused() {
+    let Some(error) = refusal("mkdir $DESTDIR/bin; mkfifo $DESTDIR/bin/pipe") else {
+        return;
+    };
+    assert!(matches!(error, OutputError::Special { .. }), "{error}");
+    let error =
+        refusal("mkdir $DESTDIR/bin; cp /bin/busybox $DESTDIR/bin/su; chmod 4755 $DESTDIR/bin/su");
+    assert_eq!(error, Some(OutputError::Setuid("bin/su".into())));
+}
+
+#[test]
+fn files_outside_the_known_directories_are_refused() {
+    let Some(error) = refusal("mkdir $DESTDIR/home; echo x >$DESTDIR/home/x") else {
+        return;
+    };
+    assert_eq!(error, OutputError::TopLevel("home".into()));
+}
+
+#[test]
+fn replacing_the_destination_by_a_link_leads_nowhere() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    // It is a mount point: it can be neither removed nor renamed from inside.
+    world.package("p", "rmdir /destdir 2>/dev/null && ln -s /etc /destdir; mkdir -p $DESTDIR/share; echo x >$DESTDIR/share/x");
+    assert_eq!(world.built_text("p", "share/x"), "x\n");
+}
+
+#[test]
+fn modes_owners_and_times_of_a_build_do_not_reach_the_output() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package("a", "mkdir $DESTDIR/bin; echo x >$DESTDIR/bin/x; chmod 0700 $DESTDIR/bin $DESTDIR/bin/x; touch -d 2001-01-01 $DESTDIR/bin/x");
+    world.package("b", "umask 077; mkdir $DESTDIR/bin; echo x >$DESTDIR/bin/x; chmod 0111 $DESTDIR/bin/x; chmod 0500 $DESTDIR/bin");
+    let report = world
+        .realise(&["a", "b"])
+        .unwrap_or_else(|f| panic!("{}", full(&f)));
+    let blob = |package| &report.realised[&crate::support::name(package)].blob;
+    assert_eq!(blob("a"), blob("b"));
+}
+
+#[test]
+fn a_leaked_build_path_is_a_warning() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package(
+        "p",
+        "mkdir $DESTDIR/share; cat /proc/self/mountinfo >$DESTDIR/share/leak",
+    );
+    world.realise(&["p"]).unwrap();
+    assert!(
+        world
+            .observer
+            .saw("p warning `share/leak` contains the path it was built in")
+    );
+}

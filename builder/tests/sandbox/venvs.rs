@@ -1,0 +1,206 @@
+//! Packages in use: venvs, commands in them, exports.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use builder::venv;
+
+use crate::support::World;
+
+/// What a command prints in a venv of a package.
+pub fn output_of(world: &mut World, package: &str, command: &[&str]) -> String {
+    let dir = world.path().join("a venv");
+    if !dir.exists() {
+        create(world, package, &dir);
+    }
+    run_in(&dir, command)
+}
+
+fn create(world: &mut World, package: &str, dir: &Path) {
+    let (graph, ids) = world.graph(&[package]);
+    let report = world.realise(&[package]).unwrap();
+    let inputs = report.closure(&graph, &ids).unwrap();
+    venv::create(&world.store, &inputs, dir).unwrap();
+}
+
+fn run_in(dir: &Path, command: &[&str]) -> String {
+    let output = Command::new(dir.join(venv::VENV_RUN))
+        .args(command)
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{out}{err}");
+    out.into_owned()
+}
+
+/// A package with a program of its own, one that is a script, and data both need.
+fn tool() -> Option<World> {
+    let mut world = World::new()?;
+    world.package_from(
+        "tool",
+        "mkdir -p $DESTDIR/bin $DESTDIR/lib/tool
+         cp /bin/busybox $DESTDIR/bin/toolbox
+         printf '#!/bin/sh\\ncat /share/data /lib/tool/more; printf \"%s\\\\n\" \"$@\"\\n' >$DESTDIR/bin/tool
+         chmod +x $DESTDIR/bin/tool; echo more >$DESTDIR/lib/tool/more",
+        "../seed\n",
+        "../data\n",
+    );
+    world.package("data", "mkdir -p $DESTDIR/share $DESTDIR/etc; echo data >$DESTDIR/share/data; echo x >$DESTDIR/etc/x");
+    Some(world)
+}
+
+#[test]
+fn programs_and_scripts_find_their_data_and_the_host_is_still_there() {
+    let Some(mut world) = tool() else { return };
+    assert_eq!(
+        output_of(&mut world, "tool", &["tool", "a b", "*"]),
+        "data\nmore\na b\n*\n"
+    );
+    assert_eq!(
+        output_of(&mut world, "tool", &["toolbox", "echo", "own"]),
+        "own\n"
+    );
+    assert_eq!(
+        output_of(&mut world, "tool", &["/bin/tool"]),
+        "data\nmore\n\n"
+    );
+    // Dynamic programs of the host, by name and by path, though the package has a /bin, a /lib and an /etc.
+    assert_eq!(output_of(&mut world, "tool", &["id", "-u"]), host("id -u"));
+    assert_eq!(
+        output_of(&mut world, "tool", &["/bin/sh", "-c", "echo shell"]),
+        "shell\n"
+    );
+    assert_eq!(
+        output_of(&mut world, "tool", &["env", "test", "-s", "/etc/passwd"]),
+        ""
+    );
+    assert_eq!(output_of(&mut world, "tool", &["cat", "/etc/x"]), "x\n");
+    assert_eq!(
+        output_of(&mut world, "tool", &["sh", "-c", "ls /usr | sort"]),
+        host("ls /usr | sort")
+    );
+    assert_eq!(
+        output_of(&mut world, "tool", &["sh", "-c", "ls /.host/bin/ | sort"]),
+        host("ls /bin/ | sort")
+    );
+}
+
+fn host(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_program_of_the_venv_comes_before_the_hosts_of_the_same_name() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package("p", "mkdir $DESTDIR/bin; printf '#!/bin/sh\\necho venv\\n' >$DESTDIR/bin/id; chmod +x $DESTDIR/bin/id");
+    assert_eq!(output_of(&mut world, "p", &["id"]), "venv\n");
+}
+
+#[test]
+fn the_working_directory_environment_and_exit_status_are_kept() {
+    let Some(mut world) = tool() else { return };
+    let dir = world.path().join("it's \"odd\" $HOME `x`");
+    create(&mut world, "tool", &dir);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let output = Command::new(dir.join(venv::VENV_RUN))
+        .args(["sh", "-c", "pwd; echo $MARK; exit 23"])
+        .env("MARK", "mark")
+        .current_dir(elsewhere.path())
+        .output()
+        .unwrap();
+    let expected = format!(
+        "{}\nmark\n",
+        elsewhere.path().canonicalize().unwrap().display()
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(
+        output.status.code(),
+        Some(23),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn the_script_can_be_called_through_links_and_without_a_command_says_how() {
+    let Some(mut world) = tool() else { return };
+    assert_eq!(
+        output_of(&mut world, "tool", &["toolbox", "echo", "x"]),
+        "x\n"
+    );
+    let bin = world.path().join("a venv/bin");
+    std::os::unix::fs::symlink("venv-run", bin.join("link")).unwrap();
+    std::os::unix::fs::symlink(bin.join("link"), world.path().join("far link")).unwrap();
+    let output = Command::new(world.path().join("far link"))
+        .args(["tool"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "data\nmore\n\n");
+    let output = Command::new("sh")
+        .arg("venv-run")
+        .arg("tool")
+        .current_dir(&bin)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "data\nmore\n\n");
+    let output = Command::new(bin.join("venv-run")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_cached_venv_is_made_once_and_an_existing_directory_never_touched() {
+    let Some(mut world) = tool() else { return };
+    let (graph, ids) = world.graph(&["tool"]);
+    let report = world.realise(&["tool"]).unwrap();
+    let inputs = report.closure(&graph, &ids).unwrap();
+    let cache = world.path().join("venvs");
+    let first = venv::cached(&world.store, &inputs, &cache).unwrap();
+    fs::write(first.join("mark"), "").unwrap();
+    assert_eq!(venv::cached(&world.store, &inputs, &cache).unwrap(), first);
+    assert!(first.join("mark").exists());
+    let status = venv::run(&first, &["toolbox", "false"].map(OsString::from)).unwrap();
+    assert_eq!(status.code(), Some(1));
+    venv::create(&world.store, &inputs, &first).unwrap_err();
+    assert!(first.join("mark").exists());
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
+}
+
+#[test]
+fn later_names_win_and_an_export_holds_the_closure_and_nothing_else() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package(
+        "a",
+        "mkdir $DESTDIR/share; echo a >$DESTDIR/share/who; echo a >$DESTDIR/share/a",
+    );
+    world.package("b", "mkdir $DESTDIR/share; echo b >$DESTDIR/share/who");
+    let (graph, ids) = world.graph(&["b", "a"]);
+    let report = world.realise(&["b", "a"]).unwrap();
+    let inputs = report.closure(&graph, &ids).unwrap();
+    let export = |inputs: &[builder::Input]| {
+        let mut archive = Vec::new();
+        venv::export(&world.store, inputs, &world.scratch(), &mut archive).unwrap();
+        archive
+    };
+    let archive = export(&inputs);
+    let reversed: Vec<_> = inputs.iter().rev().cloned().collect();
+    assert_eq!(archive, export(&reversed));
+    let dest = tempfile::tempdir().unwrap();
+    store::archive::unpack(&archive[..], dest.path(), &Default::default()).unwrap();
+    assert_eq!(
+        fs::read_to_string(dest.path().join("share/who")).unwrap(),
+        "b\n"
+    );
+    assert_eq!(fs::read_dir(dest.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(dest.path().join("share")).unwrap().count(), 2);
+    assert!(world.left_in_scratch().is_empty());
+}

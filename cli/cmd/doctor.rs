@@ -1,0 +1,210 @@
+//! `p2pkgs doctor`
+
+use builder::Sandbox;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::daemon;
+use crate::error::{CmdResult, Exit, Failure};
+use crate::network::Remote;
+use crate::units;
+
+/// Free space below which a build of any size is likely to fail, in bytes.
+const FREE_BYTES_WANTED: u64 = 1 << 30;
+
+/// Check what this machine and home need: sandbox, store, disk, keys, configuration, first peers
+///
+/// Prints one line for each check: `ok`, `warn` or `fail`, the check, what was found. Ends with the exit code of the
+/// first failed check. Opens no socket with `--offline`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Serialize)]
+struct Check {
+    verdict: Verdict,
+    check: &'static str,
+    found: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hints: Vec<String>,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl Check {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, check, found: found.into(), hints: Vec::new(), exit: Exit::Ok }
+    }
+
+    fn warn(check: &'static str, found: impl Into<String>, hint: &str) -> Self {
+        Self { verdict: Verdict::Warn, hints: vec![hint.to_owned()], ..Self::ok(check, found) }
+    }
+
+    fn fail(check: &'static str, failure: &Failure) -> Self {
+        Self {
+            verdict: Verdict::Fail,
+            check,
+            found: failure.message(),
+            hints: failure.hint_lines().to_vec(),
+            exit: failure.exit(),
+        }
+    }
+
+    fn of(check: &'static str, result: CmdResult<String>) -> Self {
+        match result {
+            Ok(found) => Self::ok(check, found),
+            Err(failure) => Self::fail(check, &failure),
+        }
+    }
+}
+
+pub fn run(context: &Context, _args: &Args) -> CmdResult {
+    let checks = [
+        Check::of("sandbox", sandbox()),
+        Check::of("home", Ok(context.home()?.root().display().to_string())),
+        Check::of("store", store(context)),
+        disk(context),
+        Check::of("keys", keys(context)),
+        tree(context),
+        Check::of("configuration", configuration(context)),
+        running(context),
+        peers(context),
+    ];
+    if context.ui.json() {
+        context.ui.json_data(&checks)?;
+    } else {
+        for check in &checks {
+            print(context, check)?;
+        }
+    }
+    let failed: Vec<_> = checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => {
+            let message = format!("{} failed", units::count(failed.len(), "check"));
+            Err(Failure::new(first.exit, message))
+        }
+    }
+}
+
+fn print(context: &Context, check: &Check) -> CmdResult {
+    let verdict = match check.verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "fail",
+    };
+    context.ui.data(format!("{verdict} {}: {}", check.check, check.found))?;
+    for hint in &check.hints {
+        context.ui.status(format!("hint: {hint}"));
+    }
+    Ok(())
+}
+
+fn sandbox() -> CmdResult<String> {
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    Sandbox::find(&search_path)?;
+    Ok("bubblewrap can make one".into())
+}
+
+fn store(context: &Context) -> CmdResult<String> {
+    let blobs = context.store()?.blobs()?;
+    let bytes = blobs.iter().map(|blob| blob.size).sum();
+    Ok(format!("{}, {}", units::count(blobs.len(), "blob"), units::bytes(bytes)))
+}
+
+fn disk(context: &Context) -> Check {
+    let free = || -> CmdResult<u64> {
+        let home = context.home()?;
+        home.create()?;
+        let stat = rustix::fs::statvfs(home.root()).map_err(std::io::Error::from)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    };
+    match free() {
+        Ok(free) if free < FREE_BYTES_WANTED => {
+            let hint = "free some space, or name another `--home DIR`";
+            Check::warn("disk", format!("only {} free", units::bytes(free)), hint)
+        }
+        Ok(free) => Check::ok("disk", format!("{} free", units::bytes(free))),
+        Err(failure) => Check::fail("disk", &failure),
+    }
+}
+
+fn keys(context: &Context) -> CmdResult<String> {
+    let policy = context.trust()?;
+    let own = crate::keys::own_keys(context.home()?)?.len();
+    let all = policy.keys().count();
+    Ok(format!(
+        "{own} own, {} trusted, {} must agree",
+        all.saturating_sub(own),
+        policy.threshold()
+    ))
+}
+
+fn tree(context: &Context) -> Check {
+    match context.tree() {
+        Ok(tree) => Check::ok("package tree", tree.root().display().to_string()),
+        Err(_) => Check::warn("package tree", "none here", "change into one, or name it with `--tree DIR`"),
+    }
+}
+
+fn configuration(context: &Context) -> CmdResult<String> {
+    let config = context.config()?;
+    config.network()?;
+    config.limits()?;
+    config.deadlines()?;
+    config.sources()?;
+    config.caches()?;
+    config.trust()?;
+    context.mirrors()?;
+    context.warn_unsupported()?;
+    Ok(match config.warnings().len() {
+        0 => "every key is understood".into(),
+        unknown => format!("{} not understood", units::count(unknown, "key")),
+    })
+}
+
+fn running(context: &Context) -> Check {
+    match context.home().map(daemon::is_running) {
+        Ok(true) => Check::ok("daemon", "runs"),
+        Ok(false) => Check::warn("daemon", "does not run", "`p2pkgs node run` starts it"),
+        Err(failure) => Check::fail("daemon", &failure),
+    }
+}
+
+/// Dials the first peers, all at once.
+fn peers(context: &Context) -> Check {
+    const CHECK: &str = "first peers";
+    let reached = || -> CmdResult<Option<(usize, usize)>> {
+        let network = context.network()?;
+        if !network.enabled || network.bootstrap.is_empty() {
+            return Ok(None);
+        }
+        let remote = Remote::new(context)?;
+        let Some(client) = remote.client()? else { return Ok(None) };
+        let reached = std::thread::scope(|scope| {
+            let dial = |address: &str| address.parse().is_ok_and(|a| client.connect(a).is_ok());
+            let threads: Vec<_> =
+                network.bootstrap.iter().map(|address| scope.spawn(move || dial(address))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|ok| *ok).count()
+        });
+        Ok(Some((reached, network.bootstrap.len())))
+    };
+    match reached() {
+        Ok(None) => Check::ok(CHECK, "none to be reached"),
+        Ok(Some((0, all))) => {
+            let failure = Failure::new(Exit::Network, format!("none of {all} can be reached"))
+                .hint("is there a network? `--offline` works without one");
+            Check::fail(CHECK, &failure)
+        }
+        Ok(Some((reached, all))) => Check::ok(CHECK, format!("{reached} of {all} reached")),
+        Err(failure) => Check::fail(CHECK, &failure),
+    }
+}

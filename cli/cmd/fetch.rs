@@ -1,0 +1,162 @@
+//! `p2pkgs fetch`
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use base::{Cid, Sha256, parse_cid};
+use recipe::Policy;
+use store::substitute::{FetchError, SourceFetcher as _, SourceRequest};
+use store::{Blob, Store};
+
+use crate::cmd::venv::refuse_existing;
+use crate::context::Context;
+use crate::error::{CmdResult, Exit, Failure};
+use crate::network::Remote;
+use crate::outfile::OutFile;
+use crate::session::{GetArgs, Session};
+use crate::sources::SourceSet;
+use crate::summary::Tally;
+use crate::watch::Watch;
+
+/// Get built packages, sources, or any content by its identifier; never builds
+///
+/// `fetch PKG…` gets packages with their run closures and prints where their outputs lie. `fetch --sources PKG…` gets their
+/// source tarballs. `fetch CID -o FILE` and `fetch sha256:HEX -o FILE` get a single file.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Packages of the tree, or with `-o` one CID or `sha256:` and 64 digits
+    #[arg(required_unless_present = "all", value_name = "PKG|CID|sha256:HEX")]
+    items: Vec<String>,
+    /// The sources of the packages instead of the packages
+    #[arg(long)]
+    sources: bool,
+    /// With `--sources`: of all packages of the tree
+    #[arg(long, requires = "sources", conflicts_with = "items")]
+    all: bool,
+    /// Place the files of the packages, or the sources, in this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    into: Option<PathBuf>,
+    /// Write a single file here; `-` is stdout
+    #[arg(short, long, value_name = "FILE", conflicts_with = "sources")]
+    output: Option<PathBuf>,
+}
+
+pub fn run(context: &Context, args: &Args) -> CmdResult {
+    match (&args.output, args.sources) {
+        (Some(output), _) => content(context, &args.items, output),
+        (None, true) => sources(context, args),
+        (None, false) => packages(context, args),
+    }
+}
+
+fn packages(context: &Context, args: &Args) -> CmdResult {
+    if let Some(item) = args.items.iter().find(|item| Content::parse(item).is_some()) {
+        let item = crate::sanitize::line(item);
+        return Err(Failure::usage(format!("`{item}` is content, not a package"))
+            .hint(format!("say where to put it: `p2pkgs fetch {item} -o FILE`")));
+    }
+    if let Some(dir) = &args.into {
+        refuse_existing(dir)?;
+    }
+    let get = GetArgs { jobs: None, substitute_only: true, no_substitutes: false };
+    let options = get.options()?;
+    let session = Session::open(context, &args.items, Policy::SubstituteOnly)?;
+    let report = session.realise(&options)?;
+    if let Some(dir) = &args.into {
+        session.place(&report, dir)?;
+    }
+    session.print_outputs(&report)
+}
+
+fn sources(context: &Context, args: &Args) -> CmdResult {
+    let mut set = if args.all {
+        SourceSet::of_whole_tree(context)?
+    } else {
+        SourceSet::of_packages(context, &args.items)?
+    };
+    let failed = set.fetch(context);
+    if let Some(dir) = &args.into {
+        set.copy_into(context.store()?, dir)?;
+    }
+    set.print(context)?;
+    failed
+}
+
+/// Content by identifier.
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    Cid(Cid),
+    Sha256(Sha256),
+}
+
+impl Content {
+    fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("sha256:") {
+            Some(digits) => digits.parse().ok().map(Self::Sha256),
+            None => parse_cid(text.strip_prefix("ipfs://").unwrap_or(text)).ok().map(Self::Cid),
+        }
+    }
+
+    fn local(self, store: &Store) -> CmdResult<Option<Blob>> {
+        Ok(match self {
+            Self::Cid(cid) => store.blob_by_root(&cid)?,
+            Self::Sha256(sha256) => store.blob(&sha256)?,
+        })
+    }
+}
+
+fn content(context: &Context, items: &[String], output: &Path) -> CmdResult {
+    let [item] = items else {
+        return Err(Failure::usage("`-o` takes one item"));
+    };
+    let content = Content::parse(item).ok_or_else(|| {
+        let item = crate::sanitize::line(item);
+        Failure::usage(format!("`{item}` is neither a CID nor `sha256:` and 64 digits"))
+            .hint("packages are placed with `--into DIR`")
+    })?;
+    let store = context.store()?;
+    let blob = match content.local(store)? {
+        Some(blob) => blob,
+        None => fetch_content(context, content, item)?,
+    };
+    write_blob(store, &blob, output)
+}
+
+fn fetch_content(context: &Context, content: Content, shown: &str) -> CmdResult<Blob> {
+    let store = context.store()?;
+    let remote = Remote::new(context)?;
+    let watch = Watch::new(&context.ui, &context.interrupt);
+    let progress = watch.transfer(format!("fetching {shown}"));
+    let fetched = match content {
+        Content::Cid(cid) => remote.fetch_cid(cid, &progress),
+        Content::Sha256(sha256) => {
+            let request = SourceRequest { sha256, file_name: "", urls: &[] };
+            remote.fetch(&request, store, &progress)
+        }
+    };
+    let fetched = fetched.map_err(|error| match error {
+        FetchError::Cancelled => Failure::interrupted(),
+        error => Failure::from(error).context(format!("cannot fetch `{shown}`")),
+    })?;
+    drop(progress);
+    let mut tally = Tally::default();
+    tally.add(fetched.blob.size, &fetched.received);
+    if let Some(line) = tally.line() {
+        context.ui.status(line);
+    }
+    Ok(fetched.blob)
+}
+
+fn write_blob(store: &Store, blob: &Blob, output: &Path) -> CmdResult {
+    let mut file = store.open_blob(&blob.sha256)?.ok_or_else(|| {
+        Failure::new(Exit::Other, format!("`{}` vanished from the store", blob.sha256))
+    })?;
+    if output == Path::new("-") {
+        let mut out = io::stdout().lock();
+        io::copy(&mut file, &mut out)?;
+        return Ok(out.flush()?);
+    }
+    let mut out = OutFile::create(output)?;
+    io::copy(&mut file, out.file())?;
+    out.finish()
+}

@@ -1,0 +1,140 @@
+//! `p2pkgs mirror`
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use store::{Blob, Expected, PinClass, PinKind};
+
+use crate::context::Context;
+use crate::daemon;
+use crate::error::{CmdResult, Failure};
+use crate::sources::{SourceSet, keep};
+use crate::units;
+
+/// Keep sources for others, who find them by their sha256
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Take files into the store and announce them
+    Add {
+        /// The files; their names are what they will be listed as
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Fetch and keep the sources of packages and of all they need
+    Seed {
+        /// Packages of the tree
+        #[arg(required_unless_present = "all", value_name = "PKG")]
+        packages: Vec<String>,
+        /// All packages of the tree
+        #[arg(long, conflicts_with = "packages")]
+        all: bool,
+    },
+    /// Print what is kept, one a line: sha256, root, size in bytes, file name
+    List,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    sha256: String,
+    cid: String,
+    size: u64,
+    file: String,
+}
+
+pub fn run(context: &Context, args: &Args) -> CmdResult {
+    match &args.command {
+        Command::Add { files } => add(context, files),
+        Command::Seed { packages, all } => seed(context, packages, *all),
+        Command::List => list(context),
+    }
+}
+
+fn add(context: &Context, files: &[PathBuf]) -> CmdResult {
+    let mut listed = Vec::new();
+    for path in files {
+        let cannot = || format!("cannot add `{}`", path.display());
+        let blob = ingest(context, path).map_err(|f| f.context(cannot()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        keep(context.store()?, &blob, &name)?;
+        listed.push(entry(&blob, name));
+        if context.interrupt.is_set() {
+            return Err(Failure::interrupted());
+        }
+    }
+    tell_of_daemon(context)?;
+    print(context, &listed)
+}
+
+fn ingest(context: &Context, path: &Path) -> CmdResult<Blob> {
+    let mut file = File::open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(Failure::usage("it is no regular file"));
+    }
+    let mut ingest = context.store()?.ingest()?;
+    ingest.reserve(meta.len())?;
+    io::copy(&mut file, &mut ingest)?;
+    Ok(ingest.finish(&Expected::anything())?)
+}
+
+fn seed(context: &Context, packages: &[String], all: bool) -> CmdResult {
+    let mut set = if all {
+        SourceSet::of_whole_tree(context)?
+    } else {
+        SourceSet::of_packages(context, packages)?
+    };
+    let failed = set.fetch(context);
+    set.print(context)?;
+    tell_of_daemon(context)?;
+    failed
+}
+
+fn list(context: &Context) -> CmdResult {
+    let store = context.store()?;
+    let mut listed = Vec::new();
+    for pin in store.pins(Some(PinClass::Source))? {
+        let PinKind::Source { file_name } = pin.kind else { continue };
+        if let Some(blob) = store.blob(&pin.sha256)? {
+            listed.push(entry(&blob, file_name));
+        }
+    }
+    listed.sort_by(|a, b| (&a.file, &a.sha256).cmp(&(&b.file, &b.sha256)));
+    let bytes = listed.iter().map(|l| l.size).sum();
+    context.ui.status(format!("{}, {}", units::count(listed.len(), "source"), units::bytes(bytes)));
+    print(context, &listed)
+}
+
+fn entry(blob: &Blob, file: String) -> Listed {
+    Listed { sha256: blob.sha256.to_string(), cid: blob.root.to_string(), size: blob.size, file }
+}
+
+fn print(context: &Context, listed: &[Listed]) -> CmdResult {
+    if context.ui.json() {
+        return context.ui.json_data(&listed);
+    }
+    listed.iter().try_for_each(|l| {
+        let file = crate::sanitize::line(&l.file);
+        context.ui.data(format!("{} {} {} {file}", l.sha256, l.cid, l.size))
+    })
+}
+
+/// What is queued reaches others only through a daemon.
+///
+/// # Errors
+/// When there is no home directory.
+pub fn tell_of_daemon(context: &Context) -> CmdResult {
+    if daemon::is_running(context.home()?) {
+        context.ui.detail("the daemon announces it");
+    } else {
+        context.ui.status("no daemon runs: it is announced when one does (`p2pkgs node run`)");
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `p2pkgs node id`, `node status`, `node peers`: out of the key file and the daemon's state file.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::daemon;
+use crate::error::CmdResult;
+use crate::sanitize;
+use crate::units;
+
+/// Characters of a stranger's name for itself that are shown.
+const AGENT_CHARACTERS_MAX: usize = 64;
+
+pub fn id(context: &Context) -> CmdResult {
+    let home = context.home()?;
+    home.create()?;
+    let key = node::identity::load_or_create(&home.path("node.key"))?;
+    context.ui.data(key.public().to_peer_id())
+}
+
+pub fn status(context: &Context) -> CmdResult {
+    let state = daemon::read_state(context.home()?)?;
+    if context.ui.json() {
+        return context.ui.json_data(&state);
+    }
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let peers = state["peers"].as_array().map_or(0, Vec::len);
+    let provide = &state["provide"];
+    let mut lines = vec![
+        ("peer id", text(&state["peer_id"])),
+        ("process", number(&state["pid"]).to_string()),
+        ("running for", units::duration(Duration::from_secs(number(&state["uptime_secs"])))),
+    ];
+    for address in state["listen_addrs"].as_array().into_iter().flatten() {
+        lines.push(("listens on", text(address)));
+    }
+    for address in state["external_addrs"].as_array().into_iter().flatten() {
+        lines.push(("announces", text(address)));
+    }
+    lines.extend([
+        ("peers", format!("{peers} connected, {} of the DHT known", number(&state["dht_peers"]))),
+        (
+            "to announce",
+            format!(
+                "{} waiting, {} under way, {} done, {} failed",
+                number(&provide["queued"]),
+                number(&provide["in_flight"]),
+                number(&provide["done"]),
+                number(&provide["failed"])
+            ),
+        ),
+        ("sent", units::bytes(number(&state["uploaded_bytes"]))),
+        ("received", units::bytes(number(&state["downloaded_bytes"]))),
+    ]);
+    lines.iter().try_for_each(|(what, value)| context.ui.data(format!("{what}: {value}")))
+}
+
+pub fn peers(context: &Context) -> CmdResult {
+    let state = daemon::read_state(context.home()?)?;
+    if context.ui.json() {
+        return context.ui.json_data(&state["peers"]);
+    }
+    for peer in state["peers"].as_array().into_iter().flatten() {
+        let agent = sanitize::bytes(text(&peer["agent"]).as_bytes(), AGENT_CHARACTERS_MAX);
+        context.ui.data(format!(
+            "{} {} {} {} {agent}",
+            text(&peer["id"]),
+            text(&peer["addr"]),
+            peer["bytes_up"].as_u64().unwrap_or_default(),
+            peer["bytes_down"].as_u64().unwrap_or_default(),
+        ))?;
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    sanitize::line(value.as_str().unwrap_or_default())
+}

@@ -1,0 +1,129 @@
+//! Where sources come from, in order: peers by their sha256, the recipe's URLs and mirrors, a seed rebuilt here.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base::{Sha256, parse_cid};
+use netconfig::Mirrors;
+use node::HttpSources;
+use store::Store;
+use store::substitute::{
+    Asked, FetchError, Fetched, First, Progress, SourceFetcher, SourceRequest,
+};
+
+use crate::context::Context;
+use crate::error::CmdResult;
+use crate::network::{Remote, deadlines};
+
+/// Everything that sources can be had from, as the configuration allows.
+///
+/// # Errors
+/// When the section `[sources]` cannot be used.
+pub fn sources<'a>(
+    context: &Context,
+    remote: &'a Remote,
+    seeds: Option<Box<dyn SourceFetcher + 'a>>,
+) -> CmdResult<First<Box<dyn SourceFetcher + 'a>>> {
+    let configured = context.config()?.sources()?;
+    let mut fetchers: Vec<Box<dyn SourceFetcher + 'a>> = Vec::new();
+    if configured.peers && remote.is_enabled() {
+        fetchers.push(Box::new(remote));
+        fetchers.push(Box::new(IpfsUrls { remote }));
+    }
+    let online = configured.urls && remote.is_enabled();
+    fetchers.push(Box::new(WebUrls::new(context, online)?));
+    fetchers.extend(seeds);
+    Ok(First::new(fetchers))
+}
+
+/// `https:`, `http:`, `mirror:` and `file:` URLs; without a network only the last.
+#[derive(Debug)]
+struct WebUrls {
+    http: HttpSources,
+    mirrors: Arc<Mirrors>,
+    online: bool,
+}
+
+impl WebUrls {
+    fn new(context: &Context, online: bool) -> CmdResult<Self> {
+        let mirrors = Arc::new(context.mirrors()?);
+        let resolver = Arc::clone(&mirrors);
+        let resolve = move |name: &str, path: &str| {
+            resolver.resolve(&format!("mirror://{name}/{path}")).unwrap_or_default()
+        };
+        let limits = node::Limits::default();
+        let http = HttpSources::new(deadlines(context)?, limits.file_bytes_max, Arc::new(resolve));
+        Ok(Self { http, mirrors, online })
+    }
+
+    fn is_ours(&self, url: &str) -> bool {
+        match url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
+            Some("file") => true,
+            Some("http" | "https") => self.online,
+            // A name that nobody knows would look like a miss; the resolver's error is more help, see `fetch`.
+            Some("mirror") => self.online,
+            _ => false,
+        }
+    }
+}
+
+impl SourceFetcher for WebUrls {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let urls: Vec<_> = request.urls.iter().filter(|url| self.is_ours(url)).cloned().collect();
+        if urls.is_empty() {
+            return Err(FetchError::Missing { asked: Asked::default() });
+        }
+        let unknown = urls.iter().find_map(|url| self.mirrors.resolve(url).err());
+        let result = self.http.fetch(&SourceRequest { urls: &urls, ..*request }, store, progress);
+        match (result, unknown) {
+            (Err(FetchError::Missing { .. }), Some(unknown)) => {
+                Err(FetchError::Failed { source: Box::new(unknown) })
+            }
+            (result, _) => result,
+        }
+    }
+}
+
+/// `ipfs://CID` URLs: the file is asked for under that name, its sha256 has the last word.
+struct IpfsUrls<'a> {
+    remote: &'a Remote,
+}
+
+impl fmt::Debug for IpfsUrls<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IpfsUrls")
+    }
+}
+
+impl SourceFetcher for IpfsUrls<'_> {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        _store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let cids = request.urls.iter().filter_map(|url| url.strip_prefix("ipfs://"));
+        let mut missing = FetchError::Missing { asked: Asked::default() };
+        for cid in cids.filter_map(|text| parse_cid(text).ok()) {
+            match self.remote.fetch_cid(cid, progress) {
+                Ok(fetched) if fetched.blob.sha256 == request.sha256 => return Ok(fetched),
+                Ok(fetched) => missing = mismatch(&request.sha256, &fetched),
+                Err(error) => missing = error,
+            }
+        }
+        Err(missing)
+    }
+}
+
+fn mismatch(expected: &Sha256, fetched: &Fetched) -> FetchError {
+    FetchError::Invalid {
+        expected: expected.to_string(),
+        got: fetched.blob.sha256.to_string(),
+        from: fetched.received.first().map_or(store::substitute::Origin::Local, |(o, _)| o.clone()),
+    }
+}

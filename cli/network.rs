@@ -1,0 +1,261 @@
+//! This command's own door to the network: a short-lived node that only asks, started when somebody is first asked.
+//!
+//! A command must not wait for the network if all it needs lies in the store, and `--offline` must open no socket at all.
+//! So [`Remote`] holds the wish and starts the node on the first question. The node has a name that lives as long as the
+//! process; it dials the home's own daemon first, which knows the network already, and the configured first peers.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use base::{Cid, PkgHash, Realisation, TrustPolicy, Verdict};
+use netconfig::{DhtMode, Network};
+use node::{BlockingClient, Node, PeerSources, PeerSubstituter};
+use store::Store;
+use store::substitute::{
+    Asked, FetchError, Fetched, Progress, Query, QueryError, SourceFetcher, SourceRequest,
+    Substituter,
+};
+use tokio::runtime::Runtime;
+
+use crate::context::Context;
+use crate::daemon;
+use crate::error::{CmdResult, Failure};
+
+/// How long the node's tasks may take to end after a command; connections are closed, nothing is written.
+const SHUTDOWN: Duration = Duration::from_millis(500);
+/// Threads of a command's runtime: one for the swarm, one for what it spawns.
+const WORKERS: usize = 2;
+
+/// A node that may have to be started.
+pub struct Remote {
+    /// `None` when the network is switched off.
+    config: Option<node::Config>,
+    store: Store,
+    trust: TrustPolicy,
+    started: OnceLock<Result<Started, String>>,
+}
+
+/// A node that runs.
+struct Started {
+    client: BlockingClient,
+    substituter: PeerSubstituter,
+    sources: PeerSources,
+    runtime: Option<Runtime>,
+}
+
+/// The node could not be started.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot start a node: {0}")]
+pub struct NotStarted(String);
+
+impl Remote {
+    /// A door that opens when it is needed.
+    ///
+    /// # Errors
+    /// When the configuration of the network cannot be used.
+    pub fn new(context: &Context) -> CmdResult<Self> {
+        let network = context.network()?;
+        let config = network.enabled.then(|| client_config(context, &network)).transpose()?;
+        Ok(Self {
+            config,
+            store: context.store()?.clone(),
+            trust: context.trust()?,
+            started: OnceLock::new(),
+        })
+    }
+
+    /// Whether there is a network.
+    pub const fn is_enabled(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// A handle on the node, started now if need be; `None` without a network.
+    ///
+    /// # Errors
+    /// [`NotStarted`].
+    pub fn client(&self) -> Result<Option<&BlockingClient>, NotStarted> {
+        Ok(self.started()?.map(|started| &started.client))
+    }
+
+    fn started(&self) -> Result<Option<&Started>, NotStarted> {
+        let Some(config) = &self.config else { return Ok(None) };
+        let started = self
+            .started
+            .get_or_init(|| start(config.clone(), &self.store, &self.trust).map_err(|f| f.message()));
+        started.as_ref().map(Some).map_err(|message| NotStarted(message.clone()))
+    }
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").field("enabled", &self.is_enabled()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.client.stop();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(SHUTDOWN);
+        }
+    }
+}
+
+fn start(config: node::Config, store: &Store, trust: &TrustPolicy) -> CmdResult<Started> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("node")
+        .enable_all()
+        .build()?;
+    let node = {
+        let _inside = runtime.enter();
+        Node::spawn(config, store.clone())?
+    };
+    let client = node.client().clone();
+    let policy = trust.clone();
+    let enough = move |pkghash: &PkgHash, found: &[base::SignedRealisation]| {
+        matches!(policy.judge(pkghash, found), Verdict::Trusted(_))
+    };
+    Ok(Started {
+        substituter: PeerSubstituter::new(client.clone()).until(enough),
+        sources: PeerSources::new(client.clone()),
+        client: client.blocking(),
+        runtime: Some(runtime),
+    })
+}
+
+impl Substituter for Remote {
+    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
+        match self.started() {
+            Ok(Some(started)) => started.substituter.query(pkghash),
+            Ok(None) => Ok(Query::default()),
+            Err(error) => Err(QueryError::Failed { source: Box::new(error) }),
+        }
+    }
+
+    fn fetch(
+        &self,
+        realisation: &Realisation,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        match self.started() {
+            Ok(Some(started)) => started.substituter.fetch(realisation, store, progress),
+            Ok(None) => Err(FetchError::Missing { asked: Asked::default() }),
+            Err(error) => Err(FetchError::Failed { source: Box::new(error) }),
+        }
+    }
+}
+
+impl SourceFetcher for Remote {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        match self.started() {
+            Ok(Some(started)) => started.sources.fetch(request, store, progress),
+            Ok(None) => Err(FetchError::Missing { asked: Asked::default() }),
+            Err(error) => Err(FetchError::Failed { source: Box::new(error) }),
+        }
+    }
+}
+
+impl Remote {
+    /// Gets a file by its content identifier.
+    ///
+    /// # Errors
+    /// [`FetchError`]; a miss without a network.
+    pub fn fetch_cid(&self, cid: Cid, progress: &dyn Progress) -> Result<Fetched, FetchError> {
+        match self.started() {
+            Ok(Some(started)) => started.client.fetch_cid(cid, &[], &self.store, progress),
+            Ok(None) => Err(FetchError::Missing { asked: Asked::default() }),
+            Err(error) => Err(FetchError::Failed { source: Box::new(error) }),
+        }
+    }
+}
+
+/// A node for one command: nobody can reach it, it serves nobody, it asks the home's daemon first.
+fn client_config(context: &Context, network: &Network) -> CmdResult<node::Config> {
+    let mut config = base_config(context, network, node::identity::ephemeral())?;
+    config.dht_mode = node::DhtMode::Client;
+    if let Some(address) = daemon::address(context.home()?)
+        && let Ok(address) = address.parse()
+    {
+        config.bootstrap.insert(0, address);
+    }
+    Ok(config)
+}
+
+/// A node for the daemon: it listens, and serves what the store holds.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
+    let network = context.network()?;
+    if !network.enabled {
+        return Err(Failure::usage("the network is switched off, there is nothing for a daemon to do"));
+    }
+    let home = context.home()?;
+    home.create()?;
+    let identity = node::identity::load_or_create(&home.path("node.key"))?;
+    let mut config = base_config(context, &network, identity)?;
+    for address in &network.listen {
+        config.listen.push(address.parse().map_err(|e| bad_address("network.listen", address, e))?);
+    }
+    config.dht_mode = match network.dht_mode {
+        DhtMode::Server => node::DhtMode::Server,
+        DhtMode::Client => node::DhtMode::Client,
+    };
+    Ok(config)
+}
+
+fn base_config(
+    context: &Context,
+    network: &Network,
+    identity: node::Keypair,
+) -> CmdResult<node::Config> {
+    if network.swarm_key.is_some() {
+        return Err(Failure::usage("this version cannot join private swarms yet")
+            .hint("leave `network.swarm-key` empty, or use `--profile lan`"));
+    }
+    let limits = context.config()?.limits()?;
+    let mut config = node::Config::new(identity);
+    for address in &network.bootstrap {
+        config
+            .bootstrap
+            .push(address.parse().map_err(|e| bad_address("network.bootstrap", address, e))?);
+    }
+    config.dht_protocol.clone_from(&network.dht_protocol);
+    config.announce =
+        if network.announce_private { node::Announce::All } else { node::Announce::Global };
+    config.limits.connections = limits.connections;
+    config.limits.connections_per_peer = limits.connections_per_peer;
+    config.limits.upload_bytes_per_sec = limits.upload_bytes_per_second;
+    config.limits.memory_bytes = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
+    config.deadlines = deadlines(context)?;
+    Ok(config)
+}
+
+/// How long is waited for others.
+///
+/// # Errors
+/// When the section `[deadlines]` cannot be used.
+pub fn deadlines(context: &Context) -> CmdResult<node::Deadlines> {
+    let configured = context.config()?.deadlines()?;
+    Ok(node::Deadlines {
+        dial: Duration::from_secs(configured.dial_secs),
+        request: Duration::from_secs(configured.dial_secs),
+        dht_lookup: Duration::from_secs(configured.lookup_secs),
+        first_byte: Duration::from_secs(configured.first_byte_secs),
+        stall: Duration::from_secs(configured.stall_secs),
+        total: Duration::from_secs(configured.total_secs),
+        ..node::Deadlines::default()
+    })
+}
+
+fn bad_address(key: &str, address: &str, error: impl std::error::Error) -> Failure {
+    Failure::usage(format!("`{address}` in `{key}` is no multiaddr: {error}"))
+        .hint("such as `/ip4/192.0.2.1/tcp/4001/p2p/12D3…`")
+}

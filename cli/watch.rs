@@ -1,0 +1,198 @@
+//! Shows what the builder does: events become bars and status lines, ^C becomes "cancelled".
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base::PackageName;
+use builder::{Event, Observer, Phase};
+use store::substitute::{Origin, Progress};
+
+use crate::interrupt::Interrupt;
+use crate::sanitize;
+use crate::ui::{Task, Tasks, Ui};
+use crate::units;
+
+/// Characters of a build's line that are shown with `-v`.
+const LINE_CHARACTERS_MAX: usize = 400;
+/// Bytes of a line that never ends, kept until it is shown.
+const LINE_BYTES_MAX: usize = 4096;
+
+/// What a task is about: a package and, if it is one of its sources, the source's file name.
+type Key = (PackageName, Option<String>);
+
+/// Watches on behalf of the user.
+#[derive(Debug)]
+pub struct Watch {
+    ui: Ui,
+    interrupt: Interrupt,
+    tasks: Tasks,
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    /// One line for all lookups: they are many and short.
+    looking: Option<Task>,
+    running: HashMap<Key, Task>,
+    /// Ends of lines that builds have not finished.
+    partial: HashMap<PackageName, Vec<u8>>,
+}
+
+impl Watch {
+    /// Shows events on `ui` and stops when `interrupt` says so.
+    pub fn new(ui: &Ui, interrupt: &Interrupt) -> Self {
+        let tasks = ui.tasks();
+        Self { ui: ui.clone(), interrupt: interrupt.clone(), tasks, live: Mutex::default() }
+    }
+
+    /// Watches a single transfer.
+    pub fn transfer(&self, label: String) -> Transfer<'_> {
+        Transfer { task: self.tasks.start(label), interrupt: &self.interrupt }
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn looking(&self, package: &PackageName) {
+        let label = format!("looking up {package}");
+        let mut live = self.live();
+        match &live.looking {
+            Some(task) => task.relabel(label),
+            None => live.looking = Some(self.tasks.start(label)),
+        }
+    }
+
+    fn running(&self, package: &PackageName, source: Option<&str>, label: String) {
+        let key = (package.clone(), source.map(str::to_owned));
+        let mut live = self.live();
+        match live.running.get(&key) {
+            Some(task) => task.relabel(label),
+            None => {
+                live.running.insert(key, self.tasks.start(label));
+            }
+        }
+    }
+
+    fn moved(&self, package: &PackageName, source: Option<&str>, bytes: u64, total: Option<u64>) {
+        let key = (package.clone(), source.map(str::to_owned));
+        if let Some(task) = self.live().running.get(&key) {
+            task.set_bytes(bytes, total);
+        }
+    }
+
+    fn ended(&self, package: &PackageName, source: Option<&str>) {
+        let key = (package.clone(), source.map(str::to_owned));
+        // Dropped after the lock: ending a task draws.
+        let task = self.live().running.remove(&key);
+        drop(task);
+    }
+
+    /// Shows whole lines of a build's output, with the package in front.
+    fn output(&self, package: &PackageName, text: &[u8]) {
+        if !self.ui.verbose() {
+            return;
+        }
+        let mut live = self.live();
+        let partial = live.partial.entry(package.clone()).or_default();
+        partial.extend_from_slice(text);
+        let whole = partial.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+        let cut = if partial.len() - whole > LINE_BYTES_MAX { partial.len() } else { whole };
+        let lines: Vec<u8> = partial.drain(..cut).collect();
+        drop(live);
+        for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+            self.ui.detail(format!("{package}| {}", sanitize::bytes(line, LINE_CHARACTERS_MAX)));
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn event(&self, event: &Event<'_>) {
+        if !matches!(event, Event::Looking { .. } | Event::Output { .. }) {
+            let looking = self.live().looking.take();
+            drop(looking);
+        }
+        match event {
+            Event::Looking { package } => self.looking(package),
+            Event::Fetching { package, source, bytes, total } => {
+                self.running(package, *source, format!("fetching {}", named(package, *source)));
+                self.moved(package, *source, *bytes, *total);
+            }
+            Event::Fetched { package, source, bytes, received } => {
+                self.ended(package, *source);
+                let (what, size) = (named(package, *source), units::bytes(*bytes));
+                self.ui.status(format!("fetched {what} ({size}) from {}", origins(received)));
+            }
+            Event::Building { package, phase } => {
+                self.running(package, None, format!("building {package}: {}", doing(*phase)));
+            }
+            Event::Output { package, text } => self.output(package, text),
+            Event::Built { package, bytes, elapsed } => {
+                self.ended(package, None);
+                let (size, time) = (units::bytes(*bytes), units::duration(*elapsed));
+                self.ui.status(format!("built {package} ({size}) in {time}"));
+            }
+            Event::Warning { package, text } => {
+                self.ui.warn(format!("{package}: {}", sanitize::line(text)));
+            }
+            Event::Present { package } | Event::Failed { package, .. } => self.ended(package, None),
+            _ => {}
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupt.is_set()
+    }
+}
+
+/// One transfer that is watched.
+#[derive(Debug)]
+pub struct Transfer<'a> {
+    task: Task,
+    interrupt: &'a Interrupt,
+}
+
+impl Progress for Transfer<'_> {
+    fn bytes(&self, n: u64, total: Option<u64>) {
+        self.task.add_bytes(n, total);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupt.is_set()
+    }
+}
+
+fn named(package: &PackageName, source: Option<&str>) -> String {
+    match source {
+        Some(file) => format!("{} for {package}", sanitize::line(file)),
+        None => package.to_string(),
+    }
+}
+
+const fn doing(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Sources => "getting sources",
+        Phase::Unpacking => "unpacking",
+        Phase::Running => "running",
+        Phase::Packing => "packing",
+    }
+}
+
+/// Who sent bytes, the most generous first.
+pub fn origins(received: &[(Origin, u64)]) -> String {
+    let mut sorted: Vec<_> = received.iter().collect();
+    sorted.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let names: Vec<_> = sorted.iter().map(|(origin, _)| short(origin)).collect();
+    if names.is_empty() { "this store".to_owned() } else { names.join(", ") }
+}
+
+/// An origin as people tell it apart: the end of a peer id, for they all begin alike.
+fn short(origin: &Origin) -> String {
+    const PEER_ID_END: usize = 8;
+    let end = |id: &str| id.chars().skip(id.chars().count().saturating_sub(PEER_ID_END)).collect::<String>();
+    match origin {
+        Origin::LanPeer(id) => format!("LAN peer …{}", sanitize::line(&end(id))),
+        Origin::Peer(id) => format!("peer …{}", sanitize::line(&end(id))),
+        other => sanitize::line(&other.to_string()),
+    }
+}

@@ -1,0 +1,318 @@
+//! Handles on a running node: [`Client`] for asynchronous callers, [`BlockingClient`] for threads.
+//!
+//! A handle is cheap to clone and only sends commands; the event loop does the work. The node ends when it is told to, or
+//! when the last handle is dropped.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base::{Cid, Multihash, PkgHash, Sha256, SignedRealisation};
+use libp2p::{Multiaddr, PeerId};
+use store::Store;
+use store::substitute::{Asked, FetchError, Fetched, Progress};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::command::{Command, Found, OpenedSession, Question};
+use crate::config::{Deadlines, Limits};
+use crate::error::ClientError;
+use crate::fetch;
+use crate::status::Status;
+
+/// Lies remembered; each is a peer and a hash, 120 bytes. Far more than one process ever meets.
+const LIES_MAX: usize = 4096;
+
+/// What stays the same while a node runs.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) peer_id: PeerId,
+    pub(crate) limits: Limits,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) runtime: Handle,
+    /// Who gave a root for a SHA-256 under which other bytes lay.
+    lies: Mutex<HashSet<(PeerId, Sha256)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        peer_id: PeerId,
+        limits: Limits,
+        deadlines: Deadlines,
+        runtime: Handle,
+    ) -> Self {
+        Self { peer_id, limits, deadlines, runtime, lies: Mutex::default() }
+    }
+}
+
+/// A handle on a running node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+/// What a search for providers found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Providers {
+    /// Peers that announced the key.
+    pub peers: Vec<PeerId>,
+    /// Who was asked.
+    pub asked: Asked,
+}
+
+/// What a search for realisations found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Realisations {
+    /// Verified statements about the package, each once, with the first peer that sent it.
+    pub found: Vec<(PeerId, SignedRealisation)>,
+    /// All peers that knew any.
+    pub peers: Vec<PeerId>,
+    /// Who was asked.
+    pub asked: Asked,
+    /// Whether the deadline came before the search ended.
+    pub overdue: bool,
+}
+
+impl Client {
+    pub(crate) fn new(commands: mpsc::Sender<Command>, shared: Arc<Shared>) -> Self {
+        Self { commands, shared }
+    }
+
+    /// Who the node is.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared.peer_id
+    }
+
+    /// How the node is doing.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.request(|reply| Command::Status { reply }).await
+    }
+
+    /// Connects to a peer and waits until it has introduced itself.
+    ///
+    /// # Errors
+    /// [`ClientError::TimedOut`] when it could not be reached, [`ClientError::Stopped`].
+    pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, ClientError> {
+        let peer = self.request(|reply| Command::Connect { address, reply }).await?;
+        peer.ok_or(ClientError::TimedOut)
+    }
+
+    /// Announces one key in the DHT now, whatever the queue says; how many nodes were told.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn provide(&self, key: Multihash) -> Result<u32, ClientError> {
+        self.request(|reply| Command::Provide { key, reply }).await
+    }
+
+    /// Asks the DHT who announced a key.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn find_providers(&self, key: Multihash) -> Result<Providers, ClientError> {
+        let mut answers = self.lookup(Question::Providers(key), Vec::new()).await?;
+        let mut providers = Providers::default();
+        while let Some(found) = answers.recv().await {
+            match found {
+                Found::Provider { peer } => providers.peers.push(peer),
+                Found::Finished { asked, .. } => {
+                    providers.asked = asked;
+                    return Ok(providers);
+                }
+                Found::Holding { .. } | Found::Realisations { .. } => {}
+            }
+        }
+        Err(ClientError::Stopped)
+    }
+
+    /// Asks providers of a package and connected peers what building it gave, until all have answered, the deadline
+    /// comes, or `enough` is satisfied with what was found.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn find_realisations(
+        &self,
+        pkghash: PkgHash,
+        enough: impl Fn(&[SignedRealisation]) -> bool,
+    ) -> Result<Realisations, ClientError> {
+        let mut answers = self.lookup(Question::Realisations(pkghash), Vec::new()).await?;
+        let mut result = Realisations::default();
+        let mut statements = Vec::new();
+        while let Some(found) = answers.recv().await {
+            match found {
+                Found::Realisations { peer, realisations } => {
+                    result.peers.push(peer);
+                    for statement in realisations {
+                        if !statements.contains(&statement) {
+                            statements.push(statement.clone());
+                            result.found.push((peer, statement));
+                        }
+                    }
+                    if enough(&statements) {
+                        result.asked.providers = result.peers.len() as u32;
+                        return Ok(result);
+                    }
+                }
+                Found::Finished { asked, overdue } => {
+                    (result.asked, result.overdue) = (asked, overdue);
+                    return Ok(result);
+                }
+                Found::Holding { .. } | Found::Provider { .. } => {}
+            }
+        }
+        Err(ClientError::Stopped)
+    }
+
+    /// A handle for threads. They must not be threads of the runtime itself.
+    pub fn blocking(&self) -> BlockingClient {
+        BlockingClient { client: self.clone() }
+    }
+
+    /// Ends the node. Running fetches fail; connections are closed.
+    pub async fn stop(&self) {
+        // A node that has ended already is what was wanted.
+        let _ = self.commands.send(Command::Stop).await;
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Starts a lookup. Dropping the receiver ends it.
+    pub(crate) async fn lookup(
+        &self,
+        question: Question,
+        providers: Vec<PeerId>,
+    ) -> Result<mpsc::Receiver<Found>, ClientError> {
+        // Every peer answers once, and the end is told once.
+        let (sink, answers) = mpsc::channel(self.shared.limits.lookup_peers + 1);
+        self.send(Command::Lookup { question, providers, sink }).await?;
+        Ok(answers)
+    }
+
+    pub(crate) async fn open_session(
+        &self,
+        root: Cid,
+        providers: Vec<PeerId>,
+    ) -> Result<OpenedSession, ClientError> {
+        self.request(|reply| Command::OpenSession { root, providers, reply }).await
+    }
+
+    pub(crate) async fn send(&self, command: Command) -> Result<(), ClientError> {
+        self.commands.send(command).await.map_err(|_| ClientError::Stopped)
+    }
+
+    /// Sends a command unless too many wait; for what is only a courtesy.
+    pub(crate) fn try_send(&self, command: Command) {
+        let _ = self.commands.try_send(command);
+    }
+
+    async fn request<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await?;
+        answer.await.map_err(|_| ClientError::Stopped)
+    }
+
+    /// Remembers that peers gave a wrong root for a source.
+    pub(crate) fn remember_lie(&self, sha256: Sha256, peers: &[PeerId]) {
+        let mut lies = self.shared.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        for peer in peers {
+            tracing::warn!(%peer, %sha256, "peer gave a wrong root for a source");
+            if lies.len() < LIES_MAX {
+                lies.insert((*peer, sha256));
+            }
+        }
+    }
+
+    /// Whether a peer gave a wrong root for this source before.
+    pub(crate) fn has_lied(&self, peer: &PeerId, sha256: &Sha256) -> bool {
+        let lies = self.shared.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        lies.contains(&(*peer, *sha256))
+    }
+}
+
+/// A handle on a running node whose calls wait. Not to be used on a thread of the node's own runtime.
+#[derive(Clone, Debug)]
+pub struct BlockingClient {
+    client: Client,
+}
+
+impl BlockingClient {
+    /// The asynchronous handle.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// See [`Client::status`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn status(&self) -> Result<Status, ClientError> {
+        self.block_on(self.client.status())
+    }
+
+    /// See [`Client::connect`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect(&self, address: Multiaddr) -> Result<PeerId, ClientError> {
+        self.block_on(self.client.connect(address))
+    }
+
+    /// See [`Client::provide`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn provide(&self, key: Multihash) -> Result<u32, ClientError> {
+        self.block_on(self.client.provide(key))
+    }
+
+    /// See [`Client::find_providers`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_providers(&self, key: Multihash) -> Result<Providers, ClientError> {
+        self.block_on(self.client.find_providers(key))
+    }
+
+    /// See [`Client::find_realisations`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_realisations(
+        &self,
+        pkghash: PkgHash,
+        enough: impl Fn(&[SignedRealisation]) -> bool,
+    ) -> Result<Realisations, ClientError> {
+        self.block_on(self.client.find_realisations(pkghash, enough))
+    }
+
+    /// Gets the file below a root into the store. Providers are looked for in the DHT beside those that are named.
+    ///
+    /// # Errors
+    /// [`FetchError`]; nothing that did not verify was kept.
+    pub fn fetch_cid(
+        &self,
+        root: Cid,
+        providers: &[PeerId],
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        fetch::fetch_cid(&self.client, root, providers, store, progress)
+    }
+
+    /// See [`Client::stop`].
+    pub fn stop(&self) {
+        self.block_on(self.client.stop());
+    }
+
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.client.shared.runtime.block_on(future)
+    }
+}

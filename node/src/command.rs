@@ -1,0 +1,97 @@
+//! What a [`Client`](crate::Client) asks of the event loop. Everything that gets more than one answer has an id or a channel
+//! of its own; all channels are bounded.
+
+use base::{Cid, Multihash, PkgHash, Sha256, SignedRealisation};
+use bitswap::SessionId;
+use bytes::Bytes;
+use libp2p::{Multiaddr, PeerId};
+use store::substitute::Asked;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::address::Reach;
+use crate::source_protocol::Holding;
+use crate::status::Status;
+
+/// Commands that may wait for the event loop. Whoever sends more waits.
+pub(crate) const COMMANDS_MAX: usize = 256;
+
+/// Something the event loop should do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Tell how the node is doing.
+    Status { reply: oneshot::Sender<Status> },
+    /// Connect to a peer; answers when it has introduced itself.
+    Connect { address: Multiaddr, reply: oneshot::Sender<Option<PeerId>> },
+    /// Ask the network something.
+    Lookup { question: Question, providers: Vec<PeerId>, sink: mpsc::Sender<Found> },
+    /// Announce one key now; answers with the number of DHT nodes that were told, 0 for a failure.
+    Provide { key: Multihash, reply: oneshot::Sender<u32> },
+    /// Open a session for the blocks below a root.
+    OpenSession { root: Cid, providers: Vec<PeerId>, reply: oneshot::Sender<OpenedSession> },
+    /// Want blocks.
+    Want { session: SessionId, cids: Vec<Cid> },
+    /// Name more providers.
+    AddProviders { session: SessionId, providers: Vec<PeerId> },
+    /// End a session.
+    CloseSession { session: SessionId },
+    /// End the node.
+    Stop,
+}
+
+/// What is asked of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Who holds the file with this SHA-256, and under which root?
+    Source(Sha256),
+    /// What did building this package give?
+    Realisations(PkgHash),
+    /// Who announced this key? Answered by the DHT alone.
+    Providers(Multihash),
+}
+
+impl Question {
+    /// The key under which providers of an answer announce themselves.
+    pub(crate) fn key(&self) -> Multihash {
+        match self {
+            Self::Source(sha256) => Multihash::sha2_256(sha256),
+            Self::Realisations(pkghash) => pkghash.dht_key(),
+            Self::Providers(key) => *key,
+        }
+    }
+}
+
+/// One answer to a question.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A peer holds the source.
+    Holding { peer: PeerId, holding: Holding },
+    /// A peer knows realisations, all verified and about the right package.
+    Realisations { peer: PeerId, realisations: Vec<SignedRealisation> },
+    /// A peer announced the key.
+    Provider { peer: PeerId },
+    /// Nothing more will come.
+    Finished {
+        /// Who was asked.
+        asked: Asked,
+        /// Whether the deadline came before the DHT walk ended.
+        overdue: bool,
+    },
+}
+
+/// A session as its user sees it.
+#[derive(Debug)]
+pub(crate) struct OpenedSession {
+    pub(crate) id: SessionId,
+    pub(crate) events: mpsc::Receiver<SessionEvent>,
+}
+
+/// What a session hears.
+#[derive(Debug)]
+pub(crate) enum SessionEvent {
+    /// A wanted block, verified.
+    Block { cid: Cid, data: Bytes, from: Option<(PeerId, Reach)> },
+    /// Nobody has this block.
+    Missing { cid: Cid },
+    /// A search for providers has ended.
+    Searched { dht_nodes: u32, providers: u32 },
+}

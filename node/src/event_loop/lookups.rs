@@ -1,0 +1,309 @@
+//! Questions to the network: DHT walks, and requests to those they name.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use libp2p::request_response::{self, OutboundFailure, OutboundRequestId};
+use libp2p::{PeerId, kad};
+use tokio::sync::mpsc;
+
+use super::{EventLoop, QueryUse};
+use crate::command::{Found, Question};
+use crate::lookup::{Lookup, Outcome, Reason};
+use crate::{realisation_protocol, source_protocol};
+
+/// One lookup among those in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LookupId(u64);
+
+struct Active {
+    question: Question,
+    state: Lookup,
+    sink: mpsc::Sender<Found>,
+    deadline: Instant,
+    query: Option<kad::QueryId>,
+}
+
+/// All lookups in progress, and the DHT queries that wait for their turn.
+#[derive(Default)]
+pub(super) struct Lookups {
+    active: HashMap<LookupId, Active>,
+    next: u64,
+    requests: HashMap<OutboundRequestId, (LookupId, PeerId)>,
+    statements: HashMap<OutboundRequestId, (LookupId, PeerId)>,
+    waiting: VecDeque<(QueryUse, kad::RecordKey)>,
+}
+
+impl Lookups {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.active.values().map(|active| active.deadline).min()
+    }
+
+    /// Queues a search for providers.
+    pub(super) fn search(&mut self, for_whom: QueryUse, key: &base::Multihash) {
+        self.waiting.push_back((for_whom, kad::RecordKey::new(key.as_bytes())));
+    }
+}
+
+impl EventLoop {
+    pub(super) fn start_lookup(
+        &mut self,
+        question: Question,
+        providers: &[PeerId],
+        sink: mpsc::Sender<Found>,
+    ) {
+        self.asked.lookups += 1;
+        let id = LookupId(self.lookups.next);
+        self.lookups.next += 1;
+        let active = Active {
+            question,
+            state: Lookup::new(self.config.limits.lookup_peers),
+            sink,
+            deadline: Instant::now() + self.config.deadlines.dht_lookup,
+            query: None,
+        };
+        self.lookups.active.insert(id, active);
+        for peer in providers {
+            self.ask(id, *peer, Reason::Provider);
+        }
+        let connected: Vec<_> = self.peers.connected.keys().copied().collect();
+        for peer in connected {
+            self.ask_connected(id, peer);
+        }
+        self.lookups.search(QueryUse::Lookup(id), &question.key());
+        self.start_waiting_queries();
+    }
+
+    /// Starts as many of the waiting DHT queries as may run.
+    pub(super) fn start_waiting_queries(&mut self) {
+        if self.lookups.waiting.is_empty() || !self.dht_is_ready() {
+            return;
+        }
+        while self.queries.len() < self.config.limits.dht_queries {
+            let Some((for_whom, key)) = self.lookups.waiting.pop_front() else { return };
+            let wanted = match for_whom {
+                QueryUse::Lookup(id) => self.lookups.active.contains_key(&id),
+                QueryUse::Session(session) => self.sessions.contains(session),
+                QueryUse::Announce(_) => false,
+            };
+            if !wanted {
+                continue;
+            }
+            let query = self.swarm.behaviour_mut().kad.get_providers(key);
+            self.queries.insert(query, for_whom);
+            if let QueryUse::Lookup(id) = for_whom
+                && let Some(active) = self.lookups.active.get_mut(&id)
+            {
+                active.query = Some(query);
+            }
+        }
+    }
+
+    /// The DHT has named providers.
+    pub(super) fn providers_found(&mut self, id: LookupId, providers: &[PeerId], nodes: u32) {
+        if let Some(active) = self.lookups.active.get_mut(&id) {
+            active.state.dht_progress(nodes);
+        }
+        for peer in providers {
+            self.ask(id, *peer, Reason::Provider);
+        }
+    }
+
+    /// The DHT walk is over.
+    pub(super) fn lookup_walked(&mut self, id: LookupId, nodes: u32) {
+        if let Some(active) = self.lookups.active.get_mut(&id) {
+            active.query = None;
+            active.state.dht_done(nodes);
+            self.finish_if_done(id);
+        }
+    }
+
+    /// A peer has just introduced itself: it may know what we are looking for.
+    pub(super) fn ask_newcomer(&mut self, peer: PeerId) {
+        let ids: Vec<_> = self.lookups.active.keys().copied().collect();
+        for id in ids {
+            self.ask_connected(id, peer);
+        }
+    }
+
+    fn ask_connected(&mut self, id: LookupId, peer: PeerId) {
+        let Some(active) = self.lookups.active.get(&id) else { return };
+        let speaks = self.peers.connected.get(&peer).is_some_and(|state| match active.question {
+            Question::Source(_) => state.sources,
+            Question::Realisations(_) => state.realisations,
+            Question::Providers(_) => false,
+        });
+        if speaks {
+            self.ask(id, peer, Reason::Connected);
+        }
+    }
+
+    fn ask(&mut self, id: LookupId, peer: PeerId, reason: Reason) {
+        let Some(active) = self.lookups.active.get_mut(&id) else { return };
+        if peer == *self.swarm.local_peer_id() || !active.state.ask(peer, reason) {
+            return;
+        }
+        let question = active.question;
+        if !matches!(question, Question::Providers(_)) {
+            self.dial_provider(peer);
+        }
+        let behaviour = self.swarm.behaviour_mut();
+        match question {
+            Question::Source(sha256) => {
+                let request = source_protocol::Request(vec![sha256]);
+                let request = behaviour.sources.send_request(&peer, request);
+                self.lookups.requests.insert(request, (id, peer));
+            }
+            Question::Realisations(pkghash) => {
+                let request = realisation_protocol::Request(vec![pkghash]);
+                let request = behaviour.realisations.send_request(&peer, request);
+                self.lookups.statements.insert(request, (id, peer));
+            }
+            Question::Providers(_) => {
+                self.settle(id, &peer, Outcome::Answered, Some(Found::Provider { peer }));
+            }
+        }
+    }
+
+    /// Takes a peer's answer about a source.
+    pub(super) fn source_answered(
+        &mut self,
+        request: OutboundRequestId,
+        response: &source_protocol::Response,
+    ) {
+        let Some((id, peer)) = self.lookups.requests.remove(&request) else { return };
+        match response.0[..] {
+            [Some(holding)] => {
+                let found = Found::Holding { peer, holding };
+                self.settle(id, &peer, Outcome::Answered, Some(found));
+            }
+            [None] => self.settle(id, &peer, Outcome::Refused, None),
+            _ => self.settle(id, &peer, Outcome::Invalid, None),
+        }
+    }
+
+    /// Takes a peer's answer about realisations.
+    pub(super) fn realisations_answered(
+        &mut self,
+        request: OutboundRequestId,
+        response: realisation_protocol::Response,
+    ) {
+        let Some((id, peer)) = self.lookups.statements.remove(&request) else { return };
+        let Some(Question::Realisations(pkghash)) =
+            self.lookups.active.get(&id).map(|active| active.question)
+        else {
+            return;
+        };
+        let matched = response.matched_to(&realisation_protocol::Request(vec![pkghash]));
+        let Some(mut response) = matched else {
+            return self.settle(id, &peer, Outcome::Invalid, None);
+        };
+        self.asked.invalid_statements += u64::from(response.invalid);
+        match response.packages.pop() {
+            Some(realisations) if !realisations.is_empty() => {
+                let found = Found::Realisations { peer, realisations };
+                self.settle(id, &peer, Outcome::Answered, Some(found));
+            }
+            _ if response.invalid > 0 => self.settle(id, &peer, Outcome::Invalid, None),
+            _ => self.settle(id, &peer, Outcome::Refused, None),
+        }
+    }
+
+    /// A request about a source got no answer.
+    pub(super) fn source_request_failed(
+        &mut self,
+        request: OutboundRequestId,
+        failure: &OutboundFailure,
+    ) {
+        if let Some((id, peer)) = self.lookups.requests.remove(&request) {
+            self.settle(id, &peer, outcome_of(failure), None);
+        }
+    }
+
+    /// A request about realisations got no answer.
+    pub(super) fn realisation_request_failed(
+        &mut self,
+        request: OutboundRequestId,
+        failure: &OutboundFailure,
+    ) {
+        if let Some((id, peer)) = self.lookups.statements.remove(&request) {
+            self.settle(id, &peer, outcome_of(failure), None);
+        }
+    }
+
+    fn settle(&mut self, id: LookupId, peer: &PeerId, outcome: Outcome, found: Option<Found>) {
+        let Some(active) = self.lookups.active.get_mut(&id) else { return };
+        active.state.settle(peer, outcome);
+        if let Some(found) = found
+            && active.sink.try_send(found).is_err()
+        {
+            return self.drop_lookup(id);
+        }
+        self.finish_if_done(id);
+    }
+
+    fn finish_if_done(&mut self, id: LookupId) {
+        let Some(active) = self.lookups.active.get(&id) else { return };
+        if active.state.is_done() {
+            let (asked, overdue) = (active.state.asked(), active.state.is_overdue());
+            // Nobody may be left to hear it.
+            let _ = active.sink.try_send(Found::Finished { asked, overdue });
+            self.drop_lookup(id);
+        }
+    }
+
+    fn drop_lookup(&mut self, id: LookupId) {
+        if let Some(active) = self.lookups.active.remove(&id)
+            && let Some(query) = active.query
+            && let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&query)
+        {
+            query.finish();
+        }
+        self.lookups.requests.retain(|_, (lookup, _)| *lookup != id);
+        self.lookups.statements.retain(|_, (lookup, _)| *lookup != id);
+    }
+
+    pub(super) fn expire_lookups(&mut self) {
+        let now = Instant::now();
+        let late: Vec<_> = self
+            .lookups
+            .active
+            .iter()
+            .filter(|(_, active)| active.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            if let Some(active) = self.lookups.active.get_mut(&id) {
+                active.state.expire();
+            }
+            self.finish_if_done(id);
+        }
+    }
+
+    /// Ends lookups whose owners are gone.
+    pub(super) fn sweep_lookups(&mut self) {
+        let gone: Vec<_> = self
+            .lookups
+            .active
+            .iter()
+            .filter(|(_, active)| active.sink.is_closed())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.drop_lookup(id);
+        }
+    }
+}
+
+fn outcome_of(failure: &request_response::OutboundFailure) -> Outcome {
+    match failure {
+        OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => Outcome::Unreachable,
+        OutboundFailure::Timeout => Outcome::TimedOut,
+        OutboundFailure::UnsupportedProtocols => Outcome::Refused,
+        OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Outcome::Invalid
+        }
+        // The peer ended the stream without an answer: it is overloaded or does not want to.
+        OutboundFailure::Io(_) => Outcome::Refused,
+    }
+}

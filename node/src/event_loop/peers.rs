@@ -1,0 +1,271 @@
+//! Who is connected, our own addresses, and the first contact with the network.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::swarm::DialError;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId, identify};
+use tokio::sync::oneshot;
+
+use super::EventLoop;
+use crate::address::{Reach, reach, split_peer};
+use crate::config::{Announce, Config};
+use crate::{realisation_protocol, source_protocol};
+
+/// How long the first questions wait for first peers that have not answered yet, once some other has.
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two attempts at the first peers while nobody of the DHT is known.
+const BOOTSTRAP_AGAIN: Duration = Duration::from_secs(10);
+/// Addresses taken from what one peer says about itself.
+const ADDRESSES_PER_PEER_MAX: usize = 8;
+/// Addresses at which others see us that we believe.
+const OBSERVED_MAX: usize = 4;
+
+/// A connected peer.
+#[derive(Clone, Debug)]
+pub(super) struct PeerState {
+    pub(super) address: Multiaddr,
+    pub(super) agent: String,
+    pub(super) dht: bool,
+    pub(super) sources: bool,
+    pub(super) realisations: bool,
+}
+
+/// All connected peers, and those that are being met.
+pub(super) struct Peers {
+    pub(super) connected: HashMap<PeerId, PeerState>,
+    bootstrap: Vec<(PeerId, Multiaddr)>,
+    /// Peers dialled on purpose, until they have introduced themselves, with the time when we stop waiting.
+    contacts: HashMap<PeerId, Contact>,
+    patience_until: Instant,
+    bootstrap_again_at: Instant,
+    observed: Vec<Multiaddr>,
+}
+
+struct Contact {
+    until: Instant,
+    replies: Vec<oneshot::Sender<Option<PeerId>>>,
+}
+
+impl Peers {
+    pub(super) fn new(config: &Config) -> Self {
+        let now = Instant::now();
+        Self {
+            connected: HashMap::new(),
+            bootstrap: config.bootstrap.iter().filter_map(split_peer).collect(),
+            contacts: HashMap::new(),
+            patience_until: now + BOOTSTRAP_PATIENCE,
+            bootstrap_again_at: now + BOOTSTRAP_AGAIN,
+            observed: Vec::new(),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let patience = (!self.contacts.is_empty() && Instant::now() < self.patience_until)
+            .then_some(self.patience_until);
+        self.contacts.values().map(|contact| contact.until).chain(patience).min()
+    }
+
+    /// How far a connected peer is; a peer that just left counts as far.
+    pub(super) fn reach(&self, peer: &PeerId) -> Reach {
+        self.connected.get(peer).map_or(Reach::Global, |state| reach(&state.address))
+    }
+}
+
+impl EventLoop {
+    /// Dials the configured first peers.
+    pub(super) fn contact_bootstrap(&mut self) {
+        for (peer, address) in self.peers.bootstrap.clone() {
+            self.contact(peer, address, None);
+        }
+    }
+
+    /// A dial that failed is only an event in libp2p: as long as nobody of the DHT is known, the first peers are tried again.
+    pub(super) fn contact_bootstrap_again(&mut self) {
+        let now = Instant::now();
+        if now < self.peers.bootstrap_again_at || self.dht_peers() > 0 {
+            return;
+        }
+        self.peers.bootstrap_again_at = now + BOOTSTRAP_AGAIN;
+        self.contact_bootstrap();
+    }
+
+    pub(super) fn connect(&mut self, address: Multiaddr, reply: oneshot::Sender<Option<PeerId>>) {
+        match split_peer(&address) {
+            Some((peer, address)) => self.contact(peer, address, Some(reply)),
+            None => drop(reply.send(None)),
+        }
+    }
+
+    fn contact(
+        &mut self,
+        peer: PeerId,
+        address: Multiaddr,
+        reply: Option<oneshot::Sender<Option<PeerId>>>,
+    ) {
+        if peer == *self.swarm.local_peer_id() {
+            return;
+        }
+        if self.peers.connected.get(&peer).is_some_and(|state| !state.agent.is_empty()) {
+            if let Some(reply) = reply {
+                let _ = reply.send(Some(peer));
+            }
+            return;
+        }
+        // The introduction has the time of one request on top of the dial.
+        let until = Instant::now() + self.config.deadlines.dial + self.config.deadlines.request;
+        let contact = self
+            .peers
+            .contacts
+            .entry(peer)
+            .or_insert_with(|| Contact { until, replies: Vec::new() });
+        contact.replies.extend(reply);
+        let dial = DialOpts::peer_id(peer)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(vec![address])
+            .extend_addresses_through_behaviour()
+            .build();
+        match self.swarm.dial(dial) {
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => self.dial_failed(&peer, &error),
+        }
+    }
+
+    /// Dials a provider, now, while the DHT query that named it still knows its addresses.
+    pub(super) fn dial_provider(&mut self, peer: PeerId) {
+        if !self.swarm.is_connected(&peer) {
+            // A failure is reported as an event, to those who wait for this peer too.
+            let _ = self.swarm.dial(DialOpts::peer_id(peer).build());
+        }
+    }
+
+    /// Whether questions to the DHT make sense yet: somebody is known, or nobody is on the way.
+    pub(super) fn dht_is_ready(&mut self) -> bool {
+        let met_all = self.peers.contacts.is_empty();
+        met_all || (Instant::now() >= self.peers.patience_until && self.dht_peers() > 0)
+    }
+
+    /// Peers in the routing table.
+    pub(super) fn dht_peers(&mut self) -> usize {
+        self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum()
+    }
+
+    pub(super) fn peer_connected(&mut self, peer: PeerId, address: &Multiaddr) {
+        self.peers.connected.entry(peer).or_insert_with(|| PeerState {
+            address: address.clone(),
+            agent: String::new(),
+            dht: false,
+            sources: false,
+            realisations: false,
+        });
+    }
+
+    pub(super) fn peer_disconnected(&mut self, peer: &PeerId) {
+        self.peers.connected.remove(peer);
+        self.contact_ended(peer, None);
+    }
+
+    pub(super) fn dial_failed(&mut self, peer: &PeerId, error: &DialError) {
+        if matches!(error, DialError::DialPeerConditionFalse(_)) || self.swarm.is_connected(peer) {
+            return;
+        }
+        tracing::debug!(%peer, %error, "cannot reach a peer");
+        self.contact_ended(peer, None);
+    }
+
+    fn contact_ended(&mut self, peer: &PeerId, met: Option<PeerId>) {
+        if let Some(contact) = self.peers.contacts.remove(peer) {
+            for reply in contact.replies {
+                let _ = reply.send(met);
+            }
+            self.start_waiting_queries();
+        }
+    }
+
+    pub(super) fn expire_first_contacts(&mut self) {
+        let now = Instant::now();
+        let late: Vec<_> = self
+            .peers
+            .contacts
+            .iter()
+            .filter(|(_, contact)| contact.until <= now)
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in late {
+            self.contact_ended(&peer, None);
+        }
+    }
+
+    pub(super) fn on_identify(&mut self, event: identify::Event) {
+        match event {
+            identify::Event::Received { peer_id, info, .. } => self.introduced(peer_id, &info),
+            identify::Event::Error { peer_id, .. } => self.contact_ended(&peer_id, None),
+            _ => {}
+        }
+    }
+
+    /// A peer has said who it is: it may join the routing table, and may be asked what we are looking for.
+    fn introduced(&mut self, peer: PeerId, info: &identify::Info) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let dht = info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol));
+        if dht {
+            let announce = self.config.announce;
+            let addresses = info.listen_addrs.iter().filter(|address| usable(address, announce));
+            for address in addresses.take(ADDRESSES_PER_PEER_MAX) {
+                kad.add_address(&peer, address.clone());
+            }
+        }
+        if let Some(state) = self.peers.connected.get_mut(&peer) {
+            state.agent = info.agent_version.clone();
+            state.dht = dht;
+            state.sources = info.protocols.contains(&source_protocol::PROTOCOL);
+            state.realisations = info.protocols.contains(&realisation_protocol::PROTOCOL);
+        }
+        self.ask_newcomer(peer);
+        self.contact_ended(&peer, Some(peer));
+    }
+
+    pub(super) fn listening(&mut self, address: &Multiaddr) {
+        tracing::info!(%address, "listening");
+        if usable(address, self.config.announce) {
+            self.add_external(address.clone());
+        }
+    }
+
+    pub(super) fn not_listening(&mut self, address: &Multiaddr) {
+        self.swarm.remove_external_address(address);
+    }
+
+    /// A peer told us at which address it sees us. Believed only where addresses are private anyway, and only a few.
+    pub(super) fn observed(&mut self, address: &Multiaddr) {
+        let near = self.config.announce == Announce::All && reach(address) == Reach::Near;
+        let known = self.peers.observed.contains(address);
+        if !near || known || self.peers.observed.len() >= OBSERVED_MAX {
+            return;
+        }
+        // Without a listener we dial from passing ports: nobody could ever connect there.
+        if self.swarm.listeners().next().is_none() {
+            return;
+        }
+        self.peers.observed.push(address.clone());
+        self.add_external(address.clone());
+    }
+
+    pub(super) fn add_external(&mut self, address: Multiaddr) {
+        if self.swarm.external_addresses().any(|known| *known == address) {
+            return;
+        }
+        self.swarm.add_external_address(address);
+        self.announcing.addresses_changed();
+    }
+}
+
+/// Whether an address is of use to peers of this network.
+fn usable(address: &Multiaddr, announce: Announce) -> bool {
+    match reach(address) {
+        Reach::Global => true,
+        Reach::Near => announce == Announce::All,
+        Reach::Nowhere => false,
+    }
+}

@@ -1,0 +1,111 @@
+//! Questions of others, answered from the store.
+//!
+//! The store is shared with every process of this home and asked anew each time, so what a build or a fetch has just put
+//! there is served at once.
+
+use libp2p::request_response::{Event, Message, ResponseChannel};
+use store::{Store, StoreError};
+
+use super::{Done, EventLoop};
+use crate::source_protocol::Holding;
+use crate::{realisation_protocol, source_protocol};
+
+/// Background jobs that may wait or run. Questions beyond that are dropped, and the asker turns to somebody else.
+const JOBS_MAX: usize = 64;
+
+/// An answer on its way to a peer.
+pub(super) enum Served {
+    Source(ResponseChannel<source_protocol::Response>, source_protocol::Response),
+    Realisations(ResponseChannel<realisation_protocol::Response>, realisation_protocol::Response),
+}
+
+impl EventLoop {
+    pub(super) fn on_source_message(
+        &mut self,
+        event: Event<source_protocol::Request, source_protocol::Response>,
+    ) {
+        match event {
+            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+                if self.jobs.len() < JOBS_MAX {
+                    let store = self.store.clone();
+                    self.spawn(move || {
+                        Done::Served(Served::Source(channel, answer_sources(&store, &request)))
+                    });
+                }
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                self.source_answered(request_id, &response);
+            }
+            Event::OutboundFailure { request_id, error, .. } => {
+                self.source_request_failed(request_id, &error);
+            }
+            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn on_realisation_message(
+        &mut self,
+        event: Event<realisation_protocol::Request, realisation_protocol::Response>,
+    ) {
+        match event {
+            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+                if self.jobs.len() < JOBS_MAX {
+                    let store = self.store.clone();
+                    self.spawn(move || {
+                        let answer = answer_realisations(&store, &request);
+                        Done::Served(Served::Realisations(channel, answer))
+                    });
+                }
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                self.realisations_answered(request_id, response);
+            }
+            Event::OutboundFailure { request_id, error, .. } => {
+                self.realisation_request_failed(request_id, &error);
+            }
+            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn answer(&mut self, served: Served) {
+        let behaviour = self.swarm.behaviour_mut();
+        // An asker that has left meanwhile does not matter.
+        match served {
+            Served::Source(channel, response) => {
+                self.asked.sources_served += 1;
+                let _ = behaviour.sources.send_response(channel, response);
+            }
+            Served::Realisations(channel, response) => {
+                self.asked.realisations_served += 1;
+                let _ = behaviour.realisations.send_response(channel, response);
+            }
+        }
+    }
+}
+
+fn answer_sources(store: &Store, request: &source_protocol::Request) -> source_protocol::Response {
+    let answer = |sha256: &base::Sha256| {
+        let blob = unless_broken(store.blob(sha256)).flatten()?;
+        Some(Holding { root: blob.root, size: blob.size })
+    };
+    source_protocol::Response(request.0.iter().map(answer).collect())
+}
+
+fn answer_realisations(
+    store: &Store,
+    request: &realisation_protocol::Request,
+) -> realisation_protocol::Response {
+    let answer = |pkghash| unless_broken(store.realisations(pkghash)).unwrap_or_default();
+    let packages = request.0.iter().map(answer).collect();
+    realisation_protocol::Response { packages, invalid: 0 }
+}
+
+/// To a peer, what cannot be read is not here; the operator is told.
+fn unless_broken<T>(result: Result<T, StoreError>) -> Option<T> {
+    result
+        .inspect_err(|error| {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(error, "cannot answer a peer from the store");
+        })
+        .ok()
+}

@@ -1,0 +1,166 @@
+//! Fetches: sessions of the exchange, and the searches for providers they ask for.
+
+use std::collections::HashMap;
+
+use base::{Cid, Multihash};
+use bitswap::SessionId;
+use libp2p::PeerId;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{EventLoop, QueryUse};
+use crate::command::{OpenedSession, SessionEvent};
+use crate::exchange;
+
+/// Events that may wait for a session's owner: one per block it may want at a time, and one per search.
+const EVENTS_MAX: usize = SESSION_WANTS_MAX + 64;
+/// Blocks one session may want at a time. A window of 32 MiB holds 128 blocks of 256 KiB, the usual size of old DAGs.
+pub(crate) const SESSION_WANTS_MAX: usize = 1024;
+
+pub(super) struct Active {
+    pub(super) root: Cid,
+    pub(super) bytes: u64,
+    sink: mpsc::Sender<SessionEvent>,
+    providers: Vec<PeerId>,
+    searching: bool,
+}
+
+/// All sessions.
+#[derive(Default)]
+pub(super) struct Sessions {
+    pub(super) active: HashMap<SessionId, Active>,
+}
+
+impl Sessions {
+    pub(super) fn contains(&self, session: SessionId) -> bool {
+        self.active.contains_key(&session)
+    }
+}
+
+impl Active {
+    pub(super) fn providers(&self) -> usize {
+        self.providers.len()
+    }
+
+    /// Those that were not known before.
+    fn newcomers(&mut self, providers: &[PeerId]) -> Vec<PeerId> {
+        let new: Vec<_> =
+            providers.iter().filter(|peer| !self.providers.contains(peer)).copied().collect();
+        self.providers.extend(&new);
+        new
+    }
+}
+
+impl EventLoop {
+    pub(super) fn open_session(
+        &mut self,
+        root: Cid,
+        providers: &[PeerId],
+        reply: oneshot::Sender<OpenedSession>,
+    ) {
+        let id = self.swarm.behaviour_mut().exchange.open_session(providers);
+        let (sink, events) = mpsc::channel(EVENTS_MAX);
+        let providers = providers.to_vec();
+        let active = Active { root, bytes: 0, sink, providers, searching: false };
+        self.sessions.active.insert(id, active);
+        if reply.send(OpenedSession { id, events }).is_err() {
+            self.close_session(id);
+        }
+    }
+
+    pub(super) fn want(&mut self, session: SessionId, cids: &[Cid]) {
+        if self.sessions.contains(session) {
+            self.swarm.behaviour_mut().exchange.want(session, cids);
+        }
+    }
+
+    /// Takes providers that the owner of a session knows of.
+    pub(super) fn add_providers(&mut self, session: SessionId, providers: &[PeerId]) {
+        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        let new = active.newcomers(providers);
+        self.swarm.behaviour_mut().exchange.add_providers(session, &new);
+    }
+
+    /// Takes providers that a search has found.
+    pub(super) fn session_providers(&mut self, session: SessionId, providers: &[PeerId]) {
+        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        let new = active.newcomers(providers);
+        for peer in &new {
+            self.dial_provider(*peer);
+        }
+        self.swarm.behaviour_mut().exchange.add_providers(session, &new);
+    }
+
+    pub(super) fn search_ended(&mut self, session: SessionId, dht_nodes: u32) {
+        if let Some(active) = self.sessions.active.get_mut(&session) {
+            active.searching = false;
+            let providers = active.providers.len() as u32;
+            // Only for the count of who was asked; a full channel loses nothing that matters.
+            let _ = active.sink.try_send(SessionEvent::Searched { dht_nodes, providers });
+            self.swarm.behaviour_mut().exchange.search_ended(session);
+        }
+    }
+
+    pub(super) fn close_session(&mut self, session: SessionId) {
+        self.sessions.active.remove(&session);
+        self.swarm.behaviour_mut().exchange.close_session(session);
+    }
+
+    pub(super) fn on_exchange(&mut self, event: exchange::Event) {
+        match event {
+            exchange::Event::Block { sessions, cid, data, from } => {
+                let from = from.map(|peer| (peer, self.peers.reach(&peer)));
+                for session in sessions {
+                    let data = data.clone();
+                    self.deliver(session, SessionEvent::Block { cid, data, from });
+                }
+            }
+            exchange::Event::Missing { session, cid } => {
+                self.deliver(session, SessionEvent::Missing { cid });
+            }
+            exchange::Event::FindProviders { session } => self.search(session),
+            exchange::Event::Misbehaved { peer, what } => {
+                tracing::warn!(%peer, ?what, "peer broke the rules of the exchange");
+                self.asked.misbehaved_peers += 1;
+            }
+        }
+    }
+
+    /// Looks for holders of the session's root: only roots are announced.
+    fn search(&mut self, session: SessionId) {
+        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        if std::mem::replace(&mut active.searching, true) {
+            return;
+        }
+        match Multihash::of(&active.root) {
+            Ok(key) => {
+                self.lookups.search(QueryUse::Session(session), &key);
+                self.start_waiting_queries();
+            }
+            Err(_) => self.search_ended(session, 0),
+        }
+    }
+
+    fn deliver(&mut self, session: SessionId, event: SessionEvent) {
+        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        if let SessionEvent::Block { data, .. } = &event {
+            active.bytes += data.len() as u64;
+        }
+        if active.sink.try_send(event).is_err() {
+            self.close_session(session);
+        }
+    }
+
+    /// Ends sessions whose owners are gone.
+    pub(super) fn sweep_sessions(&mut self) {
+        let gone: Vec<_> = self
+            .sessions
+            .active
+            .iter()
+            .filter(|(_, active)| active.sink.is_closed())
+            .map(|(id, _)| *id)
+            .collect();
+        for session in gone {
+            self.close_session(session);
+        }
+    }
+}

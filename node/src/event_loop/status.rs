@@ -1,0 +1,79 @@
+//! The node's state as others see it.
+
+use super::EventLoop;
+use crate::address::Reach;
+use crate::config::DhtMode;
+use crate::status::{PeerStatus, ProvideStatus, Status, TransferStatus};
+
+impl EventLoop {
+    /// How the node is doing now.
+    pub(super) fn status(&mut self) -> Status {
+        let dht_peers = self.dht_peers();
+        let dht_records = self.swarm.behaviour_mut().kad.store_mut().len();
+        let total = self.swarm.behaviour().exchange.stats().total;
+        Status {
+            peer_id: self.swarm.local_peer_id().to_string(),
+            listen_addrs: self.swarm.listeners().map(ToString::to_string).collect(),
+            external_addrs: self.swarm.external_addresses().map(ToString::to_string).collect(),
+            uptime_secs: self.started.elapsed().as_secs(),
+            dht_server: self.config.dht_mode == DhtMode::Server,
+            dht_peers,
+            dht_records,
+            peers: self.peer_status(),
+            provide: self.provide_status(),
+            transfers: self.transfer_status(),
+            uploaded_bytes: total.bytes_sent,
+            downloaded_bytes: total.bytes_received,
+            asked: self.asked,
+        }
+    }
+
+    fn peer_status(&self) -> Vec<PeerStatus> {
+        let exchange = &self.swarm.behaviour().exchange;
+        let mut peers: Vec<_> = self
+            .peers
+            .connected
+            .iter()
+            .map(|(peer, state)| {
+                let ledger = exchange.ledger(peer);
+                PeerStatus {
+                    id: peer.to_string(),
+                    addr: state.address.to_string(),
+                    lan: self.peers.reach(peer) == Reach::Near,
+                    agent: state.agent.clone(),
+                    bytes_up: ledger.bytes_sent,
+                    bytes_down: ledger.bytes_received,
+                    dht: state.dht,
+                }
+            })
+            .collect();
+        peers.sort_by(|a, b| a.id.cmp(&b.id));
+        peers
+    }
+
+    fn provide_status(&self) -> ProvideStatus {
+        let (counts, queue) = self.announcing.counts();
+        ProvideStatus {
+            queued: queue.due,
+            in_flight: counts.in_flight as u64,
+            done: counts.done,
+            failed: counts.failed,
+            last_unix_secs: counts.last_unix_secs,
+        }
+    }
+
+    fn transfer_status(&self) -> Vec<TransferStatus> {
+        let mut transfers: Vec<_> = self
+            .sessions
+            .active
+            .values()
+            .map(|session| TransferStatus {
+                root: session.root.to_string(),
+                bytes: session.bytes,
+                peers: session.providers(),
+            })
+            .collect();
+        transfers.sort_by(|a, b| a.root.cmp(&b.root));
+        transfers
+    }
+}

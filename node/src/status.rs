@@ -1,0 +1,94 @@
+//! How a node is doing, as plain data for `node status`, a state file, and whoever reads either.
+
+use serde::Serialize;
+
+/// A node at one moment. Byte counts are block bytes, without the cost of protocols and encryption.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Who it is.
+    pub peer_id: String,
+    /// Where it accepts connections.
+    pub listen_addrs: Vec<String>,
+    /// Which addresses it tells others.
+    pub external_addrs: Vec<String>,
+    /// How long it has run.
+    pub uptime_secs: u64,
+    /// Whether it holds a part of the DHT for others.
+    pub dht_server: bool,
+    /// Peers in its routing table.
+    pub dht_peers: usize,
+    /// Provider records it keeps for others.
+    pub dht_records: usize,
+    /// Who is connected.
+    pub peers: Vec<PeerStatus>,
+    /// How announcing stands.
+    pub provide: ProvideStatus,
+    /// What is being fetched.
+    pub transfers: Vec<TransferStatus>,
+    /// Block bytes sent since the start.
+    pub uploaded_bytes: u64,
+    /// Block bytes received since the start.
+    pub downloaded_bytes: u64,
+    /// What others asked of us, and what we asked of others.
+    pub asked: AskedStatus,
+}
+
+/// A connected peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PeerStatus {
+    /// Who it is.
+    pub id: String,
+    /// Where it is.
+    pub addr: String,
+    /// Whether that is the local network.
+    pub lan: bool,
+    /// What it calls itself; text from a stranger. Empty until it has introduced itself.
+    pub agent: String,
+    /// Block bytes sent to it.
+    pub bytes_up: u64,
+    /// Block bytes received from it.
+    pub bytes_down: u64,
+    /// Whether it is a server of our DHT.
+    pub dht: bool,
+}
+
+/// The queue of keys to announce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProvideStatus {
+    /// Keys that wait.
+    pub queued: u64,
+    /// Keys being announced.
+    pub in_flight: u64,
+    /// Announcements made since the start.
+    pub done: u64,
+    /// Announcements that reached nobody.
+    pub failed: u64,
+    /// When the last one was made, in seconds since 1970.
+    pub last_unix_secs: Option<u64>,
+}
+
+/// A fetch in progress.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TransferStatus {
+    /// What is fetched.
+    pub root: String,
+    /// How much has come.
+    pub bytes: u64,
+    /// From how many peers.
+    pub peers: usize,
+}
+
+/// Questions since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AskedStatus {
+    /// Lookups we made.
+    pub lookups: u64,
+    /// Source requests of others.
+    pub sources_served: u64,
+    /// Realisation requests of others.
+    pub realisations_served: u64,
+    /// Statements that did not verify, sent by others.
+    pub invalid_statements: u64,
+    /// Peers that broke the exchange's rules.
+    pub misbehaved_peers: u64,
+}
