@@ -82,11 +82,6 @@ impl Context {
         DiskTree::find(self.global.tree.as_deref())
     }
 
-    /// The package tree, if there is one: for commands that need none.
-    pub fn tree_if_any(&self) -> Option<DiskTree> {
-        self.tree().ok()
-    }
-
     /// What the named packages mean, with everything they need.
     ///
     /// # Errors

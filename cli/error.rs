@@ -100,13 +100,6 @@ impl Failure {
         self
     }
 
-    /// Adds lines shown before the error.
-    #[must_use]
-    pub fn details(mut self, lines: impl IntoIterator<Item = String>) -> Self {
-        self.details.extend(lines);
-        self
-    }
-
     /// Replaces the exit code.
     #[must_use]
     pub const fn exit_with(mut self, exit: Exit) -> Self {

@@ -50,9 +50,4 @@ impl Interrupt {
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
-
-    /// The flag itself, for libraries that take one.
-    pub fn flag(&self) -> &Arc<AtomicBool> {
-        &self.0
-    }
 }

@@ -1,6 +1,5 @@
 //! Realising on behalf of a command: puts store, network, trust, sandbox and terminal together for the builder.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +10,7 @@ use builder::{
     Context as BuildContext, Failure as BuildFailure, Forecast, Input, LazySandbox, Options,
     RecipeFiles, Report,
 };
-use recipe::{Graph, PackageId, Policy};
+use recipe::{Graph, Policy};
 use serde::Serialize;
 use store::substitute::{First, SourceFetcher};
 
@@ -249,11 +248,6 @@ impl<'c> Session<'c> {
             return self.context.ui.json_data(&outputs);
         }
         outputs.iter().try_for_each(|output| self.context.ui.data(output.path.display()))
-    }
-
-    /// Names of all packages in the run closures of those asked for, and these themselves.
-    pub fn closure_ids(&self) -> BTreeSet<PackageId> {
-        self.graph.with_run_closures(self.graph.roots()).into_iter().collect()
     }
 }
 

@@ -8,18 +8,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use base::{PackageName, PkgHash, SecretKey, TrustPolicy};
-use recipe::{Graph, PackageId, Policy};
+use base::{Multihash, PackageName, PkgHash, Realisation, SecretKey, TrustPolicy};
+use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
 use store::substitute::{Asked, SourceFetcher, Substituter};
-use store::{Blob, Store};
+use store::{Blob, Pin, PinKind, ProvideKind, Store};
 
+use crate::build::Workshop;
 use crate::error::Error;
+use crate::lookup::{Found, Lookup};
 use crate::observe::Observer;
 use crate::probe::LazySandbox;
 use crate::process::Limits;
 use crate::root::{Input, RecipeFiles};
 use crate::runner::Runner;
-use crate::sources::FetchedItem;
+use crate::sources::{FetchedItem, Fetching, Flights};
 
 /// Whom and what realising needs.
 #[derive(Clone, Copy)]
@@ -46,6 +48,100 @@ pub struct Context<'a> {
     pub logs: &'a Path,
     /// The time, in seconds since 1970, for the records of the store.
     pub now_unix_secs: u64,
+}
+
+impl<'a> Context<'a> {
+    /// Where these packages are built.
+    pub fn workshop(&self, options: &Options) -> Workshop<'a> {
+        Workshop {
+            store: self.store,
+            files: self.files,
+            sandbox: self.sandbox,
+            observer: self.observer,
+            scratch: self.scratch,
+            limits: options.limits,
+            cores: options.cores,
+            keep_failed: options.keep_failed,
+        }
+    }
+
+    /// Makes all sources of a recipe present; says which had to be fetched.
+    ///
+    /// # Errors
+    /// [`Error::Fetch`] for the first that cannot be had.
+    pub fn fetch_sources(
+        &self,
+        recipe: &Recipe,
+        options: &Options,
+    ) -> Result<Vec<FetchedItem>, Error> {
+        self.fetching(options, &Flights::default()).sources(recipe)
+    }
+
+    pub(crate) fn fetching<'f>(&self, options: &Options, flights: &'f Flights) -> Fetching<'f>
+    where
+        'a: 'f,
+    {
+        Fetching {
+            store: self.store,
+            fetcher: self.sources,
+            observer: self.observer,
+            flights,
+            now_unix_secs: self.now_unix_secs,
+            announce: options.announce,
+        }
+    }
+
+    /// Signs that building this derivation gave this output, and keeps both.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn record_built(
+        &self,
+        derivation: &Derivation,
+        blob: &Blob,
+        options: &Options,
+    ) -> Result<(), Error> {
+        let pkghash = PkgHash::of_derivation(derivation.to_string().as_bytes());
+        if let Some(key) = self.signer {
+            let (output, sha256, size) = (blob.root, blob.sha256, blob.size);
+            let realisation = Realisation { pkghash, output, sha256, size };
+            self.store.put_realisation(&realisation.sign(key))?;
+        }
+        self.record(derivation, blob, options)
+    }
+
+    /// Keeps an output and its derivation, and lets others find it.
+    pub(crate) fn record(
+        &self,
+        derivation: &Derivation,
+        blob: &Blob,
+        options: &Options,
+    ) -> Result<(), Error> {
+        let pkghash = self.store.put_derivation(derivation.to_string().as_bytes())?;
+        let kind = PinKind::Output { pkghash, package: derivation.name().clone() };
+        let added_unix_secs = self.now_unix_secs;
+        self.store.pin(&Pin { sha256: blob.sha256, kind, added_unix_secs })?;
+        if options.announce {
+            self.store.provide(&pkghash.dht_key(), ProvideKind::Package)?;
+            if let Ok(root) = Multihash::of(&blob.root) {
+                self.store.provide(&root, ProvideKind::Root)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The output of a package that was built here, or by somebody trusted, if the store has it. Nobody is asked.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn find_here(&self, package: &PackageName, pkghash: &PkgHash) -> Result<Option<Blob>, Error> {
+        let own = self.signer.map(SecretKey::public);
+        let lookup = Lookup { store: self.store, trust: self.trust, own, substituter: None };
+        match lookup.find(package, pkghash)? {
+            Found::Here(blob) | Found::Adopted(blob) => Ok(Some(blob)),
+            Found::Elsewhere(_) | Found::Nowhere(..) | Found::Refused(_) => Ok(None),
+        }
+    }
 }
 
 impl std::fmt::Debug for Context<'_> {

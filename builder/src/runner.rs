@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
-use base::{Multihash, PackageName, PkgHash, Realisation, SecretKey};
+use base::{PackageName, PkgHash, SecretKey};
 use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy};
 use store::substitute::{Asked, FetchError, Fetched};
-use store::{Blob, Pin, PinKind, ProvideKind, StoreError};
+use store::{Blob, StoreError};
 
 use crate::build::Workshop;
 use crate::error::{Error, Wanted};
@@ -292,16 +292,7 @@ impl<'a> Runner<'a> {
         let log = self.log(&pkghash);
         let finished = self.workshop().build(recipe, inputs, &log)?;
         let blob = finished.ingest(store)?;
-        if let Some(key) = self.context.signer {
-            let realisation = Realisation {
-                pkghash,
-                output: blob.root,
-                sha256: blob.sha256,
-                size: blob.size,
-            };
-            store.put_realisation(&realisation.sign(key))?;
-        }
-        self.keep(id, &blob)?;
+        self.context.record_built(&self.graph.derivation(id), &blob, self.options)?;
         observer.event(&Event::Built {
             package,
             bytes: blob.size,
@@ -321,28 +312,9 @@ impl<'a> Runner<'a> {
         self.fetching().sources(recipe)
     }
 
-    /// Keeps an output and its derivation, and lets others find it.
+    /// Keeps an output that others built.
     fn keep(&self, id: PackageId, blob: &Blob) -> Result<(), Error> {
-        let Context {
-            store,
-            now_unix_secs,
-            ..
-        } = *self.context;
-        let (package, pkghash) = (self.graph.name(id).clone(), self.graph.pkghash(id));
-        store.put_derivation(self.graph.derivation(id).to_string().as_bytes())?;
-        let kind = PinKind::Output { pkghash, package };
-        store.pin(&Pin {
-            sha256: blob.sha256,
-            kind,
-            added_unix_secs: now_unix_secs,
-        })?;
-        if self.options.announce {
-            store.provide(&pkghash.dht_key(), ProvideKind::Package)?;
-            if let Ok(root) = Multihash::of(&blob.root) {
-                store.provide(&root, ProvideKind::Root)?;
-            }
-        }
-        Ok(())
+        self.context.record(&self.graph.derivation(id), blob, self.options)
     }
 
     /// Takes an answer into the ledger and says what the plan is to hear.
@@ -451,27 +423,11 @@ impl<'a> Runner<'a> {
     }
 
     fn fetching(&self) -> Fetching<'_> {
-        Fetching {
-            store: self.context.store,
-            fetcher: self.context.sources,
-            observer: self.context.observer,
-            flights: &self.flights,
-            now_unix_secs: self.context.now_unix_secs,
-            announce: self.options.announce,
-        }
+        self.context.fetching(self.options, &self.flights)
     }
 
     pub(crate) fn workshop(&self) -> Workshop<'_> {
-        Workshop {
-            store: self.context.store,
-            files: self.context.files,
-            sandbox: self.context.sandbox,
-            observer: self.context.observer,
-            scratch: self.context.scratch,
-            limits: self.options.limits,
-            cores: self.options.cores,
-            keep_failed: self.options.keep_failed,
-        }
+        self.context.workshop(self.options)
     }
 
     pub(crate) fn log(&self, pkghash: &PkgHash) -> PathBuf {

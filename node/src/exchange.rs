@@ -207,6 +207,7 @@ impl Behaviour {
 
     /// Hands a message to the peer's connection, unless the upload limit holds it back.
     fn transmit(&mut self, transmit: Transmit<PeerId>, now: Instant) {
+        eprintln!("TRANSMIT {:?} {:?} {:?}", transmit.id, transmit.lane, transmit.message);
         let Some((connection, reach)) =
             self.peers.get(&transmit.to).and_then(|peer| peer.connections.first().copied())
         else {
@@ -240,6 +241,7 @@ impl Behaviour {
     }
 
     fn translate(&mut self, event: bitswap::Event<PeerId>, now: Instant) {
+        eprintln!("EVENT {event:.300?}");
         let event = match event {
             bitswap::Event::Block { sessions, cid, data, from } => {
                 Event::Block { sessions, cid, data, from }
@@ -281,15 +283,15 @@ impl Behaviour {
         }
         self.release_held_back(now);
         loop {
-            while let Some(event) = self.machine.poll_event() {
+            // Either may bring work for the other.
+            if let Some(event) = self.machine.poll_event() {
                 self.translate(event, now);
-            }
-            while let Some(transmit) = self.machine.poll_transmit(now) {
+            } else if let Some(transmit) = self.machine.poll_transmit(now) {
                 self.transmit(transmit, now);
-            }
-            match self.loader.poll(cx) {
-                Poll::Ready(loaded) => self.take_loaded(loaded),
-                Poll::Pending => return !self.events.is_empty(),
+            } else if let Poll::Ready(loaded) = self.loader.poll(cx) {
+                self.take_loaded(loaded);
+            } else {
+                return !self.events.is_empty();
             }
         }
     }
@@ -363,6 +365,7 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         let now = Instant::now();
+        eprintln!("FROM {peer} {event:?}");
         match event {
             FromHandler::Received(message) => self.machine.handle_message(peer, message, now),
             FromHandler::Receiving(bytes) => self.machine.handle_receiving(peer, bytes, now),

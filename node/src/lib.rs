@@ -49,3 +49,6 @@ pub use crate::status::{
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 
 pub(crate) use crate::event_loop::SESSION_WANTS_MAX;
+
+#[cfg(test)]
+mod tests;

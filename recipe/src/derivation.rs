@@ -31,7 +31,7 @@ use base::{PackageName, PkgHash, Sha256};
 use crate::files::{check_name, check_path};
 use crate::limits::DERIVATION_BYTES_MAX;
 use crate::percent;
-use crate::recipe::{FileMode, Recipe};
+use crate::recipe::{Dependency, FileMode, Recipe, RecipeFile, Source};
 use crate::system::System;
 
 /// First line of every derivation; another format gets another number.
@@ -120,40 +120,26 @@ pub enum DerivationError {
 impl Derivation {
     /// The derivation of a recipe whose dependencies have the given hashes.
     pub fn of(recipe: &Recipe, system: &System, pkghash: impl Fn(&PackageName) -> PkgHash) -> Self {
-        let deps = |listed: &[crate::Dependency]| {
-            let derived = |d: &crate::Dependency| DerivedDep {
-                name: d.name.clone(),
-                pkghash: pkghash(&d.name),
-            };
-            listed.iter().map(derived).collect()
+        let deps = |listed: &[Dependency]| -> Vec<DerivedDep> {
+            let name_and_hash = |d: &Dependency| (d.name.clone(), pkghash(&d.name));
+            let pairs = listed.iter().map(name_and_hash);
+            pairs
+                .map(|(name, pkghash)| DerivedDep { name, pkghash })
+                .collect()
         };
         let body = match (recipe.build(), recipe.seed()) {
             (None, Some(seed)) => Body::Seed(seed.sha256),
             (script, _) => Body::Build {
                 script: script.expect("a recipe is a build or a seed").digest,
-                files: recipe
-                    .files()
-                    .iter()
-                    .map(|f| DerivedFile {
-                        path: f.path.clone(),
-                        mode: f.kind.mode(),
-                        sha256: f.digest,
-                    })
-                    .collect(),
-                sources: recipe
-                    .sources()
-                    .iter()
-                    .map(|s| DerivedSource {
-                        file: s.file.clone(),
-                        sha256: s.sha256,
-                    })
-                    .collect(),
+                files: recipe.files().iter().map(DerivedFile::of).collect(),
+                sources: recipe.sources().iter().map(DerivedSource::of).collect(),
                 build_deps: deps(recipe.build_deps()),
             },
         };
+        let (name, system) = (recipe.name().clone(), system.clone());
         let mut derivation = Self {
-            name: recipe.name().clone(),
-            system: system.clone(),
+            name,
+            system,
             body,
             run_deps: deps(recipe.run_deps()),
         };
@@ -285,6 +271,25 @@ impl fmt::Display for Derivation {
         self.run_deps
             .iter()
             .try_for_each(|d| writeln!(f, "run-dep {} {}", d.pkghash, d.name))
+    }
+}
+
+impl DerivedFile {
+    fn of(file: &RecipeFile) -> Self {
+        Self {
+            path: file.path.clone(),
+            mode: file.kind.mode(),
+            sha256: file.digest,
+        }
+    }
+}
+
+impl DerivedSource {
+    fn of(source: &Source) -> Self {
+        Self {
+            file: source.file.clone(),
+            sha256: source.sha256,
+        }
     }
 }
 

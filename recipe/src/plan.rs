@@ -454,10 +454,7 @@ impl Plan {
         let mut open = vec![id];
         while let Some(id) = open.pop() {
             let item = self.item(id);
-            if item.broken.is_some() && id != because {
-                continue;
-            }
-            item.broken = Some(because);
+            item.broken.get_or_insert(because);
             open.append(&mut item.run_waiters);
             for waiter in std::mem::take(&mut item.build_waiters) {
                 let item = self.item(waiter);

@@ -279,12 +279,10 @@ fn warnings(input: &PackageFiles) -> Vec<Warning> {
         .collect();
     other.sort();
     let mut warnings: Vec<_> = other.into_iter().map(Warning::UnknownFile).collect();
-    if input
-        .build
-        .as_ref()
-        .is_some_and(|b| !b.bytes.starts_with(b"#!"))
-    {
-        warnings.push(Warning::NoInterpreter);
+    if let Some(build) = &input.build {
+        let no_interpreter = !build.bytes.starts_with(b"#!");
+        warnings.extend(no_interpreter.then_some(Warning::NoInterpreter));
+        warnings.extend((!build.executable).then_some(Warning::NotExecutable));
     }
     warnings
 }
@@ -376,7 +374,7 @@ mod tests {
                 f.build = Some(FileBytes {
                     executable: true,
                     bytes,
-                })
+                });
             })
         };
         assert_eq!(script(b""), "pkg/foo/build: is empty");

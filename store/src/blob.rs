@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use base::{Cid, Codec, Hasher, Multihash, Sha256, block_cid};
 use bytes::BytesMut;
-use rusqlite::{OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use crate::index::from_sql;
 use crate::layout::Stamp;
@@ -95,6 +95,18 @@ macro_rules! blob_columns {
 }
 
 impl BlobRow {
+    /// The row of a blob.
+    pub(crate) fn find(connection: &Connection, sha256: &Sha256) -> rusqlite::Result<Option<Self>> {
+        connection
+            .prepare_cached(concat!(
+                "SELECT ",
+                blob_columns!(),
+                " FROM blob WHERE sha256 = ?1"
+            ))?
+            .query_row([sha256.as_bytes()], Self::read)
+            .optional()
+    }
+
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let size = from_sql(row.get(2)?);
         let sha256 = Sha256::from_bytes(row.get(1)?);
@@ -224,17 +236,9 @@ impl Store {
         }
     }
 
-    pub(crate) fn blob_row(&self, sha256: &Sha256) -> Result<Option<BlobRow>, StoreError> {
-        self.index.read(|connection| {
-            connection
-                .prepare_cached(concat!(
-                    "SELECT ",
-                    blob_columns!(),
-                    " FROM blob WHERE sha256 = ?1"
-                ))?
-                .query_row([sha256.as_bytes()], BlobRow::read)
-                .optional()
-        })
+    fn blob_row(&self, sha256: &Sha256) -> Result<Option<BlobRow>, StoreError> {
+        self.index
+            .read(|connection| BlobRow::find(connection, sha256))
     }
 
     /// The block that is a chunk of some blob, hashed while it was read.
@@ -355,7 +359,7 @@ impl Store {
 
 /// Removes the rows of a blob; `false` when there were none. The chunks' rows and the root node go with it.
 pub(crate) fn forget_blob(
-    transaction: &rusqlite::Transaction<'_>,
+    transaction: &Transaction<'_>,
     id: i64,
     blob: &Blob,
 ) -> Result<bool, StoreError> {

@@ -15,12 +15,13 @@ use rusqlite::Transaction;
 use rustix::fs::{FlockOperation, flock, statvfs};
 use tempfile::NamedTempFile;
 
-use crate::blob::forget_blob;
+use crate::blob::{BlobRow, forget_blob};
+use crate::crash;
 use crate::dag::{Profile, Subtree, TreeBuilder};
 use crate::error::is_disk_full;
 use crate::index::to_sql;
 use crate::layout::{Stamp, sync_dir};
-use crate::store::{blob_id, insert_block};
+use crate::store::insert_block;
 use crate::{Blob, Block, Store, StoreError};
 
 /// The layout of every blob's DAG.
@@ -231,18 +232,24 @@ impl Ingest {
             .map_err(|e| StoreError::io("examine", temporary, e))?;
         let stamp = Stamp::of(&metadata);
         let path = self.store.layout.blob(&blob.sha256);
+        crash::point("synchronised");
         self.store.index.write(|transaction| {
-            if let Some(id) = blob_id(transaction, &blob.sha256)? {
+            if let Some(row) = BlobRow::find(transaction, &blob.sha256)? {
                 // Another process was faster; its file is as good as ours if it is there as it left it.
-                if fs::metadata(&path).is_ok_and(|found| found.len() == blob.size) {
+                if fs::metadata(&path).is_ok_and(|found| Stamp::of(&found) == row.stamp) {
                     return Ok(());
                 }
-                forget_blob(transaction, id, blob)?;
+                forget_blob(transaction, row.id, blob)?;
             }
             give_name(temporary, &path)?;
+            crash::point("named");
             sync_dir(&self.store.layout.blobs)?;
-            self.insert(transaction, blob, &stamp)
-        })
+            self.insert(transaction, blob, &stamp)?;
+            crash::point("inserted");
+            Ok(())
+        })?;
+        crash::point("committed");
+        Ok(())
     }
 
     fn insert(

@@ -12,6 +12,7 @@
 pub mod archive;
 mod blob;
 mod block;
+mod crash;
 pub mod dag;
 mod error;
 mod index;
@@ -24,6 +25,8 @@ mod store;
 pub mod substitute;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use crate::blob::{Blob, BlobFile, BlobState};
 pub use crate::block::{BLOCK_BYTES_MAX, Block, BlockMismatch, BlockStore, MemoryBlockStore};

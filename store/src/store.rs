@@ -10,6 +10,7 @@ use base::{Multihash, Sha256};
 use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::blob::BlobRow;
 use crate::block::check_block_size;
 use crate::index::{BUSY_SECS, Index, from_sql};
 use crate::layout::Layout;
@@ -62,7 +63,7 @@ impl Store {
                 let entry = entry.map_err(|e| StoreError::io("read", blobs, e))?;
                 let name = entry.file_name();
                 let Some(Ok(sha256)) = name.to_str().map(str::parse::<Sha256>) else { continue };
-                if blob_id(transaction, &sha256)?.is_none() {
+                if BlobRow::find(transaction, &sha256)?.is_none() {
                     let path = entry.path();
                     tracing::info!(path = %path.display(), "removing a file that was never completed");
                     fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
@@ -139,17 +140,6 @@ pub(crate) fn insert_block(transaction: &Transaction<'_>, block: &Block) -> Resu
         .prepare_cached("INSERT OR IGNORE INTO block (hash, bytes) VALUES (?1, ?2)")?
         .execute((block.hash().digest().as_bytes(), &block.bytes()[..]))?;
     Ok(())
-}
-
-/// The row of a blob.
-pub(crate) fn blob_id(
-    transaction: &Transaction<'_>,
-    sha256: &Sha256,
-) -> Result<Option<i64>, StoreError> {
-    Ok(transaction
-        .prepare_cached("SELECT id FROM blob WHERE sha256 = ?1")?
-        .query_row([sha256.as_bytes()], |row| row.get(0))
-        .optional()?)
 }
 
 /// Keeps other processes from opening the store at the same time: making a database is no transaction.

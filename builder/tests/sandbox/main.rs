@@ -2,6 +2,9 @@
 //!
 //! Where one of the two is missing these tests say so and pass; with `P2PKGS_REQUIRE_SANDBOX=1` they fail instead.
 
+// The name by which the other crates know it.
+extern crate p2pkgs_builder as builder;
+
 mod hermetic;
 mod limits;
 mod ordinary_user;

@@ -8,7 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 use base::{PackageName, SecretKey, Sha256, TrustPolicy};
 use builder::{
@@ -397,7 +398,11 @@ pub struct Witness {
     stopped: AtomicBool,
     pub lines: Mutex<Vec<String>>,
     pub output: Mutex<String>,
-    pub at_once: Mutex<(usize, usize)>,
+    /// Builds that start wait until so many run at once.
+    pub meet: usize,
+    /// How many have started, and how many of these run.
+    running: Mutex<(usize, usize)>,
+    met: Condvar,
 }
 
 impl Witness {
@@ -407,6 +412,19 @@ impl Witness {
             .unwrap()
             .iter()
             .any(|line| line.contains(text))
+    }
+}
+
+impl Witness {
+    fn arrive(&self) {
+        let mut running = self.running.lock().unwrap();
+        *running = (running.0 + 1, running.1 + 1);
+        assert!(self.meet == 0 || running.1 <= self.meet, "{} builds at once", running.1);
+        self.met.notify_all();
+        let waiting = |running: &mut (usize, usize)| running.0 < self.meet;
+        let (_running, late) =
+            self.met.wait_timeout_while(running, Duration::from_secs(60), waiting).unwrap();
+        assert!(!late.timed_out(), "no other build came");
     }
 }
 
@@ -422,13 +440,10 @@ impl Observer for Witness {
                 return;
             }
             Event::Building { package, phase } => {
-                if *phase == builder::Phase::Running {
-                    let mut at_once = self.at_once.lock().unwrap();
-                    at_once.0 += 1;
-                    at_once.1 = at_once.1.max(at_once.0);
-                }
-                if *phase == builder::Phase::Packing {
-                    self.at_once.lock().unwrap().0 -= 1;
+                match phase {
+                    builder::Phase::Running => self.arrive(),
+                    builder::Phase::Packing => self.running.lock().unwrap().1 -= 1,
+                    _ => {}
                 }
                 format!("{package} {phase:?}")
             }

@@ -43,10 +43,15 @@ fn tool() -> Option<World> {
     let mut world = World::new()?;
     world.package_from(
         "tool",
-        "mkdir -p $DESTDIR/bin $DESTDIR/lib/tool
-         cp /bin/busybox $DESTDIR/bin/toolbox
-         printf '#!/bin/sh\\ncat /share/data /lib/tool/more; printf \"%s\\\\n\" \"$@\"\\n' >$DESTDIR/bin/tool
-         chmod +x $DESTDIR/bin/tool; echo more >$DESTDIR/lib/tool/more",
+        r#"mkdir -p $DESTDIR/bin $DESTDIR/lib/tool
+cp /bin/busybox $DESTDIR/bin/busybox
+cat >$DESTDIR/bin/tool <<'END'
+#!/bin/sh
+cat /share/data /lib/tool/more
+printf '%s\n' "$@"
+END
+chmod +x $DESTDIR/bin/tool
+echo more >$DESTDIR/lib/tool/more"#,
         "../seed\n",
         "../data\n",
     );
@@ -62,7 +67,7 @@ fn programs_and_scripts_find_their_data_and_the_host_is_still_there() {
         "data\nmore\na b\n*\n"
     );
     assert_eq!(
-        output_of(&mut world, "tool", &["toolbox", "echo", "own"]),
+        output_of(&mut world, "tool", &["busybox", "echo", "own"]),
         "own\n"
     );
     assert_eq!(
@@ -133,7 +138,7 @@ fn the_working_directory_environment_and_exit_status_are_kept() {
 fn the_script_can_be_called_through_links_and_without_a_command_says_how() {
     let Some(mut world) = tool() else { return };
     assert_eq!(
-        output_of(&mut world, "tool", &["toolbox", "echo", "x"]),
+        output_of(&mut world, "tool", &["busybox", "echo", "x"]),
         "x\n"
     );
     let bin = world.path().join("a venv/bin");
@@ -166,7 +171,7 @@ fn a_cached_venv_is_made_once_and_an_existing_directory_never_touched() {
     fs::write(first.join("mark"), "").unwrap();
     assert_eq!(venv::cached(&world.store, &inputs, &cache).unwrap(), first);
     assert!(first.join("mark").exists());
-    let status = venv::run(&first, &["toolbox", "false"].map(OsString::from)).unwrap();
+    let status = venv::run(&first, &["busybox", "false"].map(OsString::from)).unwrap();
     assert_eq!(status.code(), Some(1));
     venv::create(&world.store, &inputs, &first).unwrap_err();
     assert!(first.join("mark").exists());

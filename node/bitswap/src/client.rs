@@ -80,7 +80,8 @@ impl Client {
     pub(crate) fn open_session(&mut self, now: Instant) -> SessionId {
         self.sessions_opened += 1;
         let id = SessionId(self.sessions_opened);
-        self.sessions.insert(id, Session::new(self.rng.hasher(), now));
+        self.sessions
+            .insert(id, Session::new(self.rng.hasher(), now));
         for peer in self.best_peers() {
             self.join(id, peer);
         }
@@ -103,7 +104,7 @@ impl Client {
     pub(crate) fn close_session(&mut self, id: SessionId, now: Instant) -> Option<Session> {
         let mut session = self.sessions.remove(&id)?;
         self.timers.disarm(Wake::Session(id));
-        for cid in std::mem::take(&mut session.wants) {
+        for cid in session.wants.drain().collect::<Vec<_>>() {
             self.unwant(&cid, id, now);
         }
         for ix in session.peers.keys() {
@@ -119,7 +120,9 @@ impl Client {
     }
 
     pub(crate) fn want(&mut self, id: SessionId, cids: &[Cid], now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
         if session.wants.is_empty() {
             session.wanting_since = now;
             self.timers.arm(Wake::Session(id), now + SEARCH_DELAY);
@@ -128,17 +131,23 @@ impl Client {
             self.want_one(id, *cid);
         }
         self.dial_idle(id, now);
-        self.adopt(id);
         self.dispatch(id, usize::MAX, now);
     }
 
     fn want_one(&mut self, id: SessionId, cid: Cid) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
         match Multihash::of(&cid).map(|hash| hash.digest()) {
             // A block whose bytes follow from its name. Kubo cannot even serve it: it takes size 0 for absence.
             Ok(digest) if digest == self.empty_digest => {
                 let (sessions, data) = (vec![id], Bytes::new());
-                return self.events.push_back(Event::Block { sessions, cid, data, from: None });
+                return self.events.push_back(Event::Block {
+                    sessions,
+                    cid,
+                    data,
+                    from: None,
+                });
             }
             Ok(_) => {}
             // Under a hash we cannot verify nothing can be accepted.
@@ -165,7 +174,9 @@ impl Client {
 
     pub(crate) fn cancel(&mut self, id: SessionId, cids: &[Cid], now: Instant) {
         for cid in cids {
-            let Some(session) = self.sessions.get_mut(&id) else { return };
+            let Some(session) = self.sessions.get_mut(&id) else {
+                return;
+            };
             if session.wants.contains(cid) {
                 session.remove(cid);
                 self.unwant(cid, id, now);
@@ -176,7 +187,9 @@ impl Client {
 
     /// Takes one session's interest out of a want; without any left, the want ends and whoever was told is told again.
     fn unwant(&mut self, cid: &Cid, id: SessionId, now: Instant) {
-        let Some(want) = self.wants.get_mut(cid) else { return };
+        let Some(want) = self.wants.get_mut(cid) else {
+            return;
+        };
         want.sessions.retain(|session| *session != id);
         if want.sessions.is_empty() {
             let asks = std::mem::take(&mut want.asks);
@@ -200,7 +213,9 @@ impl Client {
     /// Takes a want back from one peer; what crosses the cancel will be excused.
     fn withdraw(&mut self, ask: &Ask, cid: &Cid, id: SessionId, now: Instant) {
         self.clear_probe(ask.peer, cid);
-        let Some(peer) = self.peers.get_mut(&ask.peer) else { return };
+        let Some(peer) = self.peers.get_mut(&ask.peer) else {
+            return;
+        };
         if ask.answer == crate::want::Answer::Waiting {
             peer.drop_waiting(ask.want_type);
         }
@@ -210,11 +225,14 @@ impl Client {
         peer.list.cancel(cid);
         peer.withdrawn.add(*cid, id, now);
         self.dirty.insert(ask.peer);
-        self.timers.arm(Wake::Peer(ask.peer), now + crate::limits::WITHDRAWN_FOR);
+        self.timers
+            .arm(Wake::Peer(ask.peer), now + crate::limits::WITHDRAWN_FOR);
     }
 
     fn clear_probe(&mut self, ix: PeerIx, cid: &Cid) {
-        let Some(peer) = self.peers.get(&ix) else { return };
+        let Some(peer) = self.peers.get(&ix) else {
+            return;
+        };
         for id in &peer.sessions {
             let session = self.sessions.get_mut(id);
             if let Some(member) = session.and_then(|session| session.peers.get_mut(&ix)) {
@@ -226,7 +244,9 @@ impl Client {
     // ---- peers ----
 
     pub(crate) fn add_provider(&mut self, id: SessionId, ix: PeerIx, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else { return self.forget_if_unused(ix) };
+        let Some(session) = self.sessions.get(&id) else {
+            return self.forget_if_unused(ix);
+        };
         let known = session.peers.contains_key(&ix);
         if !known && session.peers.len() >= SESSION_PEERS_MAX && !self.drop_worst(id) {
             return self.forget_if_unused(ix);
@@ -235,7 +255,9 @@ impl Client {
             self.peers.insert(ix, Peer::new(&mut self.rng, now));
         }
         self.join(id, ix);
-        let Some(peer) = self.peers.get_mut(&ix) else { return };
+        let Some(peer) = self.peers.get_mut(&ix) else {
+            return;
+        };
         match peer.link {
             Link::Up => {
                 self.adopt(id);
@@ -262,13 +284,17 @@ impl Client {
 
     /// Makes room in a full session by dropping a peer that is of no use to it.
     fn drop_worst(&mut self, id: SessionId) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return false;
+        };
         let useless = |(ix, member): (&PeerIx, &SessionPeer)| {
             let peer = self.peers.get(ix)?;
             let gone = matches!(peer.link, Link::Lost | Link::Idle) || peer.banned;
             (gone || member.is_demoted()).then_some(*ix)
         };
-        let Some(ix) = session.peers.iter().find_map(useless) else { return false };
+        let Some(ix) = session.peers.iter().find_map(useless) else {
+            return false;
+        };
         session.peers.remove(&ix);
         if let Some(peer) = self.peers.get_mut(&ix) {
             peer.sessions.remove(&id);
@@ -278,8 +304,14 @@ impl Client {
     }
 
     fn dial_idle(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let idle = |ix: &PeerIx| self.peers.get(ix).is_some_and(|peer| peer.link == Link::Idle);
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let idle = |ix: &PeerIx| {
+            self.peers
+                .get(ix)
+                .is_some_and(|peer| peer.link == Link::Idle)
+        };
         let idle: Vec<PeerIx> = session.peers.keys().copied().filter(idle).collect();
         for ix in idle {
             self.dial(ix, now);
@@ -287,7 +319,9 @@ impl Client {
     }
 
     fn dial(&mut self, ix: PeerIx, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&ix) else { return };
+        let Some(peer) = self.peers.get_mut(&ix) else {
+            return;
+        };
         let until = now + CONNECT_TIMEOUT;
         peer.link = Link::Dialling { until };
         self.timers.arm(Wake::Peer(ix), until);
@@ -306,7 +340,9 @@ impl Client {
 
     /// A peer can be asked (again): orphans of its sessions have a candidate.
     fn usable_again(&mut self, ix: PeerIx, now: Instant) {
-        let Some(peer) = self.peers.get(&ix) else { return };
+        let Some(peer) = self.peers.get(&ix) else {
+            return;
+        };
         for id in peer.sessions.clone() {
             self.adopt(id);
             self.dispatch(id, usize::MAX, now);
@@ -315,13 +351,22 @@ impl Client {
     }
 
     pub(crate) fn handle_disconnected(&mut self, ix: PeerIx, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&ix) else { return };
+        let Some(peer) = self.peers.get_mut(&ix) else {
+            return;
+        };
         let told = peer.list.cids();
         let sessions = &self.sessions;
         let needed = !peer.banned
             && peer.sessions.iter().any(|id| {
-                let session = sessions.get(id);
-                session.is_some_and(|s| !s.wants.is_empty() && !s.peers[&ix].is_demoted())
+                sessions
+                    .get(id)
+                    .filter(|session| !session.wants.is_empty())
+                    .is_some_and(|session| {
+                        session
+                            .peers
+                            .get(&ix)
+                            .is_some_and(|member| !member.is_demoted())
+                    })
             });
         peer.disconnected(needed, now);
         if let Link::Pausing { until } = peer.link {
@@ -349,7 +394,9 @@ impl Client {
         }
         let mut homeless = Vec::new();
         for cid in told {
-            let Some(want) = self.wants.get_mut(cid) else { continue };
+            let Some(want) = self.wants.get_mut(cid) else {
+                continue;
+            };
             want.forget(ix);
             if want.place == Place::Asked && want.in_flight() == 0 {
                 homeless.push(*cid);
@@ -439,10 +486,14 @@ impl Client {
         self.peers.get(&ix).map_or(0, |peer| peer.list.len())
     }
 
+    pub(crate) fn dump(&self) { for (ix,p) in &self.peers { eprintln!("{ix:?} {:?} waiting {} stalled {} banned {} told {} rate {:?} window {} room {}", p.link, p.blocks_waiting, p.stalled, p.banned, p.list.len(), p.pace.rate(), p.pace.window(&self.config), p.room(true,&self.config)); } for (id,s) in &self.sessions { eprintln!("{id:?} wants {} fresh {} retry {} orphans {:?} search {:?}", s.wants.len(), s.fresh.len(), s.retry.len(), s.orphans.len(), s.search); for (ix,m) in &s.peers { eprintln!("  {ix:?} {m:?}"); } } for (c,w) in self.wants.iter().take(6) { eprintln!("{c:?} {w:?}"); } eprintln!("timers {:?}", self.timers); }
     /// Everything that a machine at rest should not hold: told wants, withdrawn wants, queue entries, timers.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn residue(&self) -> usize {
-        let peers = self.peers.values().map(|peer| peer.list.len() + peer.withdrawn.len());
+        let peers = self
+            .peers
+            .values()
+            .map(|peer| peer.list.len() + peer.withdrawn.len());
         let sessions = self.sessions.values().map(|session| session.queue_len());
         self.wants.len() + peers.sum::<usize>() + sessions.sum::<usize>() + self.events.len()
     }

@@ -1,13 +1,28 @@
 //! Bitswap 1.2 as a machine without input or output.
 
+mod client;
 mod config;
 mod error;
 mod event;
 mod exchange;
 mod frame;
+mod lanes;
 mod ledger;
 pub mod limits;
 mod message;
+mod pace;
+mod peer;
+mod rng;
+mod served;
+mod server;
+mod session;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+#[cfg(any(test, feature = "sim"))]
+mod testing;
+mod timers;
+mod want;
+mod wantlist;
 mod wire;
 
 pub use crate::config::Config;

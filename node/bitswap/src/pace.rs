@@ -61,10 +61,6 @@ impl Pace {
         self.rate
     }
 
-    pub(crate) const fn block_bytes(&self) -> usize {
-        self.block_bytes
-    }
-
     /// The peer goes from idle to busy: idle time is no part of its rate.
     pub(crate) const fn begin(&mut self, now: Instant) {
         self.sample_start = now;
@@ -79,13 +75,18 @@ impl Pace {
 
     /// An answer came `latency` after its want.
     pub(crate) fn on_answer(&mut self, latency: Duration) {
-        self.latency = Some(self.latency.map_or(latency, |average| (average + latency) / 2));
+        self.latency = Some(
+            self.latency
+                .map_or(latency, |average| (average + latency) / 2),
+        );
         self.floor = Some(self.floor.map_or(latency, |floor| floor.min(latency)));
     }
 
     /// A block of `bytes` came in.
     pub(crate) fn on_block(&mut self, bytes: usize, now: Instant) {
-        self.block_bytes = bytes.max(self.block_bytes - self.block_bytes / BLOCK_DECAY).max(1);
+        self.block_bytes = bytes
+            .max(self.block_bytes - self.block_bytes / BLOCK_DECAY)
+            .max(1);
         self.sample_bytes += bytes;
         let elapsed = now.saturating_duration_since(self.sample_start);
         let first = self.rate.is_none();
@@ -113,7 +114,9 @@ impl Pace {
                 bytes / self.block_bytes
             }
         };
-        let allowed = (bytes_max / self.block_bytes).min(config.window_wants_max).max(1);
+        let allowed = (bytes_max / self.block_bytes)
+            .min(config.window_wants_max)
+            .max(1);
         wants.max(WINDOW_WANTS_MIN).min(allowed)
     }
 
@@ -126,7 +129,9 @@ impl Pace {
 
     /// Silence after which the peer's wants are given to others (boxo's simulated DONT_HAVE, see `limits`).
     pub(crate) fn stall_timeout(&self) -> Duration {
-        self.latency.map_or(STALL_FIRST, |latency| (2 * latency).clamp(STALL_MIN, STALL_MAX))
+        self.latency.map_or(STALL_FIRST, |latency| {
+            (2 * latency).clamp(STALL_MIN, STALL_MAX)
+        })
     }
 }
 
@@ -169,7 +174,10 @@ mod tests {
 
     #[test]
     fn a_slow_peer_holds_two_wants() {
-        assert_eq!(paced(10_000, MIB, Duration::from_millis(10), 1000).window(&Config::default()), 2);
+        assert_eq!(
+            paced(10_000, MIB, Duration::from_millis(10), 1000).window(&Config::default()),
+            2
+        );
     }
 
     #[test]

@@ -116,7 +116,11 @@ impl Peer {
         }
         let window = self.pace.window(config);
         let room = window.saturating_sub(self.blocks_waiting);
-        if room * 4 < window && self.blocks_waiting > 0 { 0 } else { room }
+        if room * 4 < window && self.blocks_waiting > 0 {
+            0
+        } else {
+            room
+        }
     }
 
     /// Something was asked of it. If it was idle, its clocks start.
@@ -183,7 +187,9 @@ impl Peer {
         self.link = if self.failures >= failures_max {
             Link::Lost
         } else if needed {
-            Link::Pausing { until: now + RECONNECT_AFTER * 4_u32.pow(self.failures) }
+            Link::Pausing {
+                until: now + RECONNECT_AFTER * 4_u32.pow(self.failures),
+            }
         } else {
             Link::Idle
         };
@@ -202,7 +208,11 @@ impl Peer {
 
     /// Whether it has sent more of what nobody asked for than a confused but honest peer would.
     pub(crate) const fn floods(&self) -> bool {
-        let Ledger { blocks_unrequested, bytes_unrequested, .. } = self.ledger;
+        let Ledger {
+            blocks_unrequested,
+            bytes_unrequested,
+            ..
+        } = self.ledger;
         let blocks_max = UNREQUESTED_BLOCKS_MAX as u64 + self.ledger.blocks_received / 8;
         let bytes_max = UNREQUESTED_BYTES_MAX as u64 + self.ledger.bytes_received / 8;
         blocks_unrequested > blocks_max || bytes_unrequested > bytes_max
@@ -212,6 +222,10 @@ impl Peer {
     pub(crate) fn remaining(&self, blocks: usize, now: Instant) -> Duration {
         let silence = now.saturating_duration_since(self.silent_since);
         let expected = self.pace.eta(blocks);
-        if silence > 2 * self.pace.eta(1) { expected + silence } else { expected }
+        if silence > 2 * self.pace.eta(1) {
+            expected + silence
+        } else {
+            expected
+        }
     }
 }

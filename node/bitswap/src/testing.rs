@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use base::Cid;
 use bytes::Bytes;
 
 use crate::message::Block;
@@ -22,6 +21,6 @@ pub(crate) fn block(n: u64, size: usize) -> Block {
 
 /// The CID of the `n`th small block.
 #[cfg(test)]
-pub(crate) fn cid(n: u64) -> Cid {
+pub(crate) fn cid(n: u64) -> base::Cid {
     *block(n, 8).cid()
 }

@@ -102,6 +102,11 @@ impl Ask {
         self.want_type == WantType::Block && self.answer == Answer::Waiting
     }
 
+    /// Whether an answer is still owed.
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.answer, Answer::Waiting | Answer::Late)
+    }
+
     /// Whether the remote still has the want in its list, so that it needs a cancel.
     pub(crate) fn is_told(&self) -> bool {
         match self.answer {
@@ -133,7 +138,10 @@ impl Withdrawn {
 
     /// The session that had wanted it, if it was withdrawn lately; each withdrawal excuses one answer.
     pub(crate) fn take(&mut self, cid: &Cid) -> Option<SessionId> {
-        let position = self.wants.iter().position(|(_, withdrawn, _)| withdrawn == cid)?;
+        let position = self
+            .wants
+            .iter()
+            .position(|(_, withdrawn, _)| withdrawn == cid)?;
         self.wants.remove(position).map(|(_, _, session)| session)
     }
 

@@ -123,8 +123,11 @@ impl Wantlist {
     pub(crate) fn lost(&mut self) {
         self.told.retain(|_, told| !told.cancelled);
         self.outbox.clear();
-        let mut cids: Vec<(i32, Cid)> =
-            self.told.iter().map(|(cid, told)| (told.priority, *cid)).collect();
+        let mut cids: Vec<(i32, Cid)> = self
+            .told
+            .iter()
+            .map(|(cid, told)| (told.priority, *cid))
+            .collect();
         cids.sort_unstable_by(|a, b| b.cmp(a));
         for (_, cid) in cids {
             if let Some(told) = self.told.get_mut(&cid) {
@@ -139,16 +142,29 @@ impl Wantlist {
     pub(crate) fn next_entries(&mut self) -> (Vec<Entry>, bool) {
         let mut entries = Vec::with_capacity(self.outbox.len().min(ENTRIES_PER_MESSAGE_MAX));
         while entries.len() < ENTRIES_PER_MESSAGE_MAX {
-            let Some(cid) = self.outbox.pop_front() else { break };
-            let Some(told) = self.told.get_mut(&cid).filter(|told| told.dirty) else { continue };
+            let Some(cid) = self.outbox.pop_front() else {
+                break;
+            };
+            let Some(told) = self.told.get_mut(&cid).filter(|told| told.dirty) else {
+                continue;
+            };
             told.dirty = false;
             if told.cancelled {
                 self.told.remove(&cid);
                 entries.push(Entry::Cancel(cid));
             } else {
                 told.sent = true;
-                let Told { want_type, priority, .. } = *told;
-                entries.push(Entry::Want { cid, priority, want_type, send_dont_have: true });
+                let Told {
+                    want_type,
+                    priority,
+                    ..
+                } = *told;
+                entries.push(Entry::Want {
+                    cid,
+                    priority,
+                    want_type,
+                    send_dont_have: true,
+                });
             }
         }
         let full = self.full == Full::Now || (self.full == Full::WithNext && !entries.is_empty());
@@ -162,7 +178,9 @@ impl Wantlist {
     pub(crate) fn oldest(&mut self) -> Option<(Instant, Cid)> {
         while let Some((since, cid)) = self.order.front() {
             match self.told.get(cid) {
-                Some(told) if told.since == *since && !told.cancelled => return Some((*since, *cid)),
+                Some(told) if told.since == *since && !told.cancelled => {
+                    return Some((*since, *cid));
+                }
                 _ => self.order.pop_front(),
             };
         }
@@ -181,8 +199,11 @@ impl Wantlist {
 
     /// Every CID told, the most important first.
     pub(crate) fn cids(&self) -> Vec<Cid> {
-        let mut cids: Vec<(i32, Cid)> =
-            self.told.iter().map(|(cid, told)| (told.priority, *cid)).collect();
+        let mut cids: Vec<(i32, Cid)> = self
+            .told
+            .iter()
+            .map(|(cid, told)| (told.priority, *cid))
+            .collect();
         cids.sort_unstable_by(|a, b| b.cmp(a));
         cids.into_iter().map(|(_, cid)| cid).collect()
     }
@@ -198,7 +219,8 @@ impl Wantlist {
     fn compact(&mut self) {
         if self.order.len() > 2 * self.told.len() + ORDER_SLACK {
             let told = &self.told;
-            self.order.retain(|(since, cid)| told.get(cid).is_some_and(|told| told.since == *since));
+            self.order
+                .retain(|(since, cid)| told.get(cid).is_some_and(|told| told.since == *since));
         }
     }
 }
@@ -217,7 +239,12 @@ mod tests {
 
     fn want_block(n: u64, priority: i32) -> Entry {
         let want_type = WantType::Block;
-        Entry::Want { cid: cid(n), priority, want_type, send_dont_have: true }
+        Entry::Want {
+            cid: cid(n),
+            priority,
+            want_type,
+            send_dont_have: true,
+        }
     }
 
     #[test]
@@ -225,11 +252,17 @@ mod tests {
         let (mut list, now) = (list(), start());
         list.want(cid(1), WantType::Block, 9, now);
         list.want(cid(2), WantType::Block, 8, now);
-        assert_eq!(list.next_entries(), (vec![want_block(1, 9), want_block(2, 8)], true));
+        assert_eq!(
+            list.next_entries(),
+            (vec![want_block(1, 9), want_block(2, 8)], true)
+        );
         assert!(!list.is_dirty());
         list.want(cid(3), WantType::Block, 7, now);
         list.cancel(&cid(1));
-        assert_eq!(list.next_entries(), (vec![want_block(3, 7), Entry::Cancel(cid(1))], false));
+        assert_eq!(
+            list.next_entries(),
+            (vec![want_block(3, 7), Entry::Cancel(cid(1))], false)
+        );
         assert_eq!(list.len(), 2);
     }
 

@@ -1,7 +1,7 @@
 //! In-order traversal of a file's DAG with look-ahead: the part of a fetch that needs no network.
 //!
-//! Memory is bounded by the caller's window: at most that many blocks are wanted or held at a time (and the nodes on
-//! the path to the current byte). No position is remembered for a block: every call walks the look-ahead again from the
+//! Memory is bounded by the caller's window: at most that many chunks are wanted or held at a time, beside a bounded number
+//! of inner nodes. No position is remembered for a block: every call walks the look-ahead again from the
 //! current byte and asks which of the blocks met are there. So a block that occurs many times is wanted once and held
 //! once while any occurrence is in sight, and there is no second structure that could disagree with the tree.
 
@@ -72,6 +72,16 @@ enum Held {
     Node(FileNode),
 }
 
+impl Held {
+    /// Whether it takes the room of a chunk: everything but an inner node.
+    fn is_large(&self) -> bool {
+        match self {
+            Self::Awaited | Self::Leaf(_) => true,
+            Self::Node(node) => node.links.is_empty() || !node.data.is_empty(),
+        }
+    }
+}
+
 /// The node whose links are being followed.
 #[derive(Clone, Debug)]
 struct Frame {
@@ -90,6 +100,8 @@ pub struct Walk {
     /// The way to the current byte. At first one frame whose only link is the root.
     path: Vec<Frame>,
     held: HashMap<Key, Held>,
+    /// Which of the blocks held were used already.
+    passed: HashSet<Key>,
     declared_size: Option<u64>,
     /// Links followed so far.
     nodes: u64,
@@ -120,19 +132,17 @@ impl Walk {
             limits,
             path,
             held: HashMap::new(),
+            passed: HashSet::new(),
             declared_size: None,
             nodes: 0,
         })
     }
 
-    /// The blocks newly wanted, in file order, so that at most `window` blocks are wanted or held at a time.
-    /// A window of 0 is read as 1.
+    /// The blocks newly wanted, in file order, so that at most `window` blocks are wanted or held as leaves at a time
+    /// (one more when the very next block of the file is the one that is missing). A window of 0 is read as 1.
     pub fn wants(&mut self, window: usize) -> Vec<Cid> {
-        let mut scan = Scan {
-            left: window.max(1),
-            seen: HashSet::new(),
-            wanted: Vec::new(),
-        };
+        let window = window.max(1);
+        let mut scan = Scan::new(window);
         for (depth, frame) in self.path.iter().enumerate().rev() {
             if !scan.links(
                 &frame.links[frame.next..],
@@ -143,11 +153,19 @@ impl Walk {
                 break;
             }
         }
-        let Scan { seen, wanted, .. } = scan;
-        self.forget_all_but(&seen);
+        self.forget_all_but(&scan.seen);
+        let in_memory = self.held.values().filter(|held| held.is_large()).count();
+        let mut room = window.saturating_sub(in_memory);
+        if room == 0 && scan.is_front_missing {
+            room = 1;
+        }
+        scan.wanted.truncate(room);
         self.held
-            .extend(wanted.iter().map(|key| (*key, Held::Awaited)));
-        wanted.into_iter().map(|key| self.cid_of(key)).collect()
+            .extend(scan.wanted.iter().map(|key| (*key, Held::Awaited)));
+        scan.wanted
+            .into_iter()
+            .map(|key| self.cid_of(key))
+            .collect()
     }
 
     /// Takes a block; one that is not wanted (any more) is ignored.
@@ -180,6 +198,14 @@ impl Walk {
                 continue;
             };
             let link = link.clone();
+            // Before asking whether it is here: what lies too deep is never wanted.
+            if self.path.len() > self.limits.depth_max {
+                let max = self.limits.depth_max as u64;
+                return Err(DagError::TooLarge {
+                    what: "depth of a file",
+                    max,
+                });
+            }
             let Some(part) = self.part(&link.target)? else {
                 return Ok(None);
             };
@@ -213,8 +239,10 @@ impl Walk {
         self.declared_size
     }
 
-    /// Drops what is out of sight. Nodes are small, and the window slides over a row of them once their leaves come
-    /// into sight, so they stay as long as they are few: otherwise each would be fetched twice.
+    /// Drops what was passed and does not occur again in sight.
+    ///
+    /// Inner nodes that are still to come stay although out of sight: the window slides over a row of them when the
+    /// leaves of the first come into sight. They are small unless somebody means harm, and then there are too many.
     fn forget_all_but(&mut self, seen: &HashSet<Key>) {
         let links_unseen: usize = self
             .held
@@ -228,15 +256,14 @@ impl Walk {
                 }
             })
             .sum();
+        let passed = &self.passed;
         self.held.retain(|key, held| match held {
+            _ if seen.contains(key) => true,
             Held::Awaited => true,
-            Held::Leaf(_) => seen.contains(key),
-            // A node without links is a leaf in dag-pb form, as large as any.
-            Held::Node(node) => {
-                let is_small = !node.links.is_empty() && node.data.is_empty();
-                seen.contains(key) || (is_small && links_unseen <= LINKS_UNSEEN_MAX)
-            }
+            Held::Leaf(_) => !passed.contains(key),
+            Held::Node(_) => !passed.contains(key) && links_unseen <= LINKS_UNSEEN_MAX,
         });
+        self.passed.retain(|key| self.held.contains_key(key));
     }
 
     /// What a link leads to, if it is here.
@@ -289,6 +316,9 @@ impl Walk {
                 max,
             });
         }
+        if let Target::Block(codec, hash) = link.target {
+            self.passed.insert((codec, hash));
+        }
         if let Some(frame) = self.path.last_mut() {
             frame.next += 1;
         }
@@ -327,9 +357,22 @@ struct Scan {
     left: usize,
     seen: HashSet<Key>,
     wanted: Vec<Key>,
+    /// The very next block is neither here nor under way.
+    is_front_missing: bool,
+    is_first: bool,
 }
 
 impl Scan {
+    fn new(window: usize) -> Self {
+        Self {
+            left: window,
+            seen: HashSet::new(),
+            wanted: Vec::new(),
+            is_front_missing: false,
+            is_first: true,
+        }
+    }
+
     /// Looks at links in order; `false` when the window is full.
     fn links(
         &mut self,
@@ -356,14 +399,18 @@ impl Scan {
         if *codec == Codec::Raw && Block::is_empty_hash(hash) {
             return true;
         }
-        // What lies beyond the limits is refused when the walk gets there; until then it is not fetched.
-        if link.size > limits.bytes_max || depth > limits.depth_max || !self.take() {
+        // What lies too deep is refused when the walk gets there; until then it is not fetched.
+        if depth > limits.depth_max || !self.take() {
             return false;
         }
         let key = (*codec, *hash);
-        let first = self.seen.insert(key);
+        let is_new = self.seen.insert(key);
+        let is_first = std::mem::replace(&mut self.is_first, false);
         match held.get(&key) {
-            None if first => self.wanted.push(key),
+            None if is_new => {
+                self.is_front_missing |= is_first;
+                self.wanted.push(key);
+            }
             Some(Held::Node(node)) => return self.links(&node.links, depth + 1, held, limits),
             _ => {}
         }

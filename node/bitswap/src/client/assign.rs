@@ -12,6 +12,7 @@ use crate::limits::{
 };
 use crate::message::WantType;
 use crate::peer::PeerIx;
+use crate::session::Session;
 use crate::want::{Answer, Ask, Place};
 
 /// What became of an attempt to assign a want.
@@ -38,49 +39,70 @@ impl Client {
             self.probe_front(id, now);
             return 0;
         }
-        let mut position = 0;
-        while placed < wants_max && position < RETRY_SCAN_MAX {
-            let Some(cid) = self.queued(id, |session| session.retry.get(position)) else { break };
+        let mut skipped = 0;
+        while placed < wants_max && skipped < RETRY_SCAN_MAX {
+            let Some(cid) = self.dequeue(id, |session| session.retry.remove(skipped)) else {
+                break;
+            };
             match self.place(id, &cid, now) {
-                Placement::Full => position += 1,
-                outcome => {
-                    placed += usize::from(outcome == Placement::Placed);
-                    self.sessions.get_mut(&id).map(|session| session.retry.remove(position));
+                Placement::Full => {
+                    let Some(session) = self.sessions.get_mut(&id) else {
+                        break;
+                    };
+                    session.retry.insert(skipped.min(session.retry.len()), cid);
+                    skipped += 1;
                 }
+                outcome => placed += usize::from(outcome == Placement::Placed),
             }
         }
         while placed < wants_max {
-            let Some(cid) = self.queued(id, |session| session.fresh.front()) else { break };
+            let Some(cid) = self.dequeue(id, |session| session.fresh.pop_front()) else {
+                break;
+            };
             let outcome = self.place(id, &cid, now);
             placed += usize::from(outcome == Placement::Placed);
-            let refused = self.wants.get(&cid).is_some_and(|want| !want.asks.is_empty());
-            let Some(session) = self.sessions.get_mut(&id) else { break };
-            if outcome == Placement::Full && !refused {
+            if outcome == Placement::Full && !self.put_back(id, cid) {
                 break;
-            }
-            session.fresh.pop_front();
-            if outcome == Placement::Full {
-                session.retry.push_back(cid);
             }
         }
         self.probe_front(id, now);
         placed
     }
 
-    fn queued<'a>(
-        &'a self,
+    fn dequeue(
+        &mut self,
         id: SessionId,
-        get: impl FnOnce(&'a crate::session::Session) -> Option<&'a Cid>,
+        take: impl FnOnce(&mut Session) -> Option<Cid>,
     ) -> Option<Cid> {
-        self.sessions.get(&id).and_then(get).copied()
+        self.sessions.get_mut(&id).and_then(take)
+    }
+
+    /// Queues a fresh want again that only peers without room could serve. False if that holds for all behind it too.
+    fn put_back(&mut self, id: SessionId, cid: Cid) -> bool {
+        let particular = self
+            .wants
+            .get(&cid)
+            .is_some_and(|want| !want.asks.is_empty());
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if particular {
+                session.retry.push_back(cid);
+            } else {
+                session.fresh.push_front(cid);
+            }
+        }
+        particular
     }
 
     /// Whether a session has peers to ask and none of them has room: then there is no point in trying.
     fn is_full(&self, id: SessionId) -> bool {
-        let Some(session) = self.sessions.get(&id) else { return true };
+        let Some(session) = self.sessions.get(&id) else {
+            return true;
+        };
         let mut usable = false;
         for (ix, member) in &session.peers {
-            let Some(peer) = self.peers.get(ix) else { continue };
+            let Some(peer) = self.peers.get(ix) else {
+                continue;
+            };
             usable |= peer.is_usable();
             if peer.room(member.proven, &self.config) > 0 {
                 return false;
@@ -91,26 +113,35 @@ impl Client {
 
     /// Gives a peer with room the next wants of its sessions, turn by turn, then lets it help slower peers.
     pub(super) fn refill(&mut self, ix: PeerIx, now: Instant) {
-        let Some(peer) = self.peers.get(&ix).filter(|peer| peer.is_usable()) else { return };
+        let Some(peer) = self.peers.get(&ix).filter(|peer| peer.is_usable()) else {
+            return;
+        };
         if peer.room(true, &self.config) == 0 || peer.sessions.is_empty() {
             return;
         }
-        let after = peer.sessions.range(peer.turn..).skip_while(|id| **id == peer.turn);
-        let ids: Vec<SessionId> = after.chain(peer.sessions.range(..=peer.turn)).copied().collect();
+        let after = peer
+            .sessions
+            .range(peer.turn..)
+            .skip_while(|id| **id == peer.turn);
+        let ids: Vec<SessionId> = after
+            .chain(peer.sessions.range(..=peer.turn))
+            .copied()
+            .collect();
         loop {
             let mut placed = 0;
             for id in &ids {
-                if self.sessions.get(id).is_some_and(crate::session::Session::is_hungry) {
+                if self.sessions.get(id).is_some_and(Session::is_hungry) {
                     placed += self.dispatch(*id, SESSION_TURN_WANTS, now);
                     if let Some(peer) = self.peers.get_mut(&ix) {
                         peer.turn = *id;
                     }
                 }
-                if !self.has_room(ix, *id) && placed > 0 {
-                    return;
-                }
             }
-            if placed == 0 {
+            let room = self
+                .peers
+                .get(&ix)
+                .map_or(0, |peer| peer.room(true, &self.config));
+            if placed == 0 || room == 0 {
                 break;
             }
         }
@@ -121,22 +152,31 @@ impl Client {
 
     /// After a session withdrew wants, its peers have room.
     pub(super) fn refill_session(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
         for ix in session.peers.keys().copied().collect::<Vec<_>>() {
             self.refill(ix, now);
         }
     }
 
     fn has_room(&self, ix: PeerIx, id: SessionId) -> bool {
-        let proven = self.sessions.get(&id).is_some_and(|session| session.is_proven(ix));
-        self.peers.get(&ix).is_some_and(|peer| peer.room(proven, &self.config) > 0)
+        let proven = self
+            .sessions
+            .get(&id)
+            .is_some_and(|session| session.is_proven(ix));
+        self.peers
+            .get(&ix)
+            .is_some_and(|peer| peer.room(proven, &self.config) > 0)
     }
 
     /// Puts wants that lost their last asked peer back into the queues of their sessions.
     pub(super) fn requeue(&mut self, cids: &[Cid], now: Instant) {
         let mut ids = std::collections::BTreeSet::new();
         for cid in cids {
-            let Some(want) = self.wants.get_mut(cid) else { continue };
+            let Some(want) = self.wants.get_mut(cid) else {
+                continue;
+            };
             want.place = Place::Queued;
             for id in &want.sessions {
                 if let Some(session) = self.sessions.get_mut(id) {
@@ -152,10 +192,18 @@ impl Client {
 
     /// Puts a session's orphans back into its queue: somebody new can be asked.
     pub(super) fn adopt(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
         for orphan in session.orphans.drain(..) {
-            let Some(want) = self.wants.get_mut(&orphan.cid) else { continue };
-            if want.place == (Place::Orphaned { since: orphan.since }) {
+            let Some(want) = self.wants.get_mut(&orphan.cid) else {
+                continue;
+            };
+            if want.place
+                == (Place::Orphaned {
+                    since: orphan.since,
+                })
+            {
                 want.place = Place::Queued;
                 session.retry.push_back(orphan.cid);
             }
@@ -164,7 +212,9 @@ impl Client {
 
     /// Finds the best peer with room for a queued want and asks it.
     fn place(&mut self, id: SessionId, cid: &Cid, now: Instant) -> Placement {
-        let Some(want) = self.wants.get(cid) else { return Placement::Stale };
+        let Some(want) = self.wants.get(cid) else {
+            return Placement::Stale;
+        };
         if want.place != Place::Queued || !want.sessions.contains(&id) {
             return Placement::Stale;
         }
@@ -175,7 +225,9 @@ impl Client {
         let (mut best, mut anybody): (Option<(Score, PeerIx)>, bool) = (None, false);
         for session in want.sessions.iter().filter_map(|id| self.sessions.get(id)) {
             for (ix, member) in &session.peers {
-                let Some(peer) = self.peers.get(ix).filter(|peer| peer.is_usable()) else { continue };
+                let Some(peer) = self.peers.get(ix).filter(|peer| peer.is_usable()) else {
+                    continue;
+                };
                 let has = want.ask(*ix).is_some_and(|ask| ask.answer == Answer::Has);
                 if !want.allows(*ix) || (member.is_demoted() && !has) {
                     continue;
@@ -218,7 +270,12 @@ impl Client {
         if let Some(earlier) = want.forget(ix).filter(|ask| ask.answer == Answer::Waiting) {
             peer.drop_waiting(earlier.want_type);
         }
-        want.asks.push(Ask { peer: ix, want_type, at: now, answer: Answer::Waiting });
+        want.asks.push(Ask {
+            peer: ix,
+            want_type,
+            at: now,
+            answer: Answer::Waiting,
+        });
         if is_block(want_type) {
             want.place = Place::Asked;
             want.lonely_since = None;
@@ -235,7 +292,12 @@ impl Client {
     }
 
     fn probe_front(&mut self, id: SessionId, now: Instant) {
-        if let Some(cid) = self.queued(id, |session| session.fresh.front()) {
+        let front = self
+            .sessions
+            .get(&id)
+            .and_then(|session| session.fresh.front())
+            .copied();
+        if let Some(cid) = front {
             self.probe(id, &cid, now);
         }
     }
@@ -250,7 +312,10 @@ impl Client {
             let peer = || self.peers.get(*ix).filter(|peer| peer.is_usable());
             untried && want.ask(**ix).is_none() && peer().is_some_and(|peer| peer.list.has_room())
         });
-        let unknown: Vec<PeerIx> = unknown.map(|(ix, _)| *ix).take(PROBES_PER_WANT_MAX).collect();
+        let unknown: Vec<PeerIx> = unknown
+            .map(|(ix, _)| *ix)
+            .take(PROBES_PER_WANT_MAX)
+            .collect();
         for ix in unknown {
             self.ask(ix, cid, WantType::Have, now);
             let session = self.sessions.get_mut(&id);
@@ -266,10 +331,16 @@ impl Client {
     /// way; it is asked for twice, and whoever comes second is the price for not waiting.
     pub(super) fn steal(&mut self, id: SessionId, thief: PeerIx, now: Instant) {
         while self.has_room(thief, id) {
-            let Some(session) = self.sessions.get(&id).filter(|session| !session.is_hungry()) else {
+            let Some(session) = self
+                .sessions
+                .get(&id)
+                .filter(|session| !session.is_hungry())
+            else {
                 return;
             };
-            let Some(peer) = self.peers.get(&thief) else { return };
+            let Some(peer) = self.peers.get(&thief) else {
+                return;
+            };
             let own = 2 * peer.remaining(peer.blocks_waiting + 1, now);
             let slowest = session
                 .peers
@@ -277,16 +348,33 @@ impl Client {
                 .filter(|ix| **ix != thief)
                 .filter_map(|ix| self.peers.get(ix).map(|peer| (*ix, peer)))
                 .filter(|(_, peer)| peer.is_usable() && peer.blocks_waiting > 0)
-                .map(|(ix, peer)| (peer.remaining(peer.blocks_waiting, now), peer.blocks_waiting, ix))
+                .map(|(ix, peer)| {
+                    (
+                        peer.remaining(peer.blocks_waiting, now),
+                        peer.blocks_waiting,
+                        ix,
+                    )
+                })
                 .max();
-            let Some((remaining, waiting, victim)) = slowest else { return };
-            let margin = if waiting > 1 { STEAL_MARGIN } else { DUPLICATE_MARGIN };
+            let Some((remaining, waiting, victim)) = slowest else {
+                return;
+            };
+            let margin = if waiting > 1 {
+                STEAL_MARGIN
+            } else {
+                DUPLICATE_MARGIN
+            };
             if remaining <= own + margin {
                 return;
             }
-            let Some(cid) = self.loot(id, victim, thief) else { return };
+            let Some(cid) = self.loot(id, victim, thief) else {
+                return;
+            };
             if waiting > 1
-                && let Some(ask) = self.wants.get_mut(&cid).and_then(|want| want.forget(victim))
+                && let Some(ask) = self
+                    .wants
+                    .get_mut(&cid)
+                    .and_then(|want| want.forget(victim))
             {
                 self.withdraw(&ask, &cid, id, now);
             }
@@ -296,13 +384,17 @@ impl Client {
 
     /// A want of the session that only the victim was asked for, the latest asked first.
     fn loot(&self, id: SessionId, victim: PeerIx, thief: PeerIx) -> Option<Cid> {
-        self.peers.get(&victim)?.list.latest(STEAL_SCAN_MAX).find(|cid| {
-            self.wants.get(cid).is_some_and(|want| {
-                want.sessions.contains(&id)
-                    && want.in_flight() == 1
-                    && want.ask(victim).is_some_and(Ask::is_in_flight)
-                    && want.allows(thief)
+        self.peers
+            .get(&victim)?
+            .list
+            .latest(STEAL_SCAN_MAX)
+            .find(|cid| {
+                self.wants.get(cid).is_some_and(|want| {
+                    want.sessions.contains(&id)
+                        && want.in_flight() == 1
+                        && want.ask(victim).is_some_and(Ask::is_in_flight)
+                        && want.allows(thief)
+                })
             })
-        })
     }
 }

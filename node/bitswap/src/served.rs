@@ -1,0 +1,199 @@
+//! What one peer wants from us, and how far each want has come.
+//!
+//! A want is first *sized* (one look-up in the store's index tells presence and size), then either answered at once (HAVE,
+//! DONT_HAVE), remembered until the block appears, or queued by priority. It is *loaded* only when the peer's stream can
+//! take it, so a slow reader holds a queue of CIDs and not of blocks.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use base::Cid;
+
+use crate::event::TransmitId;
+use crate::ledger::Ledger;
+use crate::limits::{
+    RESPONSE_BYTES_PER_PEER_MAX, RESPONSES_PER_PEER_MAX, SERVED_WANTS_PER_PEER_MAX,
+};
+use crate::message::{Block, Presence, WantType};
+use crate::rng::Seeded;
+
+/// Answers without a block that wait for the control lane. More than one per want is waste of the peer's own making.
+const PRESENCES_MAX: usize = 2 * SERVED_WANTS_PER_PEER_MAX;
+
+/// Place in the queue: larger priority first, then first come.
+pub(crate) type Rank = (Reverse<i32>, u64);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServedWant {
+    pub(crate) priority: i32,
+    pub(crate) want_type: WantType,
+    pub(crate) send_dont_have: bool,
+    pub(crate) stage: Stage,
+    /// How often its block was handed to the transport and not written.
+    pub(crate) failures: u8,
+}
+
+/// How far a want has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its size is to be asked for, or (`asked`) has been. `again`: the block may have appeared since.
+    Sizing { asked: bool, again: bool },
+    /// We have it not; it is remembered in case it appears.
+    Missing,
+    /// We have it; it waits for its turn.
+    Queued { rank: Rank, size: usize },
+    /// It is being read, or is read and not yet written.
+    Sending,
+}
+
+/// Blocks being read for one message.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) id: u64,
+    /// Reads not answered yet.
+    pub(crate) awaited: usize,
+    /// Bytes of all its blocks, those being read included.
+    pub(crate) bytes: usize,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// A message of blocks that the transport has and has not written yet.
+#[derive(Debug)]
+pub(crate) struct InTransit {
+    pub(crate) id: TransmitId,
+    pub(crate) bytes: usize,
+    pub(crate) cids: Vec<(Cid, usize)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ServedPeer {
+    pub(crate) wants: HashMap<Cid, ServedWant, Seeded>,
+    /// Wants to ask the size of; may hold CIDs that are wanted no longer.
+    pub(crate) to_size: VecDeque<Cid>,
+    missing: BTreeSet<(i32, Cid)>,
+    queue: BTreeMap<Rank, Cid>,
+    queued_bytes: usize,
+    arrivals: u64,
+    pub(crate) presences: VecDeque<(Cid, Presence)>,
+    pub(crate) batch: Option<Batch>,
+    pub(crate) in_transit: Vec<InTransit>,
+    /// Bytes it may still take before others have their turn.
+    pub(crate) deficit: usize,
+    /// Whether it is in the round of peers with queued blocks and room for more.
+    pub(crate) in_round: bool,
+    /// Whether it is in the round of peers with sizes to ask for.
+    pub(crate) in_sizing: bool,
+    pub(crate) ledger: Ledger,
+}
+
+impl ServedPeer {
+    pub(crate) fn new(hasher: Seeded) -> Self {
+        Self {
+            wants: HashMap::with_hasher(hasher),
+            to_size: VecDeque::new(),
+            missing: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            queued_bytes: 0,
+            arrivals: 0,
+            presences: VecDeque::new(),
+            batch: None,
+            in_transit: Vec::new(),
+            deficit: 0,
+            in_round: false,
+            in_sizing: false,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Makes room for one more want of this priority in a full list: a want we cannot serve goes first, then a less
+    /// important one (boxo's rule). Returns what was pushed out, or `None` if the new one is the one to drop.
+    pub(crate) fn evict_for(&mut self, priority: i32) -> Option<Cid> {
+        if let Some((_, cid)) = self.missing.first() {
+            return Some(*cid);
+        }
+        let ((Reverse(least), _), cid) = self.queue.last_key_value()?;
+        (*least < priority).then_some(*cid)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.wants.len() >= SERVED_WANTS_PER_PEER_MAX
+    }
+
+    /// Moves a want to another stage, keeping the indexes by stage in step. `None` ends the want.
+    pub(crate) fn set_stage(&mut self, cid: &Cid, stage: Option<Stage>) {
+        let Some(want) = self.wants.get_mut(cid) else {
+            return;
+        };
+        match want.stage {
+            Stage::Missing => drop(self.missing.remove(&(want.priority, *cid))),
+            Stage::Queued { rank, size } => {
+                self.queue.remove(&rank);
+                self.queued_bytes -= size;
+            }
+            Stage::Sizing { .. } | Stage::Sending => {}
+        }
+        let Some(stage) = stage else {
+            self.wants.remove(cid);
+            return;
+        };
+        want.stage = stage;
+        match stage {
+            Stage::Missing => drop(self.missing.insert((want.priority, *cid))),
+            Stage::Queued { rank, size } => {
+                self.queue.insert(rank, *cid);
+                self.queued_bytes += size;
+            }
+            Stage::Sizing { .. } | Stage::Sending => {}
+        }
+    }
+
+    /// The stage of a want that is ready to be sent.
+    pub(crate) fn queued(&mut self, priority: i32, size: usize) -> Stage {
+        self.arrivals += 1;
+        Stage::Queued {
+            rank: (Reverse(priority), self.arrivals),
+            size,
+        }
+    }
+
+    /// The next block to send and its size.
+    pub(crate) fn next_queued(&self) -> Option<(Cid, usize)> {
+        let (_, cid) = self.queue.first_key_value()?;
+        match self.wants.get(cid)?.stage {
+            Stage::Queued { size, .. } => Some((*cid, size)),
+            Stage::Sizing { .. } | Stage::Missing | Stage::Sending => None,
+        }
+    }
+
+    /// Bytes that wait for their turn.
+    pub(crate) const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether another batch may be read for it: one is on its way to the stream at most, and its bytes are bounded.
+    pub(crate) fn has_room(&self) -> bool {
+        let bytes: usize = self.in_transit.iter().map(|message| message.bytes).sum();
+        self.batch.is_none()
+            && self.in_transit.len() < RESPONSES_PER_PEER_MAX
+            && bytes < RESPONSE_BYTES_PER_PEER_MAX
+    }
+
+    pub(crate) fn answer(&mut self, cid: Cid, presence: Presence) {
+        if self.presences.len() < PRESENCES_MAX {
+            self.presences.push_back((cid, presence));
+        }
+    }
+
+    /// Bytes read, or being read and already counted, that its departure sets free at once.
+    pub(crate) fn bytes_held(&self) -> usize {
+        let batch = self.batch.as_ref().map_or(0, |batch| {
+            batch.blocks.iter().map(|block| block.data().len()).sum()
+        });
+        batch
+            + self
+                .in_transit
+                .iter()
+                .map(|message| message.bytes)
+                .sum::<usize>()
+    }
+}

@@ -1,0 +1,641 @@
+//! A seeded world of many exchanges: virtual clock, links with latency, bandwidth, loss and reordering, partitions, and
+//! peers that lie.
+//!
+//! Everything that happens follows from one seed, so a failure is replayed by its number. Nothing sleeps: the clock jumps
+//! to the next thing that happens, and a day passes in milliseconds. Messages travel encoded, so the codec is part of
+//! every run; a lost message is a lost connection, since streams do not lose bytes.
+
+mod liar;
+mod network;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::{Duration, Instant};
+
+use base::{Cid, Sha256};
+use bytes::Bytes;
+
+pub use self::liar::Lie;
+use self::network::{Link, Pipe};
+pub use self::network::{LinkConfig, NodeConfig};
+use crate::config::Config;
+use crate::event::{Event, LoadId, SessionId, Transmit, TransmitId};
+use crate::exchange::Exchange;
+use crate::frame::FrameDecoder;
+use crate::ledger::SessionStats;
+use crate::limits;
+use crate::message::{Block, Message, Version};
+use crate::rng::Rng;
+
+/// The number of a node in the world.
+pub type NodeId = usize;
+
+/// What became of a want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its block came.
+    Got,
+    /// It was reported missing.
+    Missing,
+}
+
+/// All nodes, links and pending happenings.
+#[derive(Debug)]
+pub struct World {
+    start: Instant,
+    now: Instant,
+    rng: Rng,
+    nodes: Vec<Node>,
+    links: BTreeMap<(NodeId, NodeId), Link>,
+    /// What all links without a setting of their own are like.
+    pub link: LinkConfig,
+    link_settings: BTreeMap<(NodeId, NodeId), LinkConfig>,
+    /// Nodes on the far side of a partition.
+    island: BTreeSet<NodeId>,
+    /// Nodes that a search for providers finds.
+    pub announced: Vec<NodeId>,
+    agenda: BTreeMap<(Instant, u64), Action>,
+    planned: u64,
+    trace: DefaultHasher,
+    steps: u64,
+    /// Peers that a node reported as misbehaving.
+    pub accused: BTreeSet<NodeId>,
+    /// Most block bytes that any node's server held at any time.
+    pub response_bytes_most: usize,
+}
+
+#[derive(Debug)]
+struct Node {
+    exchange: Exchange<NodeId>,
+    config: NodeConfig,
+    store: BTreeMap<Cid, Bytes>,
+    /// Outcome by session and CID.
+    ended: BTreeMap<(SessionId, Cid), Outcome>,
+    open: BTreeSet<(SessionId, Cid)>,
+    up: Pipe,
+    down: Pipe,
+    /// The wake-up that is planned.
+    wake: Option<Instant>,
+    /// Block bytes that arrived.
+    received_bytes: usize,
+    lied: usize,
+}
+
+#[derive(Clone, Debug, Hash)]
+enum Action {
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        epoch: u64,
+        frame: Vec<u8>,
+    },
+    Receiving {
+        from: NodeId,
+        to: NodeId,
+        epoch: u64,
+        bytes: usize,
+    },
+    Sent {
+        from: NodeId,
+        to: NodeId,
+        epoch: u64,
+        id: TransmitId,
+    },
+    Break {
+        a: NodeId,
+        b: NodeId,
+        epoch: u64,
+    },
+    Dial {
+        from: NodeId,
+        to: NodeId,
+    },
+    Found {
+        node: NodeId,
+        session: SessionId,
+    },
+    Sized {
+        node: NodeId,
+        id: LoadId,
+        cid: Cid,
+    },
+    Loaded {
+        node: NodeId,
+        id: LoadId,
+        cid: Cid,
+    },
+    Wake {
+        node: NodeId,
+    },
+    Part {
+        island: Vec<NodeId>,
+    },
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(seed: u64) -> Self {
+        let start = crate::testing::start();
+        Self {
+            start,
+            now: start,
+            rng: Rng::new(seed),
+            nodes: Vec::new(),
+            links: BTreeMap::new(),
+            link: LinkConfig::default(),
+            link_settings: BTreeMap::new(),
+            island: BTreeSet::new(),
+            announced: Vec::new(),
+            agenda: BTreeMap::new(),
+            planned: 0,
+            trace: DefaultHasher::new(),
+            steps: 0,
+            accused: BTreeSet::new(),
+            response_bytes_most: 0,
+        }
+    }
+
+    // ---- building ----
+
+    /// Adds a node that holds the given blocks.
+    pub fn add_node(&mut self, config: NodeConfig, blocks: &[Block]) -> NodeId {
+        let exchange = Exchange::new(Config::default(), self.rng.next());
+        self.nodes.push(Node {
+            exchange,
+            store: blocks
+                .iter()
+                .map(|block| (*block.cid(), block.data().clone()))
+                .collect(),
+            ended: BTreeMap::new(),
+            open: BTreeSet::new(),
+            up: Pipe::new(config.up_bytes_per_sec, self.start),
+            down: Pipe::new(config.down_bytes_per_sec, self.start),
+            config,
+            wake: None,
+            received_bytes: 0,
+            lied: 0,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Gives one pair of nodes a link unlike the others.
+    pub fn set_link(&mut self, a: NodeId, b: NodeId, config: LinkConfig) {
+        self.link_settings.insert(pair(a, b), config);
+    }
+
+    /// Connects two nodes now.
+    pub fn connect(&mut self, a: NodeId, b: NodeId) {
+        if self.is_connected(a, b) || self.island.contains(&a) != self.island.contains(&b) {
+            return;
+        }
+        let config = self
+            .link_settings
+            .get(&pair(a, b))
+            .unwrap_or(&self.link)
+            .clone();
+        let epoch = self.rng.next();
+        self.links
+            .insert(pair(a, b), Link::new(config, epoch, self.now));
+        for (node, peer) in [(a, b), (b, a)] {
+            self.nodes[node].exchange.handle_connected(peer, self.now);
+            self.lie_on_connect(node, peer);
+            self.pump(node);
+        }
+    }
+
+    /// Cuts the connection of two nodes now.
+    pub fn disconnect(&mut self, a: NodeId, b: NodeId) {
+        if self.links.remove(&pair(a, b)).is_none() {
+            return;
+        }
+        for (node, peer) in [(a, b), (b, a)] {
+            self.nodes[node]
+                .exchange
+                .handle_disconnected(peer, self.now);
+            self.pump(node);
+        }
+    }
+
+    /// Cuts every connection.
+    pub fn disconnect_all(&mut self) {
+        for (a, b) in self.links.keys().copied().collect::<Vec<_>>() {
+            self.disconnect(a, b);
+        }
+    }
+
+    /// After `delay`, these nodes can reach each other only, and the others each other only. Empty: all can again.
+    pub fn part_after(&mut self, delay: Duration, island: Vec<NodeId>) {
+        self.plan(delay, Action::Part { island });
+    }
+
+    /// Opens a session and wants these CIDs in it; `providers` are named to it at once.
+    pub fn fetch(&mut self, node: NodeId, cids: &[Cid], providers: &[NodeId]) -> SessionId {
+        let now = self.now;
+        let session = self.nodes[node].exchange.open_session(now);
+        for provider in providers {
+            self.nodes[node]
+                .exchange
+                .add_provider(session, *provider, now);
+        }
+        self.want(node, session, cids);
+        session
+    }
+
+    /// Adds wants to a session.
+    pub fn want(&mut self, node: NodeId, session: SessionId, cids: &[Cid]) {
+        self.nodes[node]
+            .open
+            .extend(cids.iter().map(|cid| (session, *cid)));
+        self.nodes[node].exchange.want(session, cids, self.now);
+        self.pump(node);
+    }
+
+    /// Withdraws wants of a session.
+    pub fn cancel(&mut self, node: NodeId, session: SessionId, cids: &[Cid]) {
+        for cid in cids {
+            self.nodes[node].open.remove(&(session, *cid));
+        }
+        self.nodes[node].exchange.cancel(session, cids, self.now);
+        self.pump(node);
+    }
+
+    /// Ends a session.
+    pub fn close(&mut self, node: NodeId, session: SessionId) -> Option<SessionStats<NodeId>> {
+        self.nodes[node].open.retain(|(open, _)| *open != session);
+        let stats = self.nodes[node].exchange.close_session(session, self.now);
+        self.pump(node);
+        stats
+    }
+
+    // ---- looking ----
+
+    /// Virtual time since the world began.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Wants that have not ended, of all nodes.
+    pub fn open_wants(&self) -> usize {
+        self.nodes.iter().map(|node| node.open.len()).sum()
+    }
+
+    /// What became of a want.
+    pub fn outcome(&self, node: NodeId, session: SessionId, cid: &Cid) -> Option<Outcome> {
+        self.nodes[node].ended.get(&(session, *cid)).copied()
+    }
+
+    /// A node's machine.
+    pub fn exchange(&self, node: NodeId) -> &Exchange<NodeId> {
+        &self.nodes[node].exchange
+    }
+
+    /// Bytes of wanted blocks that a node got.
+    pub fn received_bytes(&self, node: NodeId) -> usize {
+        self.nodes[node].received_bytes
+    }
+
+    /// What a node's machine still holds that a machine at rest should not.
+    pub fn residue(&self, node: NodeId) -> usize {
+        self.nodes[node].exchange.residue()
+    }
+
+    /// A digest of everything that happened so far, and when.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    /// How many things happened so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn is_connected(&self, a: NodeId, b: NodeId) -> bool {
+        self.links.contains_key(&pair(a, b))
+    }
+
+    // ---- running ----
+
+    /// Runs until every want has ended; false if `time_max` passed first.
+    pub fn run(&mut self, time_max: Duration) -> bool {
+        self.run_until(time_max, |world| world.open_wants() == 0)
+    }
+
+    /// Runs until `done`; false if `time_max` passed or nothing is left to happen first.
+    pub fn run_until(&mut self, time_max: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + time_max;
+        while !done(self) {
+            match self.agenda.first_key_value() {
+                Some(((at, _), _)) if *at <= end => self.step(),
+                _ => {
+                    self.now = end;
+                    return done(self);
+                }
+            }
+        }
+        true
+    }
+
+    fn step(&mut self) {
+        let Some(((at, _), action)) = self.agenda.pop_first() else {
+            return;
+        };
+        self.now = self.now.max(at);
+        self.steps += 1;
+        ((at - self.start), &action).hash(&mut self.trace);
+        match action {
+            Action::Deliver {
+                from,
+                to,
+                epoch,
+                frame,
+            } if self.is_current(from, to, epoch) => {
+                self.deliver(from, to, &frame);
+            }
+            Action::Receiving {
+                from,
+                to,
+                epoch,
+                bytes,
+            } if self.is_current(from, to, epoch) => {
+                self.nodes[to]
+                    .exchange
+                    .handle_receiving(from, bytes, self.now);
+            }
+            Action::Sent {
+                from,
+                to,
+                epoch,
+                id,
+            } if self.is_current(from, to, epoch) => {
+                self.nodes[from].exchange.handle_sent(to, id, self.now);
+                self.pump(from);
+            }
+            Action::Break { a, b, epoch } if self.is_current(a, b, epoch) => self.disconnect(a, b),
+            // Of a connection that is gone.
+            Action::Deliver { .. }
+            | Action::Receiving { .. }
+            | Action::Sent { .. }
+            | Action::Break { .. } => {}
+            Action::Dial { from, to } => self.dial(from, to),
+            Action::Found { node, session } => self.found(node, session),
+            Action::Sized { node, id, cid } => {
+                let size = self.nodes[node]
+                    .store
+                    .get(&cid)
+                    .map(|data| data.len() as u64);
+                self.nodes[node].exchange.handle_size(id, size);
+                self.pump(node);
+            }
+            Action::Loaded { node, id, cid } => {
+                let data = self.nodes[node].store.get(&cid).cloned();
+                self.nodes[node].exchange.handle_loaded(id, data);
+                self.pump(node);
+            }
+            Action::Wake { node } => self.wake(node),
+            Action::Part { island } => self.part(&island),
+        }
+    }
+
+    fn plan(&mut self, delay: Duration, action: Action) {
+        self.planned += 1;
+        self.agenda.insert((self.now + delay, self.planned), action);
+    }
+
+    fn is_current(&self, a: NodeId, b: NodeId, epoch: u64) -> bool {
+        self.links
+            .get(&pair(a, b))
+            .is_some_and(|link| link.epoch == epoch)
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, frame: &[u8]) {
+        for message in decode(frame) {
+            if self.nodes[to].config.lie.is_some() {
+                self.lie(to, from, &message);
+            } else {
+                self.nodes[to]
+                    .exchange
+                    .handle_message(from, message, self.now);
+            }
+        }
+        self.pump(to);
+    }
+
+    fn dial(&mut self, from: NodeId, to: NodeId) {
+        if self.nodes[to].config.reachable {
+            self.connect(from, to);
+        }
+        if !self.is_connected(from, to) {
+            self.nodes[from].exchange.handle_disconnected(to, self.now);
+            self.pump(from);
+        }
+    }
+
+    fn found(&mut self, node: NodeId, session: SessionId) {
+        let mut providers = self.announced.clone();
+        for last in (1..providers.len()).rev() {
+            providers.swap(last, self.rng.below(last as u64 + 1) as usize);
+        }
+        for provider in providers.into_iter().filter(|provider| *provider != node) {
+            self.nodes[node]
+                .exchange
+                .add_provider(session, provider, self.now);
+        }
+        self.nodes[node].exchange.search_ended(session, self.now);
+        self.pump(node);
+    }
+
+    fn wake(&mut self, node: NodeId) {
+        if self.nodes[node].wake.is_some_and(|at| at <= self.now) {
+            self.nodes[node].wake = None;
+            self.nodes[node].exchange.handle_timeout(self.now);
+            self.pump(node);
+        }
+    }
+
+    fn part(&mut self, island: &[NodeId]) {
+        self.island = island.iter().copied().collect();
+        for (a, b) in self.links.keys().copied().collect::<Vec<_>>() {
+            if self.island.contains(&a) != self.island.contains(&b) {
+                self.disconnect(a, b);
+            }
+        }
+    }
+
+    /// Does what a caller does after each call: events, transmits, timer.
+    fn pump(&mut self, node: NodeId) {
+        loop {
+            if let Some(event) = self.nodes[node].exchange.poll_event() {
+                self.handle_event(node, event);
+            } else if let Some(transmit) = self.nodes[node].exchange.poll_transmit(self.now) {
+                self.check(node, &transmit);
+                self.transmit(node, transmit);
+            } else {
+                break;
+            }
+        }
+        let exchange = &self.nodes[node].exchange;
+        self.response_bytes_most = self
+            .response_bytes_most
+            .max(exchange.stats().response_bytes);
+        let Some(at) = exchange.poll_timeout() else {
+            return;
+        };
+        if self.nodes[node].wake.is_none_or(|planned| at < planned) {
+            self.nodes[node].wake = Some(at);
+            self.plan(
+                at.saturating_duration_since(self.now),
+                Action::Wake { node },
+            );
+        }
+    }
+
+    fn handle_event(&mut self, node: NodeId, event: Event<NodeId>) {
+        match event {
+            Event::Block {
+                sessions,
+                cid,
+                data,
+                ..
+            } => self.got(node, &sessions, cid, data),
+            Event::Missing { session, cid } => {
+                assert!(
+                    self.nodes[node].open.remove(&(session, cid)),
+                    "a want ended twice"
+                );
+                self.nodes[node]
+                    .ended
+                    .insert((session, cid), Outcome::Missing);
+            }
+            Event::FindProviders { session, .. } => {
+                let delay = Duration::from_millis(self.rng.between(5, 500));
+                self.plan(delay, Action::Found { node, session });
+            }
+            Event::Connect { peer } => {
+                let latency = self
+                    .link_settings
+                    .get(&pair(node, peer))
+                    .unwrap_or(&self.link)
+                    .latency;
+                self.plan(
+                    2 * latency,
+                    Action::Dial {
+                        from: node,
+                        to: peer,
+                    },
+                );
+            }
+            Event::LoadSize { id, cid } => {
+                let delay = self.store_delay(node);
+                self.plan(delay, Action::Sized { node, id, cid });
+            }
+            Event::Load { id, cid } => {
+                let delay = self.store_delay(node);
+                self.plan(delay, Action::Loaded { node, id, cid });
+            }
+            Event::PeerMisbehaved { peer, .. } => drop(self.accused.insert(peer)),
+        }
+    }
+
+    fn store_delay(&mut self, node: NodeId) -> Duration {
+        let micros_max = self.nodes[node].config.store_delay_max.as_micros() as u64;
+        Duration::from_micros(self.rng.between(0, micros_max))
+    }
+
+    /// A block arrived: it must be what its name says, and each want must end once.
+    fn got(&mut self, node: NodeId, sessions: &[SessionId], cid: Cid, data: Bytes) {
+        let node = &mut self.nodes[node];
+        let digest = base::Multihash::of(&cid)
+            .expect("only sha2-256 is wanted")
+            .digest();
+        assert_eq!(
+            Sha256::of(&data),
+            digest,
+            "an unverified block was reported"
+        );
+        for session in sessions {
+            assert!(node.open.remove(&(*session, cid)), "a want ended twice");
+            node.ended.insert((*session, cid), Outcome::Got);
+        }
+        node.received_bytes += data.len();
+        node.store.insert(cid, data);
+        node.exchange.notify_new_block(&cid);
+    }
+
+    /// What must hold of every message that a machine wants to send.
+    fn check(&self, node: NodeId, transmit: &Transmit<NodeId>) {
+        let message = &transmit.message;
+        assert!(
+            self.is_connected(node, transmit.to),
+            "a message to a peer that is not connected"
+        );
+        assert!(!message.is_empty(), "an empty message");
+        assert!(message.wantlist.len() <= limits::ENTRIES_PER_MESSAGE_MAX);
+        assert!(
+            message.block_bytes() <= limits::RESPONSE_BYTES_TARGET || message.blocks.len() == 1
+        );
+        let (told, served) = self.nodes[node].exchange.told_and_served(transmit.to);
+        assert!(
+            told <= limits::WANTS_PER_PEER_MAX,
+            "{told} wants told to one peer"
+        );
+        assert!(
+            served <= limits::SERVED_WANTS_PER_PEER_MAX,
+            "{served} wants kept for one peer"
+        );
+        let held = self.nodes[node].exchange.stats().response_bytes;
+        assert!(
+            held <= limits::RESPONSE_BYTES_TOTAL_MAX,
+            "{held} block bytes held"
+        );
+    }
+
+    fn transmit(&mut self, from: NodeId, transmit: Transmit<NodeId>) {
+        let Transmit {
+            id,
+            to,
+            lane,
+            message,
+        } = transmit;
+        let frame = message.encode(Version::V1_2).to_vec();
+        assert!(frame.len() <= limits::MESSAGE_BYTES_MAX);
+        let sent = self.travel(from, to, lane, frame);
+        if let Some((departure, epoch)) = sent {
+            let delay = departure.saturating_duration_since(self.now);
+            self.plan(
+                delay,
+                Action::Sent {
+                    from,
+                    to,
+                    epoch,
+                    id,
+                },
+            );
+        }
+    }
+}
+
+fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    (a.min(b), a.max(b))
+}
+
+/// Reads a frame as a receiver does; what is malformed is dropped with its stream.
+fn decode(wire: &[u8]) -> Vec<Message> {
+    let (mut decoder, mut rest, mut messages) = (FrameDecoder::default(), wire, Vec::new());
+    while !rest.is_empty() {
+        let space = decoder.space();
+        let (head, tail) = rest.split_at(space.len().min(rest.len()));
+        space[..head.len()].copy_from_slice(head);
+        decoder.filled(head.len());
+        rest = tail;
+        while let Ok(Some(frame)) = decoder.next_frame() {
+            match Message::decode(&frame) {
+                Ok(message) => messages.push(message),
+                Err(_) => return messages,
+            }
+        }
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Building in a real sandbox.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    COMMAND_DEADLINE, Finished, TestEnv, greeting, sandbox_works, signal, wait_until,
+};
+
+/// Where a package's output lies, as `build` prints it.
+fn output(stdout: &str) -> PathBuf {
+    PathBuf::from(stdout.lines().last().unwrap())
+}
+
+#[test]
+fn what_is_built_once_is_there_the_next_time_without_a_network() {
+    if !sandbox_works() {
+        return;
+    }
+    let mut env = TestEnv::new();
+    {
+        let home = env.home("user");
+        let first = home.run(&["build", "hello"]).assert_exit(0).assert_says("made builder key");
+        let first = first.assert_says("built hello").assert_says("fetched 2 (");
+        assert!(output(&first.stdout).is_file());
+        assert!(home.ok(&["log", "hello"]).is_empty(), "it prints nothing");
+    }
+    env.stop_origin();
+    let home = env.home("user");
+    let again = home.run(&["--offline", "build", "hello"]).assert_exit(0);
+    assert!(output(&again.stdout).is_file());
+    assert!(again.stderr.is_empty(), "nothing was to be done: {}", again.stderr);
+    let fetched = home.run(&["--offline", "fetch", "hello", "--into", "placed"]).assert_exit(0);
+    assert_eq!(fetched.stdout, again.stdout);
+    let placed = fs::read_to_string(env.path("placed/share/hello/greeting.txt")).unwrap();
+    assert_eq!(placed, greeting());
+}
+
+#[test]
+fn two_machines_build_the_same_bytes() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let hash_of = |home: &str| {
+        let text = env.home(home).ok(&["--json", "build", "greet"]);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value[0]["sha256"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(hash_of("one"), hash_of("another-home-with-a-longer-path"));
+}
+
+#[test]
+fn a_failed_build_ends_with_5_and_shows_the_last_forty_lines_without_escapes() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let failed = home.run(&["build", "broken"]).assert_exit(5).assert_says("exit status 7");
+    let failed = failed.assert_says("hint: the whole log is `");
+    assert!(failed.stderr.contains("line 60") && failed.stderr.contains("line 22"));
+    assert!(!failed.stderr.contains("line 21\n"), "only the last lines: {}", failed.stderr);
+    assert!(failed.stderr.contains("red alert"));
+    assert!(!failed.stderr.contains('\u{1b}'), "no escape sequence of a build reaches the terminal");
+    let log = home.ok(&["log", "broken"]);
+    assert_eq!(log.lines().count(), 61);
+    assert!(log.starts_with("line 1\n") && !log.contains('\u{1b}'));
+}
+
+#[test]
+fn one_failure_stops_the_rest_unless_told_to_keep_going() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let failed = home.run(&["build", "-j1", "-k", "-K", "broken", "hello"]).assert_exit(5);
+    let failed = failed.assert_says("built hello").assert_says("scratch directory is kept in `");
+    let kept = failed.stderr.split("kept in `").nth(1).unwrap().split('`').next().unwrap();
+    assert!(PathBuf::from(kept).is_dir());
+    home.run(&["--offline", "fetch", "hello"]).assert_exit(0);
+}
+
+#[test]
+fn a_second_build_is_compared_with_the_first() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    home.run(&["build", "--check", "greet"]).assert_exit(0).assert_says("same bytes");
+    home.run(&["build", "--check", "flaky"])
+        .assert_exit(6)
+        .assert_says("share/random")
+        .assert_says("not reproducible");
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let plan = home.run(&["--offline", "build", "--dry-run", "greet"]).assert_exit(0);
+    let plan = plan.assert_says("0 to fetch (0 B), 2 to build");
+    assert_eq!(plan.stdout, "source toy\nsource hello/greeting.txt\nbuild hello\nbuild greet\n");
+    home.run(&["--offline", "build", "--dry-run", "--substitute-only", "greet"]).assert_exit(3);
+    home.ok(&["build", "greet"]);
+    let plan = home.run(&["--offline", "build", "--dry-run", "greet"]).assert_exit(0);
+    assert_eq!(plan.stdout, "");
+}
+
+#[test]
+fn a_changed_recipe_is_explained_down_to_its_cause() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    home.run(&["why", "greet"]).assert_exit(0).assert_says("holds no other");
+    home.ok(&["build", "greet"]);
+    let script = env.tree().join("pkg/hello/build");
+    let text = fs::read_to_string(&script).unwrap();
+    fs::write(&script, text + "# changed\n").unwrap();
+    let why = home.run(&["why", "greet"]).assert_exit(0);
+    assert!(why.stdout.contains("hello") && why.stdout.contains("`build` changed"), "{}", why.stdout);
+}
+
+#[test]
+fn several_commands_in_one_home_build_side_by_side() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let names = ["hello", "greet", "greet", "hello"];
+    let children = names.map(|name| {
+        let mut command = home.command(&["build", name]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    for (child, name) in children.into_iter().zip(names) {
+        let finished = Finished::wait(child, format!("build {name}"), COMMAND_DEADLINE);
+        assert!(output(&finished.assert_exit(0).stdout).is_file());
+    }
+}
+
+/// Processes whose command line holds this text.
+fn processes_with(text: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(text)).collect()
+}
+
+#[test]
+fn an_interrupted_build_ends_with_130_and_leaves_nothing_running() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let scratch = home.path("scratch").display().to_string();
+    let mut command = home.command(&["build", "slow"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the build runs", || {
+        let log = home.run(&["log", "slow"]);
+        log.code == Some(0) && log.stdout.contains("started")
+    });
+    assert!(!processes_with(&scratch).is_empty());
+    signal(child.id(), Signal::INT);
+    Finished::wait(child, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
+    wait_until("the sandbox is gone", || processes_with(&scratch).is_empty());
+    let left = fs::read_dir(home.path("scratch")).unwrap().flatten();
+    let left: Vec<_> = left.map(|e| e.file_name()).filter(|n| n != "lock").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_log_is_followed_until_its_build_ends() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let mut command = home.command(&["build", "slow"]);
+    let build = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the build runs", || home.run(&["log", "slow"]).stdout.contains("started"));
+    let mut command = home.command(&["log", "-f", "slow"]);
+    let follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    signal(build.id(), Signal::TERM);
+    Finished::wait(build, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
+    let followed = Finished::wait(follower, "log -f slow".into(), COMMAND_DEADLINE).assert_exit(0);
+    assert_eq!(followed.stdout, "started\n");
+}

@@ -1,0 +1,101 @@
+//! Processes that are killed, and homes that survive it.
+
+use std::process::Stdio;
+
+use crate::support::{
+    COMMAND_DEADLINE, Finished, TestEnv, sandbox_works, signal, wait_until,
+};
+use rustix::process::Signal;
+
+#[test]
+fn a_killed_build_leaves_a_home_that_works_and_is_cleaned_up() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let mut command = home.command(&["build", "slow"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the build runs", || home.run(&["log", "slow"]).stdout.contains("started"));
+    signal(child.id(), Signal::KILL);
+    let killed = Finished::wait(child, "build slow".into(), COMMAND_DEADLINE);
+    assert_eq!(killed.code, None);
+    home.ok(&["build", "hello"]);
+    let left = std::fs::read_dir(home.path("scratch")).unwrap().flatten();
+    let left: Vec<_> = left.map(|e| e.file_name()).filter(|n| n != "lock").collect();
+    assert!(left.is_empty(), "what the killed build left is removed by the next: {left:?}");
+}
+
+#[test]
+fn a_killed_daemon_is_simply_started_again() {
+    let env = TestEnv::new();
+    let home = env.home("mirror");
+    home.ok(&["mirror", "seed", "hello"]);
+    let meeting = env.home("meeting").daemon(&[]);
+    let first = home.daemon(&[&meeting]);
+    let peer_id = first.peer_id().to_owned();
+    first.wait_until_all_is_announced();
+    first.kill();
+    home.run(&["node", "status"]).assert_exit(1).assert_says("no daemon runs");
+    let second = home.daemon(&[&meeting]);
+    assert_eq!(second.peer_id(), peer_id);
+    home.ok(&["node", "status"]);
+    let user = env.home("user");
+    user.bootstrap_from(&second);
+    user.run(&["fetch", "--sources", "hello"]).assert_exit(0).assert_says("2 LAN peers");
+}
+
+#[test]
+fn a_provider_that_dies_during_a_transfer_is_replaced() {
+    let mut env = TestEnv::new();
+    let meeting = env.home("meeting").daemon(&[]);
+    let seed = |name: &str| {
+        let home = env.home(name);
+        home.ok(&["mirror", "seed", "big"]);
+        let daemon = home.daemon(&[&meeting]);
+        daemon.wait_until_all_is_announced();
+        daemon
+    };
+    let (first, second) = (seed("one"), seed("two"));
+    env.stop_origin();
+    let user = env.home("user");
+    user.bootstrap_from(&meeting);
+    let mut command = user.command(&["fetch", "--sources", "big"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Whoever has begun to send is the one to kill, by the kernel's own count of what it wrote.
+    let sent = |pid: u32| {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        let line = io.lines().find_map(|l| l.strip_prefix("wchar: ").map(str::to_owned));
+        line.and_then(|n| n.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let before = (sent(first.pid()), sent(second.pid()));
+    let begun = |now: u64, before: u64| now > before + (4 << 20);
+    wait_until("a transfer has begun", || {
+        begun(sent(first.pid()), before.0) || begun(sent(second.pid()), before.1)
+    });
+    if begun(sent(first.pid()), before.0) { first.kill() } else { second.kill() }
+    let finished = Finished::wait(child, "fetch --sources big".into(), COMMAND_DEADLINE);
+    finished.assert_exit(0).assert_says("LAN peer");
+}
+
+#[test]
+fn a_command_that_is_killed_while_it_fetches_starts_again_from_a_clean_store() {
+    let mut env = TestEnv::new();
+    let home = env.home("mirror");
+    home.ok(&["mirror", "seed", "big"]);
+    env.stop_origin();
+    let mirror = home.daemon(&[]);
+    let user = env.home("user");
+    user.bootstrap_from(&mirror);
+    for _ in 0..3 {
+        let mut command = user.command(&["fetch", "--sources", "big"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let store = user.path("store");
+        wait_until("something is in the store", || store.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    user.run(&["fetch", "--sources", "big"]).assert_exit(0);
+    let listed = user.ok(&["mirror", "list"]);
+    assert!(listed.contains("noise.bin"), "{listed}");
+}

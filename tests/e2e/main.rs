@@ -1,0 +1,48 @@
+//! End-to-end tests: the real program, real processes, real sandboxes, loopback only.
+//!
+//! One binary, so that it is linked once. Each module is one concern; the last test here finds files that nobody listed.
+
+/// What the tests stand on.
+mod support;
+
+/// Names and hashes: `hash`, `closure`, `why`, `graph`, on a tree whose hashes are pinned.
+mod names;
+
+/// The command line itself: usage errors, exit codes, help, configuration, keys, stdout and stderr.
+mod cli;
+
+/// Building: sandbox, logs, failures, `--check`, `--dry-run`, interruption, several processes at once.
+mod build;
+
+/// Using what was built: `venv`, `run`, `export`.
+mod usage;
+
+/// Sources: mirrors, origins, other content, where bytes came from.
+mod sources;
+
+/// The main job: mirror, bootstrap peer, builder, user, second user, a miss.
+mod main_job;
+
+/// Whom users believe.
+mod trust;
+
+/// Processes that are killed, and homes that survive it.
+mod crashes;
+
+/// Peers that lie, one file per attack.
+mod hostile;
+
+/// A test file that is not listed above would never run.
+#[test]
+fn no_test_file_is_forgotten() {
+    let here = support::project().join("tests/e2e");
+    for (folder, index) in [(here.clone(), "main.rs"), (here.join("hostile"), "mod.rs")] {
+        let text = std::fs::read_to_string(folder.join(index)).unwrap();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let is_index = path.file_name().unwrap() == index;
+            assert!(is_index || text.contains(&format!("mod {name};")), "{} is not listed", path.display());
+        }
+    }
+}
