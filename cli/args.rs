@@ -86,6 +86,7 @@ pub enum Command {
     Node(cmd::node::Args),
     Mirror(cmd::mirror::Args),
     Key(cmd::key::Args),
+    Bootstrap(cmd::bootstrap::Args),
     Doctor(cmd::doctor::Args),
     Config(cmd::config::Args),
     Completions(cmd::completions::Args),

@@ -148,7 +148,16 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
 
 /// The first cause that has an exit code of its own decides.
 fn exit_of(error: &anyhow::Error) -> Exit {
-    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Other)
+    let strong = error.chain().find_map(exit_of_cause);
+    strong.or_else(|| error.chain().find_map(likely_exit_of_cause)).unwrap_or(Exit::Other)
+}
+
+/// What it most likely is when nothing in the chain knows better: a fetch that failed in an unforeseen way.
+fn likely_exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    let failed = cause.is::<FetchError>() || cause.is::<QueryError>();
+    let builder = cause.downcast_ref::<builder::Error>();
+    let network = builder.is_some_and(|error| error.kind() == ErrorKind::Network);
+    (failed || network).then_some(Exit::Network)
 }
 
 fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
@@ -159,7 +168,10 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         return exit_of_fetch(error);
     }
     if let Some(error) = cause.downcast_ref::<builder::Error>() {
-        return exit_of_builder(error);
+        return exit_of_kind(error.kind());
+    }
+    if let Some(error) = cause.downcast_ref::<bootstrap::Error>() {
+        return exit_of_kind(error.kind());
     }
     if cause.is::<builder::SandboxUnavailable>() {
         return Some(Exit::Sandbox);
@@ -182,13 +194,12 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         .then_some(Exit::DiskFull)
 }
 
-fn exit_of_builder(error: &builder::Error) -> Option<Exit> {
-    match error.kind() {
+const fn exit_of_kind(kind: ErrorKind) -> Option<Exit> {
+    match kind {
         ErrorKind::Missing => Some(Exit::NotFound),
         ErrorKind::Mismatch => Some(Exit::Mismatch),
         ErrorKind::BuildFailed => Some(Exit::BuildFailed),
         ErrorKind::NotReproducible => Some(Exit::NotReproducible),
-        ErrorKind::Network => Some(Exit::Network),
         ErrorKind::SandboxUnavailable => Some(Exit::Sandbox),
         ErrorKind::Busy => Some(Exit::Busy),
         ErrorKind::DiskFull => Some(Exit::DiskFull),

@@ -1,4 +1,4 @@
-//! Where sources come from, in order: peers by their sha256, the recipe's URLs and mirrors, a seed rebuilt here.
+//! The URLs of sources, by scheme. Which of them are asked, and in which order, is decided in `bench`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,44 +8,27 @@ use netconfig::Mirrors;
 use node::HttpSources;
 use store::Store;
 use store::substitute::{
-    Asked, FetchError, Fetched, First, Progress, SourceFetcher, SourceRequest,
+    Asked, FetchError, Fetched, Origin, Progress, SourceFetcher, SourceRequest,
 };
 
 use crate::context::Context;
 use crate::error::CmdResult;
 use crate::network::{Remote, deadlines};
 
-/// Everything that sources can be had from, as the configuration allows.
-///
-/// # Errors
-/// When the section `[sources]` cannot be used.
-pub fn sources<'a>(
-    context: &Context,
-    remote: &'a Remote,
-    seeds: Option<Box<dyn SourceFetcher + 'a>>,
-) -> CmdResult<First<Box<dyn SourceFetcher + 'a>>> {
-    let configured = context.config()?.sources()?;
-    let mut fetchers: Vec<Box<dyn SourceFetcher + 'a>> = Vec::new();
-    if configured.peers && remote.is_enabled() {
-        fetchers.push(Box::new(remote));
-        fetchers.push(Box::new(IpfsUrls { remote }));
-    }
-    let online = configured.urls && remote.is_enabled();
-    fetchers.push(Box::new(WebUrls::new(context, online)?));
-    fetchers.extend(seeds);
-    Ok(First::new(fetchers))
-}
-
 /// `https:`, `http:`, `mirror:` and `file:` URLs; without a network only the last.
 #[derive(Debug)]
-struct WebUrls {
+pub struct WebUrls {
     http: HttpSources,
     mirrors: Arc<Mirrors>,
     online: bool,
 }
 
 impl WebUrls {
-    fn new(context: &Context, online: bool) -> CmdResult<Self> {
+    /// As the configuration says; without a network only local files are read.
+    ///
+    /// # Errors
+    /// When the mirrors or deadlines of the configuration cannot be used.
+    pub fn new(context: &Context, online: bool) -> CmdResult<Self> {
         let mirrors = Arc::new(context.mirrors()?);
         let resolver = Arc::clone(&mirrors);
         let resolve = move |name: &str, path: &str| {
@@ -90,8 +73,9 @@ impl SourceFetcher for WebUrls {
 }
 
 /// `ipfs://CID` URLs: the file is asked for under that name, its sha256 has the last word.
-struct IpfsUrls<'a> {
-    remote: &'a Remote,
+pub struct IpfsUrls<'a> {
+    /// Who asks.
+    pub remote: &'a Remote,
 }
 
 impl fmt::Debug for IpfsUrls<'_> {
@@ -124,6 +108,6 @@ fn mismatch(expected: &Sha256, fetched: &Fetched) -> FetchError {
     FetchError::Invalid {
         expected: expected.to_string(),
         got: fetched.blob.sha256.to_string(),
-        from: fetched.received.first().map_or(store::substitute::Origin::Local, |(o, _)| o.clone()),
+        from: fetched.received.first().map_or(Origin::Local, |(o, _)| o.clone()),
     }
 }

@@ -28,6 +28,10 @@ fn hints_of_cause(cause: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = cause.downcast_ref::<builder::Error>() {
         return hints_of_builder(error);
     }
+    // A transparent error is no cause of its own: its text is that of what it holds.
+    if let Some(bootstrap::Error::Build(error)) = cause.downcast_ref() {
+        return hints_of_builder(error);
+    }
     if let Some(unavailable) = cause.downcast_ref::<SandboxUnavailable>() {
         return hints_of_sandbox(unavailable);
     }
@@ -53,7 +57,7 @@ fn hints_of_builder(error: &builder::Error) -> Vec<String> {
         builder::Error::NotReproducible { package, .. } => {
             vec![format!("`p2pkgs log {package}` shows the log of the first build")]
         }
-        // `SandboxUnavailable` is transparent and therefore no cause of its own.
+        // Transparent, too.
         builder::Error::SandboxUnavailable(unavailable) => hints_of_sandbox(unavailable),
         _ => Vec::new(),
     }
@@ -86,7 +90,20 @@ fn hints_of_build(failure: &BuildFailure) -> Vec<String> {
 }
 
 fn details_of_cause(cause: &(dyn Error + 'static)) -> Option<Vec<String>> {
-    match cause.downcast_ref::<builder::Error>()? {
+    let clean = |lines: &[String]| Some(lines.iter().map(|line| sanitize::line(line)).collect());
+    match cause.downcast_ref() {
+        Some(bootstrap::Error::Build(error)) => return details_of_builder(error),
+        Some(
+            bootstrap::Error::NotReproducible { differences, .. }
+            | bootstrap::Error::NoFixedPoint { differences, .. },
+        ) => return clean(differences),
+        _ => {}
+    }
+    details_of_builder(cause.downcast_ref()?)
+}
+
+fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
+    match error {
         builder::Error::BuildFailed(failure) => {
             let lines = failure.last_lines.iter();
             Some(lines.map(|line| sanitize::bytes(line, LINE_CHARACTERS_MAX)).collect())

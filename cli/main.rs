@@ -5,6 +5,7 @@
 
 mod apt;
 mod args;
+mod bench;
 mod cmd;
 mod context;
 mod daemon;
@@ -17,6 +18,7 @@ mod keys;
 mod network;
 mod outfile;
 mod sanitize;
+mod seeds;
 mod session;
 mod sources;
 mod summary;

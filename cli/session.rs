@@ -1,30 +1,17 @@
-//! Realising on behalf of a command: puts store, network, trust, sandbox and terminal together for the builder.
+//! Realising on behalf of a command: the packages the user named, got with the tools of a [`Bench`].
 
-use std::io;
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
 
-use base::{PackageName, SecretKey, TrustPolicy};
+use base::PackageName;
 use builder::venv;
-use builder::{
-    Context as BuildContext, Failure as BuildFailure, Forecast, Input, LazySandbox, Options,
-    RecipeFiles, Report,
-};
+use builder::{Context as BuildContext, Failure as BuildFailure, Forecast, Input, Options, Report};
 use recipe::{Graph, Policy};
 use serde::Serialize;
-use store::substitute::{First, SourceFetcher};
 
+use crate::bench::{self, Bench};
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
-use crate::fetcher;
-use crate::keys::{self, DEFAULT_KEY};
-use crate::network::Remote;
 use crate::summary::Tally;
-use crate::tree::DiskTree;
-use crate::watch::Watch;
-
-/// Builds at once unless the user says otherwise: more only help where packages are many and small.
-const JOBS_DEFAULT_MAX: usize = 4;
 
 /// How packages are got, as flags that several commands share.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,53 +49,29 @@ impl GetArgs {
     /// # Errors
     /// As [`Self::policy`].
     pub fn options(&self) -> CmdResult<Options> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let jobs = self.jobs.map_or(processors.min(JOBS_DEFAULT_MAX), usize::from);
-        // Configure scripts use one processor each, so twice as many processes as processors keep them busy.
-        let cores = (2 * processors / jobs).clamp(1, processors);
-        Ok(Options { policy: self.policy()?, jobs, cores, ..Options::default() })
+        Ok(bench::options(self.policy()?, self.jobs))
     }
 }
 
-/// Everything the builder needs, opened once.
-pub struct Session<'c> {
-    context: &'c Context,
+/// Packages to be realised, and the tools.
+#[derive(Debug)]
+pub struct Session {
     /// The graph of what was asked for.
     pub graph: Graph,
-    tree: DiskTree,
-    remote: Remote,
-    watch: Watch,
-    trust: TrustPolicy,
-    signer: Option<SecretKey>,
-    sandbox: LazySandbox,
-    scratch: PathBuf,
-    logs: PathBuf,
+    /// The tools.
+    pub bench: Bench,
 }
 
-impl<'c> Session<'c> {
-    /// Resolves what the user typed, and opens the rest.
+impl Session {
+    /// Resolves what the user typed, and opens the tools.
     ///
     /// # Errors
     /// When the packages, the configuration or the store cannot be used.
-    pub fn open(context: &'c Context, typed: &[String], policy: Policy) -> CmdResult<Self> {
+    pub fn open(context: &Context, typed: &[String], policy: Policy) -> CmdResult<Self> {
         let mut tree = context.tree()?;
         let names = tree.package_names(typed)?;
         let graph = context.graph(&mut tree, &names)?;
-        context.warn_unsupported()?;
-        let signer = signer(context, policy)?;
-        let home = context.home()?;
-        Ok(Self {
-            remote: Remote::new(context)?,
-            watch: Watch::new(&context.ui, &context.interrupt),
-            trust: context.trust()?,
-            sandbox: LazySandbox::new(std::env::var_os("PATH").unwrap_or_default()),
-            scratch: home.path("scratch"),
-            logs: home.path("logs"),
-            context,
-            graph,
-            tree,
-            signer,
-        })
+        Ok(Self { graph, bench: Bench::open(context, tree, policy)? })
     }
 
     /// Makes the packages and their run closures present, and says where the bytes came from.
@@ -116,7 +79,9 @@ impl<'c> Session<'c> {
     /// # Errors
     /// The first package that could not be had; further ones are told before.
     pub fn realise(&self, options: &Options) -> CmdResult<Report> {
-        self.with_builder(|context| builder::realise(context, &self.graph, self.graph.roots(), options))
+        self.with_builder(|context| {
+            builder::realise(context, &self.graph, self.graph.roots(), options)
+        })
     }
 
     /// As [`Self::realise`], then builds the packages again and compares.
@@ -132,8 +97,8 @@ impl<'c> Session<'c> {
     /// # Errors
     /// When the store or a lookup fails.
     pub fn forecast(&self, options: &Options) -> CmdResult<Forecast> {
-        let sources = self.sources()?;
-        let context = self.build_context(&sources)?;
+        let sources = self.bench.fetcher();
+        let context = self.bench.build_context(&sources);
         Ok(builder::forecast(&context, &self.graph, self.graph.roots(), options)?)
     }
 
@@ -141,9 +106,8 @@ impl<'c> Session<'c> {
         &self,
         work: impl FnOnce(&BuildContext<'_>) -> Result<Report, Box<BuildFailure>>,
     ) -> CmdResult<Report> {
-        let sources = self.sources()?;
-        let context = self.build_context(&sources)?;
-        let (report, failure) = match work(&context) {
+        let sources = self.bench.fetcher();
+        let (report, failure) = match work(&self.bench.build_context(&sources)) {
             Ok(report) => (report, None),
             Err(failure) => {
                 let BuildFailure { error, others, report } = *failure;
@@ -151,7 +115,7 @@ impl<'c> Session<'c> {
             }
         };
         if let Some(line) = Tally::of(&report.fetched).line() {
-            self.context.ui.status(line);
+            self.bench.ui.status(line);
         }
         match failure {
             None => Ok(report),
@@ -160,37 +124,22 @@ impl<'c> Session<'c> {
     }
 
     /// Tells of all failures but the first, which becomes the command's own.
-    fn failed(&self, error: builder::Error, others: Vec<builder::Error>, report: &Report) -> Failure {
+    fn failed(
+        &self,
+        error: builder::Error,
+        others: Vec<builder::Error>,
+        report: &Report,
+    ) -> Failure {
         for (package, because) in &report.skipped {
-            self.context.ui.status(format!("{package} was not built, it needs {because}"));
+            self.bench.ui.status(format!("{package} was not built, it needs {because}"));
         }
         for other in others {
-            self.context.ui.failure(&Failure::from(other));
+            self.bench.ui.failure(&Failure::from(other));
         }
         match error {
             builder::Error::Cancelled => Failure::interrupted(),
             error => Failure::from(error),
         }
-    }
-
-    fn sources(&self) -> CmdResult<First<Box<dyn SourceFetcher + '_>>> {
-        fetcher::sources(self.context, &self.remote, None)
-    }
-
-    fn build_context<'a>(&'a self, sources: &'a dyn SourceFetcher) -> CmdResult<BuildContext<'a>> {
-        Ok(BuildContext {
-            store: self.context.store()?,
-            substituter: &self.remote,
-            sources,
-            trust: &self.trust,
-            signer: self.signer.as_ref(),
-            files: &self.tree,
-            sandbox: &self.sandbox,
-            observer: &self.watch,
-            scratch: &self.scratch,
-            logs: &self.logs,
-            now_unix_secs: unix_secs(),
-        })
     }
 
     /// The outputs of the packages and their run closures, as something to compose or export.
@@ -199,7 +148,7 @@ impl<'c> Session<'c> {
     /// A bug if one is missing.
     pub fn closure(&self, report: &Report) -> CmdResult<Vec<Input>> {
         report.closure(&self.graph, self.graph.roots()).ok_or_else(|| {
-            Failure::new(Exit::Bug, "a package of the closure is missing after everything was realised")
+            Failure::new(Exit::Bug, "a package of the closure is missing though all were realised")
         })
     }
 
@@ -207,22 +156,8 @@ impl<'c> Session<'c> {
     ///
     /// # Errors
     /// When it exists, or cannot be written.
-    pub fn place(&self, report: &Report, dir: &std::path::Path) -> CmdResult {
-        Ok(venv::compose(self.context.store()?, &self.closure(report)?, dir)?)
-    }
-
-    /// Where scratch directories are made.
-    pub const fn scratch(&self) -> &PathBuf {
-        &self.scratch
-    }
-
-    /// Fails with exit code 8, and what to do about it, where no sandbox works.
-    ///
-    /// # Errors
-    /// When none works.
-    pub fn require_sandbox(&self) -> CmdResult {
-        self.sandbox.get()?;
-        Ok(())
+    pub fn place(&self, report: &Report, dir: &Path) -> CmdResult {
+        Ok(venv::compose(&self.bench.store, &self.closure(report)?, dir)?)
     }
 
     /// Prints the outputs of the packages asked for, one path a line.
@@ -230,13 +165,13 @@ impl<'c> Session<'c> {
     /// # Errors
     /// When stdout cannot be written.
     pub fn print_outputs(&self, report: &Report) -> CmdResult {
-        let store = self.context.store()?;
+        let Bench { store, ui, .. } = &self.bench;
         let mut outputs = Vec::new();
         for id in self.graph.roots() {
             let Some(realised) = report.realised.get(self.graph.name(*id)) else { continue };
             let path = store.open_blob(&realised.blob.sha256)?.map(|blob| blob.path().to_owned());
             outputs.push(Output {
-                name: realised.package.to_string(),
+                name: realised.package.clone(),
                 pkghash: realised.pkghash.to_string(),
                 sha256: realised.blob.sha256.to_string(),
                 cid: realised.blob.root.to_string(),
@@ -244,17 +179,18 @@ impl<'c> Session<'c> {
                 path: path.unwrap_or_default(),
             });
         }
-        if self.context.ui.json() {
-            return self.context.ui.json_data(&outputs);
+        if ui.json() {
+            return ui.json_data(&outputs);
         }
-        outputs.iter().try_for_each(|output| self.context.ui.data(output.path.display()))
+        outputs.iter().try_for_each(|output| ui.data(output.path.display()))
     }
 }
 
 /// An output as `--json` tells of it.
 #[derive(Serialize)]
 struct Output {
-    name: String,
+    #[serde(serialize_with = "as_text")]
+    name: PackageName,
     pkghash: String,
     sha256: String,
     cid: String,
@@ -262,26 +198,6 @@ struct Output {
     path: PathBuf,
 }
 
-/// The key that signs what is built. A command that may build makes one if there is none, and says so.
-fn signer(context: &Context, policy: Policy) -> CmdResult<Option<SecretKey>> {
-    let home = context.home()?;
-    if policy == Policy::SubstituteOnly {
-        return keys::own_key(home, DEFAULT_KEY);
-    }
-    let (key, is_new) = keys::create_key(home, DEFAULT_KEY)?;
-    if is_new {
-        context.ui.status(format!("made builder key `{DEFAULT_KEY}`: {}", key.public()));
-    }
-    Ok(Some(key))
-}
-
-/// The time for the records of the store.
-pub fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-impl RecipeFiles for DiskTree {
-    fn read(&self, package: &PackageName, path: &str) -> io::Result<Vec<u8>> {
-        self.read_recipe_file(package, path)
-    }
+fn as_text<S: serde::Serializer>(name: &PackageName, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(name.as_str())
 }

@@ -8,19 +8,16 @@ use std::sync::{Mutex, PoisonError};
 
 use base::{Multihash, PackageName, Sha256};
 use builder::{Event, Observer as _};
-use recipe::{PackageSource as _, Recipe, Source};
+use recipe::{PackageSource as _, Policy, Recipe, Source};
 use serde::Serialize;
 use store::substitute::{FetchError, SourceFetcher, SourceRequest};
 use store::{Blob, Pin, PinKind, ProvideKind, Store};
 
+use crate::bench::{Bench, unix_secs};
 use crate::context::Context;
-use crate::error::{CmdResult, Exit, Failure};
-use crate::fetcher;
-use crate::network::Remote;
+use crate::error::{CmdResult, Failure};
 use crate::outfile::OutFile;
-use crate::session::unix_secs;
 use crate::summary::Tally;
-use crate::watch::Watch;
 
 /// Transfers at once: enough to keep a line busy while one origin is slow, few enough not to annoy any.
 const PARALLEL: usize = 4;
@@ -91,19 +88,17 @@ impl SourceSet {
     /// # Errors
     /// The first source that could not be had; the others are fetched nevertheless.
     pub fn fetch(&mut self, context: &Context) -> CmdResult {
-        context.warn_unsupported()?;
-        let remote = Remote::new(context)?;
-        let fetcher = fetcher::sources(context, &remote, None)?;
-        let watch = Watch::new(&context.ui, &context.interrupt);
-        let store = context.store()?;
+        let bench = Bench::open(context, context.tree()?, Policy::SubstituteOrBuild)?;
+        let fetcher = bench.fetcher();
         let queue = Mutex::new(self.sources.values());
         let state = Mutex::new((Tally::default(), Vec::new()));
         std::thread::scope(|scope| {
             for _ in 0..PARALLEL.min(self.sources.len()) {
-                scope.spawn(|| work(&queue, &state, store, &fetcher, &watch));
+                scope.spawn(|| work(&queue, &state, &fetcher, &bench));
             }
         });
-        drop(watch);
+        drop(fetcher);
+        drop(bench);
         let (tally, failures) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = tally.line() {
             context.ui.status(line);
@@ -164,16 +159,15 @@ type Failures = Vec<(String, FetchError)>;
 fn work<'a>(
     queue: &Mutex<impl Iterator<Item = &'a (PackageName, Source)>>,
     state: &Mutex<(Tally, Failures)>,
-    store: &Store,
     fetcher: &dyn SourceFetcher,
-    watch: &Watch,
+    bench: &Bench,
 ) {
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     while let Some((package, source)) = next() {
-        if watch.cancelled() {
+        if bench.watch.cancelled() {
             return;
         }
-        let result = fetch_one(package, source, store, fetcher, watch);
+        let result = fetch_one(package, source, fetcher, bench);
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(Some((bytes, received))) => state.0.add(bytes, &received),
@@ -189,10 +183,10 @@ type Received = (u64, Vec<(store::substitute::Origin, u64)>);
 fn fetch_one(
     package: &PackageName,
     source: &Source,
-    store: &Store,
     fetcher: &dyn SourceFetcher,
-    watch: &Watch,
+    bench: &Bench,
 ) -> Result<Option<Received>, FetchError> {
+    let Bench { store, watch, .. } = bench;
     if let Some(blob) = store.blob(&source.sha256)? {
         keep(store, &blob, &source.file)?;
         return Ok(None);
@@ -239,6 +233,5 @@ fn conclude(context: &Context, failures: Failures) -> CmdResult {
     if count > 1 {
         context.ui.status(format!("{count} sources could not be fetched"));
     }
-    debug_assert_ne!(first.exit(), Exit::Ok);
     Err(first)
 }

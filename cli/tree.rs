@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use base::{Hasher, NameError, PackageName, Sha256};
+use builder::RecipeFiles;
 use recipe::limits::{
     BUILD_BYTES_MAX, DEPS_BYTES_MAX, FETCH_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, PATH_DEPTH_MAX,
 };
@@ -189,6 +190,12 @@ impl PackageSource for DiskTree {
             .collect();
         names.sort();
         names
+    }
+}
+
+impl RecipeFiles for DiskTree {
+    fn read(&self, package: &PackageName, path: &str) -> io::Result<Vec<u8>> {
+        self.read_recipe_file(package, path)
     }
 }
 

@@ -25,7 +25,11 @@ pub fn explain(
     if before.sha256 == after.sha256 {
         return Ok(Vec::new());
     }
-    let mut lines = differences("the seed", &mut open(store, before)?, &mut open(store, after)?)?;
+    let mut lines = differences(
+        "the seed",
+        &mut open(store, before)?,
+        &mut open(store, after)?,
+    )?;
     std::fs::create_dir_all(scratch).map_err(|e| Error::io("create", scratch, e))?;
     let dir = tempfile::tempdir_in(scratch).map_err(|e| Error::io("write to", scratch, e))?;
     let sides = [("first", before), ("second", after)];
@@ -96,8 +100,14 @@ mod tests {
     fn the_first_differing_byte_of_each_file_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let before = packed(&store, &[("bin/cc", "0123456789"), ("lib/a", "same"), ("lib/b", "x")]);
-        let after = packed(&store, &[("bin/cc", "0123x56789"), ("lib/a", "same"), ("lib/b", "xy")]);
+        let before = packed(
+            &store,
+            &[("bin/cc", "0123456789"), ("lib/a", "same"), ("lib/b", "x")],
+        );
+        let after = packed(
+            &store,
+            &[("bin/cc", "0123x56789"), ("lib/a", "same"), ("lib/b", "xy")],
+        );
         let lines = explain(&store, &before, &after, dir.path()).unwrap();
         assert_eq!(
             lines,
@@ -106,7 +116,11 @@ mod tests {
                 "`lib/b`: 1 bytes in the first, 2 in the second, from byte 1 on",
             ]
         );
-        assert!(explain(&store, &before, &before, dir.path()).unwrap().is_empty());
+        assert!(
+            explain(&store, &before, &before, dir.path())
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub enum Error {
         package: PackageName,
     },
     /// A package that the seed is made from needs more than the seed.
-    #[error("the seed `{seed}` is made from `{package}`, which may be built from one seed and nothing else")]
+    #[error(
+        "the seed `{seed}` is made from `{package}`, which may be built from one seed and nothing else"
+    )]
     NotFromSeed {
         /// Which seed.
         seed: PackageName,
@@ -107,12 +109,19 @@ impl Error {
             Self::MissingSeed { .. } => ErrorKind::Missing,
             Self::Store(StoreError::Busy { .. }) => ErrorKind::Busy,
             Self::Store(StoreError::DiskFull { .. })
-            | Self::Archive { source: ArchiveError::DiskFull { .. }, .. } => ErrorKind::DiskFull,
+            | Self::Archive {
+                source: ArchiveError::DiskFull { .. },
+                ..
+            } => ErrorKind::DiskFull,
             _ => ErrorKind::Other,
         }
     }
 
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { op, path: path.to_owned(), source }
+        Self::Io {
+            op,
+            path: path.to_owned(),
+            source,
+        }
     }
 }

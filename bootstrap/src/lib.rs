@@ -18,6 +18,6 @@ mod stage;
 
 pub use crate::diff::explain;
 pub use crate::error::Error;
-pub use crate::rebuild::{Rebuilt, STAGES_MAX, Verified, rebuild, verify};
+pub use crate::rebuild::{Rebuilt, STAGES_MAX, TINY_STAGE_0, Verified, rebuild, verify};
 pub use crate::seeds::{Seed, SeedsError, parse_seeds, seeds};
 pub use crate::stage::{Event, Request};

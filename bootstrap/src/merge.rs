@@ -16,10 +16,13 @@ pub(crate) fn merge(
 ) -> Result<Blob, Error> {
     let mut archives: Vec<(String, BlobFile)> = Vec::new();
     for (name, blob) in outputs {
-        let file = context.store.open_blob(&blob.sha256)?.ok_or_else(|| Error::MissingSeed {
-            seed: name.clone(),
-            sha256: blob.sha256,
-        })?;
+        let file = context
+            .store
+            .open_blob(&blob.sha256)?
+            .ok_or_else(|| Error::MissingSeed {
+                seed: name.clone(),
+                sha256: blob.sha256,
+            })?;
         archives.push((name.to_string(), file));
     }
     std::fs::create_dir_all(context.scratch)
@@ -27,7 +30,12 @@ pub(crate) fn merge(
     let scratch = tempfile::tempdir_in(context.scratch)
         .map_err(|e| Error::io("write to", context.scratch, e))?;
     let mut ingest = context.store.ingest()?;
-    archive::merge(archives, scratch.path(), &UnpackLimits::default(), &mut ingest)
-        .map_err(|source| Error::Archive { stage, source })?;
+    archive::merge(
+        archives,
+        scratch.path(),
+        &UnpackLimits::default(),
+        &mut ingest,
+    )
+    .map_err(|source| Error::Archive { stage, source })?;
     Ok(ingest.finish(&Expected::anything())?)
 }

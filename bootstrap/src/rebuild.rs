@@ -15,8 +15,8 @@ use crate::stage::{Event, Recipes, Request};
 /// Most stages after stage 0. The first that a compiler built by itself is the second, a fixed point shows one later;
 /// twice that without one means that something keeps changing.
 pub const STAGES_MAX: usize = 6;
-/// The script of stage 0, for seeds that are made as the tiny one is.
-const STAGE_0: &[u8] = include_bytes!("../tiny/stage0.sh");
+/// How the tiny seed is made from the host's compiler.
+pub const TINY_STAGE_0: &[u8] = include_bytes!("../tiny/stage0.sh");
 
 /// A seed that was made again and is the pinned one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,14 +60,20 @@ pub fn rebuild<S: PackageSource>(
         if settled {
             keep(context, request, &after)?;
             compare(context, request.seed, &after)?;
-            return Ok(Rebuilt { blob: after, stages });
+            return Ok(Rebuilt {
+                blob: after,
+                stages,
+            });
         }
     }
     let [.., before, after] = &stages[..] else {
         unreachable!("there are at least {STAGES_MAX} stages")
     };
     let differences = explain(context.store, before, after, context.scratch)?;
-    Err(Error::NoFixedPoint { stages: stages.len(), differences })
+    Err(Error::NoFixedPoint {
+        stages: stages.len(),
+        differences,
+    })
 }
 
 /// Builds the packages that a seed is made from with the pinned seed, and compares what comes out with the pin.
@@ -83,7 +89,10 @@ pub fn verify<S: PackageSource>(
     events: &dyn Fn(Event),
 ) -> Result<Verified, Error> {
     let Seed { name, sha256, .. } = request.seed;
-    let missing = || Error::MissingSeed { seed: name.clone(), sha256: *sha256 };
+    let missing = || Error::MissingSeed {
+        seed: name.clone(),
+        sha256: *sha256,
+    };
     let pinned = context.store.blob(sha256)?.ok_or_else(missing)?;
     let recipes = Recipes::load(request.seed, tree, system)?;
     for recipe in recipes.all() {
@@ -100,31 +109,52 @@ fn stage_0(
     request: &Request<'_>,
     events: &dyn Fn(Event),
 ) -> Result<Blob, Error> {
-    events(Event::Stage { stage: 0, from: None });
+    events(Event::Stage {
+        stage: 0,
+        from: None,
+    });
     let started = Instant::now();
     let name: PackageName = request.seed.name.clone();
     let build = HostedBuild {
         name: &name,
-        script: STAGE_0,
+        script: request.stage_0,
         recipes: &recipes.all(),
         compiler: request.compiler,
     };
     // No package hash names it: its log is named after the seed that is pinned.
-    let log = log_path(context.logs, &base::PkgHash::from_digest(request.seed.sha256));
-    let finished = context.workshop(request.options).build_on_host(&build, &log)?;
+    let log = log_path(
+        context.logs,
+        &base::PkgHash::from_digest(request.seed.sha256),
+    );
+    let finished = context
+        .workshop(request.options)
+        .build_on_host(&build, &log)?;
     let blob = finished.ingest(context.store)?;
     let elapsed = started.elapsed();
-    events(Event::Done { stage: 0, blob: blob.clone(), elapsed, reused: 0 });
+    events(Event::Done {
+        stage: 0,
+        blob: blob.clone(),
+        elapsed,
+        reused: 0,
+    });
     Ok(blob)
 }
 
 /// Pins a seed and lets others find it, like a source, by its plain digest.
 fn keep(context: &Context<'_>, request: &Request<'_>, blob: &Blob) -> Result<(), Error> {
-    let kind = PinKind::Seed { name: request.seed.name.to_string() };
+    let kind = PinKind::Seed {
+        name: request.seed.name.to_string(),
+    };
     let added_unix_secs = context.now_unix_secs;
-    context.store.pin(&Pin { sha256: blob.sha256, kind, added_unix_secs })?;
+    context.store.pin(&Pin {
+        sha256: blob.sha256,
+        kind,
+        added_unix_secs,
+    })?;
     if request.options.announce {
-        context.store.provide(&Multihash::sha2_256(&blob.sha256), ProvideKind::Source)?;
+        context
+            .store
+            .provide(&Multihash::sha2_256(&blob.sha256), ProvideKind::Source)?;
         if let Ok(root) = Multihash::of(&blob.root) {
             context.store.provide(&root, ProvideKind::Root)?;
         }

@@ -91,7 +91,10 @@ pub fn parse_seeds(bytes: &[u8]) -> Result<Vec<Seed>, SeedsError> {
     for record in rec::parse(bytes).map_err(SeedsError::Rec)? {
         let seed = parse_seed(&record)?;
         if !names.insert(seed.name.clone()) {
-            return Err(SeedsError::Duplicate { line: record.line(), name: seed.name });
+            return Err(SeedsError::Duplicate {
+                line: record.line(),
+                name: seed.name,
+            });
         }
         seeds.push(seed);
     }
@@ -101,19 +104,29 @@ pub fn parse_seeds(bytes: &[u8]) -> Result<Vec<Seed>, SeedsError> {
 fn parse_seed(record: &Record) -> Result<Seed, SeedsError> {
     let line = record.line();
     let get = |field| record.get(field).ok_or(SeedsError::Missing { line, field });
-    let name = |text: &str| text.parse().map_err(|source| SeedsError::Name { line, source });
+    let name = |text: &str| {
+        text.parse()
+            .map_err(|source| SeedsError::Name { line, source })
+    };
     let digest = get("sha256")?.parse();
-    let mut from =
-        get("from")?.split_whitespace().map(name).collect::<Result<Vec<PackageName>, _>>()?;
+    let mut from = get("from")?
+        .split_whitespace()
+        .map(name)
+        .collect::<Result<Vec<PackageName>, _>>()?;
     if from.is_empty() {
-        return Err(SeedsError::Missing { line, field: "from" });
+        return Err(SeedsError::Missing {
+            line,
+            field: "from",
+        });
     }
     from.sort();
     from.dedup();
     Ok(Seed {
         name: name(get("seed")?)?,
         sha256: digest.map_err(|source| SeedsError::Digest { line, source })?,
-        size: get("size")?.parse().map_err(|_| SeedsError::Size { line })?,
+        size: get("size")?
+            .parse()
+            .map_err(|_| SeedsError::Size { line })?,
         from,
     })
 }
@@ -149,17 +162,35 @@ mod tests {
         let error = |text: String| parse_seeds(text.as_bytes()).unwrap_err();
         assert_eq!(
             error("\nseed: a\n".into()),
-            SeedsError::Missing { line: 2, field: "sha256" }
+            SeedsError::Missing {
+                line: 2,
+                field: "sha256"
+            }
         );
-        assert!(matches!(error(record("A", &digest, "1", "b")), SeedsError::Name { line: 1, .. }));
-        assert!(matches!(error(record("a", "00", "1", "b")), SeedsError::Digest { .. }));
-        assert_eq!(error(record("a", &digest, "-1", "b")), SeedsError::Size { line: 1 });
+        assert!(matches!(
+            error(record("A", &digest, "1", "b")),
+            SeedsError::Name { line: 1, .. }
+        ));
+        assert!(matches!(
+            error(record("a", "00", "1", "b")),
+            SeedsError::Digest { .. }
+        ));
+        assert_eq!(
+            error(record("a", &digest, "-1", "b")),
+            SeedsError::Size { line: 1 }
+        );
         assert_eq!(
             error(record("a", &digest, "1", " ")),
-            SeedsError::Missing { line: 1, field: "from" }
+            SeedsError::Missing {
+                line: 1,
+                field: "from"
+            }
         );
         let twice = record("a", &digest, "1", "b").repeat(2);
-        assert!(matches!(error(twice), SeedsError::Duplicate { line: 6, .. }));
+        assert!(matches!(
+            error(twice),
+            SeedsError::Duplicate { line: 6, .. }
+        ));
         assert!(matches!(error("x".into()), SeedsError::Rec(_)));
     }
 }

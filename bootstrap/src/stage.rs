@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub seed: &'a Seed,
     /// The host's C compiler with its options; only [`crate::rebuild`] uses it.
     pub compiler: &'a str,
+    /// The script of stage 0; only [`crate::rebuild`] uses it. [`crate::TINY_STAGE_0`] for the tiny seed.
+    pub stage_0: &'a [u8],
     /// How to build.
     pub options: &'a Options,
     /// Whether what an earlier, perhaps interrupted, run has built is used again.
@@ -61,11 +63,7 @@ pub(crate) struct Recipes {
 }
 
 impl Recipes {
-    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn load<S: PackageSource>(
+    pub(crate) fn load<S: PackageSource>(
         seed: &Seed,
         tree: &mut S,
         system: &System,
@@ -74,7 +72,10 @@ fn load<S: PackageSource>(
         for package in &seed.from {
             recipes.push(load(seed, package, tree)?);
         }
-        Ok(Self { recipes, system: system.clone() })
+        Ok(Self {
+            recipes,
+            system: system.clone(),
+        })
     }
 
     pub(crate) fn all(&self) -> Vec<&Recipe> {
@@ -90,7 +91,10 @@ fn load<S: PackageSource>(
         from: &Blob,
         events: &dyn Fn(Event),
     ) -> Result<Blob, Error> {
-        events(Event::Stage { stage, from: Some(from.sha256) });
+        events(Event::Stage {
+            stage,
+            from: Some(from.sha256),
+        });
         let started = Instant::now();
         let mut outputs = self.build_all(context, request, from)?;
         outputs.sort_by(|a, b| a.package.cmp(&b.package));
@@ -98,7 +102,12 @@ fn load<S: PackageSource>(
         let blobs: Vec<_> = outputs.into_iter().map(|o| (o.package, o.blob)).collect();
         let blob = merge(context, &blobs, stage)?;
         let elapsed = started.elapsed();
-        events(Event::Done { stage, blob: blob.clone(), elapsed, reused });
+        events(Event::Done {
+            stage,
+            blob: blob.clone(),
+            elapsed,
+            reused,
+        });
         Ok(blob)
     }
 
@@ -113,7 +122,9 @@ fn load<S: PackageSource>(
         let outputs = Mutex::new(Ok(Vec::new()));
         let worker = || {
             while lock(&outputs).is_ok() {
-                let Some(recipe) = lock(&next).next() else { return };
+                let Some(recipe) = lock(&next).next() else {
+                    return;
+                };
                 let built = self.build_one(context, request, recipe, from);
                 let mut outputs = lock(&outputs);
                 match (&mut *outputs, built) {
@@ -148,24 +159,47 @@ fn load<S: PackageSource>(
         if request.resume
             && let Some(blob) = context.find_here(&package, &pkghash)?
         {
-            return Ok(Output { package, blob, reused: true });
+            return Ok(Output {
+                package,
+                blob,
+                reused: true,
+            });
         }
-        let inputs = [Input { name: seed.to_string(), blob: from.clone() }];
+        let inputs = [Input {
+            name: seed.to_string(),
+            blob: from.clone(),
+        }];
         let log = log_path(context.logs, &pkghash);
-        let finished = context.workshop(request.options).build(recipe, &inputs, &log)?;
+        let finished = context
+            .workshop(request.options)
+            .build(recipe, &inputs, &log)?;
         let blob = finished.ingest(context.store)?;
         context.record_built(&derivation, &blob, request.options)?;
         let (bytes, elapsed) = (blob.size, finished.elapsed);
-        context.observer.event(&builder::Event::Built { package: &package, bytes, elapsed });
-        Ok(Output { package, blob, reused: false })
+        context.observer.event(&builder::Event::Built {
+            package: &package,
+            bytes,
+            elapsed,
+        });
+        Ok(Output {
+            package,
+            blob,
+            reused: false,
+        })
     }
 
     /// The hash of the seed package if its content were this.
     fn seed_hash(&self, seed: &PackageName, content: Sha256) -> Result<PkgHash, Error> {
         let fetch = format!("url: bootstrap:{seed}\nsha256: {content}\n");
-        let files = PackageFiles { fetch: Some(fetch.into()), ..PackageFiles::default() };
+        let files = PackageFiles {
+            fetch: Some(fetch.into()),
+            ..PackageFiles::default()
+        };
         let recipe = Recipe::parse(seed, files).map_err(|e| recipe_error(seed, e))?;
-        Ok(Derivation::of(&recipe, &self.system, |_| unreachable!("a seed needs nothing")).pkghash())
+        Ok(Derivation::of(&recipe, &self.system, |_| {
+            unreachable!("a seed needs nothing")
+        })
+        .pkghash())
     }
 }
 
@@ -189,12 +223,22 @@ fn load<S: PackageSource>(
     if recipe.build().is_some() && recipe.build_deps().len() == 1 && recipe.run_deps().is_empty() {
         return Ok(recipe);
     }
-    Err(Error::NotFromSeed { seed: seed.name.clone(), package: package.clone() })
+    Err(Error::NotFromSeed {
+        seed: seed.name.clone(),
+        package: package.clone(),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn recipe_error(
     package: &PackageName,
     source: impl std::error::Error + Send + Sync + 'static,
 ) -> Error {
-    Error::Recipe { package: package.clone(), source: Box::new(source) }
+    Error::Recipe {
+        package: package.clone(),
+        source: Box::new(source),
+    }
 }

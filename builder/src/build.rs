@@ -68,7 +68,7 @@ impl Workshop<'_> {
         let top_level = root::top_level(&scratch.root())?;
         let mut request = BuildRequest::for_recipe(&script, top_level, self.cores);
         sandbox.mask(&mut request);
-        self.run(recipe.name(), request, scratch, log)
+        self.run(recipe.name(), &request, scratch, log)
     }
 
     /// Runs a request whose output lies in the scratch root's `$DESTDIR`, and checks that output.
@@ -78,7 +78,7 @@ impl Workshop<'_> {
     pub(crate) fn run(
         &self,
         package: &PackageName,
-        request: BuildRequest,
+        request: &BuildRequest,
         scratch: Scratch,
         log: &Path,
     ) -> Result<Finished, Error> {
@@ -94,7 +94,7 @@ impl Workshop<'_> {
             self.observer.event(&Event::Output { package, text });
         };
         let cancelled = || self.observer.cancelled();
-        let ending = run(sandbox, &request, &self.limits, &mut output, &cancelled)?;
+        let ending = run(sandbox, request, &self.limits, &mut output, &cancelled)?;
         let elapsed = started.elapsed();
         if let Some(error) = log.take_error() {
             self.warn(

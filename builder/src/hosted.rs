@@ -104,7 +104,7 @@ impl Workshop<'_> {
             command,
         };
         sandbox.mask(&mut request);
-        self.run(package, request, scratch, log)
+        self.run(package, &request, scratch, log)
     }
 
     fn lay_out(&self, recipe: &Recipe, dir: &Path) -> Result<(), Error> {

@@ -19,6 +19,7 @@ mod forecast;
 mod hosted;
 mod log;
 mod lookup;
+mod masks;
 mod observe;
 mod output;
 mod probe;

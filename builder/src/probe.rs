@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::bwrap::Features;
 use crate::diagnose::{HostFacts, SandboxUnavailable, diagnose};
+use crate::masks::masks;
 use crate::process::{Ending, Limits, run};
 use crate::request::{BuildRequest, Mount};
 
@@ -24,21 +25,6 @@ const PROBE_LIMITS: Limits = Limits {
     silence: Duration::from_secs(20),
     log_bytes_max: 64 << 10,
 };
-
-/// Directories of `/proc` that tell of the machine's hardware, or let its owner control it, whatever the namespace.
-const MASKED_DIRS: [&str; 3] = ["/proc/acpi", "/proc/asound", "/proc/scsi"];
-/// Files of `/proc` of that kind.
-const MASKED_FILES: [&str; 9] = [
-    "/proc/interrupts",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/mtrr",
-    "/proc/sched_debug",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-];
 
 /// A way to sandbox that was seen to work on this machine.
 #[derive(Clone, Debug)]
@@ -70,17 +56,19 @@ impl Sandbox {
             features,
             masks: masks(),
         };
-        // In a container some of `/proc` is covered already and cannot be covered again; that must not stop a build.
         let mut attempts = vec![sandbox.clone()];
-        attempts.push(Self {
-            masks: Vec::new(),
-            ..sandbox.clone()
-        });
-        attempts.push(Self {
-            masks: Vec::new(),
+        if !rustix::process::geteuid().is_root() {
+            // In a container some of `/proc` is covered already and cannot be covered again. To an ordinary user the
+            // kernel gives nothing there anyway; for root the covers are what keeps a build from the settings.
+            attempts.push(Self {
+                masks: Vec::new(),
+                ..sandbox.clone()
+            });
+        }
+        attempts.extend(attempts.clone().into_iter().map(|attempt| Self {
             features: Features::default(),
-            ..sandbox
-        });
+            ..attempt
+        }));
         let mut first_output = None;
         for attempt in attempts {
             match attempt.attempt() {
@@ -158,18 +146,6 @@ fn version_of(bwrap: &Path) -> Option<(u32, u32)> {
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.trim().rsplit(' ').next()?.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-fn masks() -> Vec<Mount> {
-    let dirs = MASKED_DIRS.iter().filter(|path| Path::new(path).is_dir());
-    let files = MASKED_FILES.iter().filter(|path| Path::new(path).exists());
-    let cover = |path: &&str| Mount::ReadOnly {
-        from: "/dev/null".into(),
-        at: path.into(),
-    };
-    dirs.map(|path| Mount::Tmpfs { at: path.into() })
-        .chain(files.map(cover))
-        .collect()
 }
 
 fn source_text(error: &dyn std::error::Error) -> String {

@@ -104,7 +104,12 @@ impl<'a> Context<'a> {
         let pkghash = PkgHash::of_derivation(derivation.to_string().as_bytes());
         if let Some(key) = self.signer {
             let (output, sha256, size) = (blob.root, blob.sha256, blob.size);
-            let realisation = Realisation { pkghash, output, sha256, size };
+            let realisation = Realisation {
+                pkghash,
+                output,
+                sha256,
+                size,
+            };
             self.store.put_realisation(&realisation.sign(key))?;
         }
         self.record(derivation, blob, options)
@@ -117,12 +122,22 @@ impl<'a> Context<'a> {
         blob: &Blob,
         options: &Options,
     ) -> Result<(), Error> {
-        let pkghash = self.store.put_derivation(derivation.to_string().as_bytes())?;
-        let kind = PinKind::Output { pkghash, package: derivation.name().clone() };
+        let pkghash = self
+            .store
+            .put_derivation(derivation.to_string().as_bytes())?;
+        let kind = PinKind::Output {
+            pkghash,
+            package: derivation.name().clone(),
+        };
         let added_unix_secs = self.now_unix_secs;
-        self.store.pin(&Pin { sha256: blob.sha256, kind, added_unix_secs })?;
+        self.store.pin(&Pin {
+            sha256: blob.sha256,
+            kind,
+            added_unix_secs,
+        })?;
         if options.announce {
-            self.store.provide(&pkghash.dht_key(), ProvideKind::Package)?;
+            self.store
+                .provide(&pkghash.dht_key(), ProvideKind::Package)?;
             if let Ok(root) = Multihash::of(&blob.root) {
                 self.store.provide(&root, ProvideKind::Root)?;
             }
@@ -134,9 +149,18 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn find_here(&self, package: &PackageName, pkghash: &PkgHash) -> Result<Option<Blob>, Error> {
+    pub fn find_here(
+        &self,
+        package: &PackageName,
+        pkghash: &PkgHash,
+    ) -> Result<Option<Blob>, Error> {
         let own = self.signer.map(SecretKey::public);
-        let lookup = Lookup { store: self.store, trust: self.trust, own, substituter: None };
+        let lookup = Lookup {
+            store: self.store,
+            trust: self.trust,
+            own,
+            substituter: None,
+        };
         match lookup.find(package, pkghash)? {
             Found::Here(blob) | Found::Adopted(blob) => Ok(Some(blob)),
             Found::Elsewhere(_) | Found::Nowhere(..) | Found::Refused(_) => Ok(None),

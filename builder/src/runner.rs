@@ -74,8 +74,10 @@ impl<'a> Runner<'a> {
                     running.count(action.kind, 1);
                     let work = self.prepare(action, &mut ledger);
                     let answers = answers.clone();
-                    // The channel lives as long as this scope: sending cannot fail.
-                    scope.spawn(move || answers.send((action, self.act(action.id, work))));
+                    scope.spawn(move || {
+                        // The inbox lives as long as this scope: sending cannot fail.
+                        let _ = answers.send((action, self.act(action.id, work)));
+                    });
                 }
                 if plan.is_done() {
                     return;
@@ -292,7 +294,8 @@ impl<'a> Runner<'a> {
         let log = self.log(&pkghash);
         let finished = self.workshop().build(recipe, inputs, &log)?;
         let blob = finished.ingest(store)?;
-        self.context.record_built(&self.graph.derivation(id), &blob, self.options)?;
+        self.context
+            .record_built(&self.graph.derivation(id), &blob, self.options)?;
         observer.event(&Event::Built {
             package,
             bytes: blob.size,
@@ -314,7 +317,8 @@ impl<'a> Runner<'a> {
 
     /// Keeps an output that others built.
     fn keep(&self, id: PackageId, blob: &Blob) -> Result<(), Error> {
-        self.context.record(&self.graph.derivation(id), blob, self.options)
+        self.context
+            .record(&self.graph.derivation(id), blob, self.options)
     }
 
     /// Takes an answer into the ledger and says what the plan is to hear.

@@ -3,6 +3,7 @@
 use builder::Sandbox;
 use serde::Serialize;
 
+use crate::bench::search_path;
 use crate::context::Context;
 use crate::daemon;
 use crate::error::{CmdResult, Exit, Failure};
@@ -109,8 +110,7 @@ fn print(context: &Context, check: &Check) -> CmdResult {
 }
 
 fn sandbox() -> CmdResult<String> {
-    let search_path = std::env::var_os("PATH").unwrap_or_default();
-    Sandbox::find(&search_path)?;
+    Sandbox::find(&search_path())?;
     Ok("bubblewrap can make one".into())
 }
 

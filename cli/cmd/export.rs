@@ -51,11 +51,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let report = session.realise(&options)?;
     let inputs = session.closure(&report)?;
     if args.format == Format::Dir {
-        venv::compose(context.store()?, &inputs, &args.output)?;
+        venv::compose(&session.bench.store, &inputs, &args.output)?;
         return context.ui.data(args.output.display());
     }
     let export = |writer: &mut dyn std::io::Write| {
-        venv::export(context.store()?, &inputs, session.scratch(), writer).map_err(Failure::from)
+        venv::export(&session.bench.store, &inputs, &session.bench.scratch, writer).map_err(Failure::from)
     };
     if to_stdout {
         export(&mut std::io::stdout().lock())?;

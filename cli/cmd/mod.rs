@@ -1,5 +1,6 @@
 //! One file per command: its doc comment is the help, `Args` what it takes, `run` what it does.
 
+pub mod bootstrap;
 pub mod build;
 pub mod closure;
 pub mod completions;
@@ -42,6 +43,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Node(args) => node::run(&mut context, &args),
         Command::Mirror(args) => mirror::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
+        Command::Bootstrap(args) => bootstrap::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Config(args) => config::run(&context, &args),
         Command::Completions(args) => completions::run(&context, &args),

@@ -27,10 +27,10 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let options = args.get.options()?;
     let dir = {
         let session = Session::open(context, &args.packages, options.policy)?;
-        session.require_sandbox()?;
+        session.bench.require_sandbox()?;
         let report = session.realise(&options)?;
         let inputs = session.closure(&report)?;
-        venv::cached(context.store()?, &inputs, &context.home()?.path("venvs"))?
+        venv::cached(&session.bench.store, &inputs, &context.home()?.path("venvs"))?
     };
     if context.interrupt.is_set() {
         return Err(Failure::interrupted());

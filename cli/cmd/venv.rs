@@ -29,7 +29,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let options = args.get.options()?;
     let session = Session::open(context, &args.packages, options.policy)?;
     let report = session.realise(&options)?;
-    venv::create(context.store()?, &session.closure(&report)?, &args.dir)?;
+    venv::create(&session.bench.store, &session.closure(&report)?, &args.dir)?;
     let script = std::path::absolute(args.dir.join(venv::VENV_RUN))?;
     context.ui.status("run commands in it with:");
     context.ui.data(script.display())

@@ -207,7 +207,6 @@ impl Behaviour {
 
     /// Hands a message to the peer's connection, unless the upload limit holds it back.
     fn transmit(&mut self, transmit: Transmit<PeerId>, now: Instant) {
-        eprintln!("TRANSMIT {:?} {:?} {:?}", transmit.id, transmit.lane, transmit.message);
         let Some((connection, reach)) =
             self.peers.get(&transmit.to).and_then(|peer| peer.connections.first().copied())
         else {
@@ -241,7 +240,6 @@ impl Behaviour {
     }
 
     fn translate(&mut self, event: bitswap::Event<PeerId>, now: Instant) {
-        eprintln!("EVENT {event:.300?}");
         let event = match event {
             bitswap::Event::Block { sessions, cid, data, from } => {
                 Event::Block { sessions, cid, data, from }
@@ -365,7 +363,6 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         let now = Instant::now();
-        eprintln!("FROM {peer} {event:?}");
         match event {
             FromHandler::Received(message) => self.machine.handle_message(peer, message, now),
             FromHandler::Receiving(bytes) => self.machine.handle_receiving(peer, bytes, now),

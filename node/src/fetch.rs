@@ -17,7 +17,6 @@
 //! byte, minimum rate, total.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use base::{Cid, Multihash};
@@ -180,9 +179,7 @@ impl Fetch<'_> {
             self.check_size(plan, walk)?;
             match &leaf {
                 Leaf::Block(block) => ingest.write_leaf(block)?,
-                Leaf::Bytes(bytes) => ingest
-                    .write_all(bytes)
-                    .map_err(|error| crate::http::write_error(error, self.store))?,
+                Leaf::Bytes(bytes) => ingest.append(bytes)?,
             }
             let length = leaf.bytes().len() as u64;
             window.saw_leaf(length);

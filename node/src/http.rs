@@ -17,7 +17,6 @@ use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
 use self::transfer::{Failure, Transfer};
-pub(crate) use self::transfer::write_error;
 use crate::config::Deadlines;
 
 /// Redirects followed for one URL. Mirrors of large projects use two or three.

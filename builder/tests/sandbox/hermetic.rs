@@ -7,7 +7,10 @@ fn the_environment_is_exactly_the_contract() {
     let Some(mut world) = World::new() else {
         return;
     };
-    world.package("p", "mkdir -p $DESTDIR/share; env | sort >$DESTDIR/share/env");
+    world.package(
+        "p",
+        "mkdir -p $DESTDIR/share; env | sort >$DESTDIR/share/env",
+    );
     let env = world.built_text("p", "share/env");
     // SHLVL is BusyBox ash's own, PWD bubblewrap's.
     let lines: Vec<_> = env.lines().filter(|l| !l.starts_with("SHLVL=")).collect();
@@ -68,14 +71,18 @@ fn there_is_no_network_no_other_process_and_no_way_to_the_kernels_settings() {
         "p",
         "set +e; mkdir -p $DESTDIR/share; exec >$DESTDIR/share/seen
          ls /sys/class/net 2>/dev/null; grep : /proc/net/dev | cut -d: -f1 | tr -d ' '
-         ping -c1 -w1 1.1.1.1 2>/dev/null && echo pinged
-         nc -w1 127.0.0.1 22 </dev/null 2>/dev/null && echo connected
+         ping -c1 -w1 1.1.1.1 >/dev/null 2>&1 && echo pinged
+         nc -w1 127.0.0.1 22 </dev/null >/dev/null 2>&1 && echo connected
          echo processes $(ls -d /proc/[0-9]* | wc -l)
-         for file in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /proc/sys/kernel/hostname; do
-           (echo x >$file) 2>/dev/null && echo wrote $file
+         # Opened for writing, but nothing is written: were it possible, it would hit this machine.
+         for file in $(find /proc/sys /proc/fs /proc/irq /proc/[a-z]* -maxdepth 2 -type f 2>/dev/null); do
+           case $file in /proc/self/* | /proc/thread-self/*) continue ;; esac
+           (: >>$file) 2>/dev/null && ! [ -c $file ] && echo can write $file
          done
+         (: >>/proc/sys/kernel/core_pattern) 2>/dev/null && echo can write core_pattern
          (echo x >/new) 2>/dev/null && echo wrote to the root
          mount -t tmpfs none /tmp 2>/dev/null && echo mounted
+         unshare -U true 2>/dev/null && echo unshared
          mknod /tmp/device c 1 3 2>/dev/null && echo made a device
          chown 0:0 /tmp 2>/dev/null && echo changed an owner
          ls -A /proc/acpi /proc/scsi 2>/dev/null | grep -v :
@@ -108,13 +115,16 @@ fn no_descriptor_of_ours_is_left_open_inside() {
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     world.package(
         "p",
-        "mkdir -p $DESTDIR/share; for fd in /proc/$$/fd/*; do readlink $fd || true; done >$DESTDIR/share/fds",
+        "mkdir -p $DESTDIR/share; for fd in /proc/$$/fd/*; do readlink $fd || true; done >/tmp/fds; cp /tmp/fds $DESTDIR/share/",
     );
     let fds = world.built_text("p", "share/fds");
     let targets: Vec<_> = fds.lines().collect();
     assert!(targets.contains(&"/dev/null"), "{fds}");
     for target in targets {
-        let is_ours = target == "/dev/null" || target == "/build" || target.starts_with("pipe:");
+        let is_ours = target == "/dev/null"
+            || target == "/build"
+            || target == "/tmp/fds"
+            || target.starts_with("pipe:");
         assert!(is_ours, "{target} is open inside");
     }
 }

@@ -2,6 +2,13 @@
 //!
 //! Where one of the two is missing these tests say so and pass; with `P2PKGS_REQUIRE_SANDBOX=1` they fail instead.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+#![allow(clippy::print_stderr, reason = "skips are told")]
+
 // The name by which the other crates know it.
 extern crate p2pkgs_builder as builder;
 

@@ -419,11 +419,17 @@ impl Witness {
     fn arrive(&self) {
         let mut running = self.running.lock().unwrap();
         *running = (running.0 + 1, running.1 + 1);
-        assert!(self.meet == 0 || running.1 <= self.meet, "{} builds at once", running.1);
+        assert!(
+            self.meet == 0 || running.1 <= self.meet,
+            "{} builds at once",
+            running.1
+        );
         self.met.notify_all();
         let waiting = |running: &mut (usize, usize)| running.0 < self.meet;
-        let (_running, late) =
-            self.met.wait_timeout_while(running, Duration::from_secs(60), waiting).unwrap();
+        let (_running, late) = self
+            .met
+            .wait_timeout_while(running, Duration::from_secs(60), waiting)
+            .unwrap();
         assert!(!late.timed_out(), "no other build came");
     }
 }

@@ -231,15 +231,7 @@ impl<P: PeerKey> Exchange<P> {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event<P>> {
-        loop {
-            let event = self
-                .client
-                .poll_event()
-                .or_else(|| self.server.poll_event())?;
-            if let Some(event) = self.rename(event) {
-                return Some(event);
-            }
-        }
+        self.events.pop_front()
     }
 
     /// When `handle_timeout` wants to be called next.
@@ -371,7 +363,11 @@ impl<P: PeerKey> Exchange<P> {
 /// What the simulator looks at from outside.
 #[cfg(any(test, feature = "sim"))]
 impl<P: PeerKey> Exchange<P> {
-    pub(crate) fn dump(&self) { eprintln!("names {:?}", self.names); self.client.dump(); eprintln!("lanes {:?}", self.lanes); }
+    pub(crate) fn dump(&self) {
+        eprintln!("names {:?}", self.names);
+        self.client.dump();
+        eprintln!("lanes {:?}", self.lanes);
+    }
     /// Whatever a machine at rest should not hold.
     pub(crate) fn residue(&self) -> usize {
         self.client.residue() + self.server.residue()

@@ -19,7 +19,7 @@ pub use self::liar::Lie;
 use self::network::{Link, Pipe};
 pub use self::network::{LinkConfig, NodeConfig};
 use crate::config::Config;
-use crate::event::{Event, LoadId, SessionId, Transmit, TransmitId};
+use crate::event::{Event, Lane, LoadId, SessionId, Transmit, TransmitId};
 use crate::exchange::Exchange;
 use crate::frame::FrameDecoder;
 use crate::ledger::SessionStats;
@@ -83,6 +83,13 @@ struct Node {
 
 #[derive(Clone, Debug, Hash)]
 enum Action {
+    Arrive {
+        from: NodeId,
+        to: NodeId,
+        epoch: u64,
+        lane: Lane,
+        frame: Vec<u8>,
+    },
     Deliver {
         from: NodeId,
         to: NodeId,
@@ -341,8 +348,21 @@ impl World {
         };
         self.now = self.now.max(at);
         self.steps += 1;
+        if std::env::var("SIM_TRACE").is_ok() {
+            let t = format!("{action:?}");
+            eprintln!("{:?} {}", self.now - self.start, &t[..t.len().min(150)]);
+        }
         ((at - self.start), &action).hash(&mut self.trace);
         match action {
+            Action::Arrive {
+                from,
+                to,
+                epoch,
+                lane,
+                frame,
+            } if self.is_current(from, to, epoch) => {
+                self.arrive(from, to, epoch, lane, frame);
+            }
             Action::Deliver {
                 from,
                 to,
@@ -372,7 +392,8 @@ impl World {
             }
             Action::Break { a, b, epoch } if self.is_current(a, b, epoch) => self.disconnect(a, b),
             // Of a connection that is gone.
-            Action::Deliver { .. }
+            Action::Arrive { .. }
+            | Action::Deliver { .. }
             | Action::Receiving { .. }
             | Action::Sent { .. }
             | Action::Break { .. } => {}

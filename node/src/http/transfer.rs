@@ -5,7 +5,7 @@
 //! recognised by its validator (`If-Range`), and at the latest by the SHA-256.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::time::Instant;
 
 use base::Sha256;
@@ -176,7 +176,7 @@ impl Transfer<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(read_failure(error)),
             };
-            partial.ingest.write_all(&piece[..length]).map_err(|e| write_failure(e, self.store))?;
+            partial.ingest.append(&piece[..length]).map_err(store_failure)?;
             self.took(length as u64, partial)?;
         }
     }
@@ -266,23 +266,6 @@ fn failed(url: &str, source: Box<dyn std::error::Error + Send + Sync>) -> FetchE
 
 fn store_failure(error: StoreError) -> Failure {
     Failure::Fatal(FetchError::Store(error))
-}
-
-/// The store's own error if it wrapped one, else the system's with what was attempted.
-pub(crate) fn write_error(error: io::Error, store: &Store) -> StoreError {
-    error.downcast::<StoreError>().unwrap_or_else(|source| {
-        if source.kind() == io::ErrorKind::StorageFull
-            || source.kind() == io::ErrorKind::QuotaExceeded
-        {
-            let path = store.root().to_owned();
-            return StoreError::DiskFull { path, needed: None, available: None };
-        }
-        StoreError::Io { op: "write to", path: store.root().to_owned(), source }
-    })
-}
-
-fn write_failure(error: io::Error, store: &Store) -> Failure {
-    store_failure(write_error(error, store))
 }
 
 fn status_failure(status: StatusCode) -> Failure {

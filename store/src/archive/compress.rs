@@ -79,7 +79,7 @@ pub(super) fn decoder<'a>(
     }))
 }
 
-/// Marks the error of [`Proportionate`], for [`super::tar`] to give it its own name.
+/// Marks the error of [`Proportionate`], for [`super::stream`] to give it its own name.
 #[derive(Debug, thiserror::Error)]
 #[error("unpacks to more than {0} times its size")]
 pub(super) struct OutOfProportion(pub(super) u64);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base::Hasher;
 
-use super::tar::TarReader;
+use super::stream::TarReader;
 use super::{ArchiveError, Conflicts, Entry, EntryKind, Summary, UnpackLimits, Unpacker, pack};
 
 /// Piece in which files are hashed, in bytes.

@@ -14,7 +14,9 @@ mod error;
 mod list;
 mod pack;
 mod path;
-mod tar;
+mod stream;
+#[cfg(test)]
+mod tests;
 mod unpack;
 
 use base::Sha256;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::tar::{write_end, write_header, write_padding};
+use super::stream::{write_end, write_header, write_padding};
 use super::{ArchiveError, EntryKind, Summary, UnpackLimits, compress, path};
 
 /// Piece in which files are read, in bytes.

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::beneath::Beneath;
 use super::error::shown;
 use super::path::split;
-use super::tar::{TarEntry, TarReader};
+use super::stream::{TarEntry, TarReader};
 use super::{ArchiveError, EntryKind, Summary, UnpackLimits};
 
 /// Piece in which files are written and compared, in bytes.

@@ -38,7 +38,7 @@ pub struct Orders {
     pub sha256: String,
     /// The root it claims to be the source's; `None` for that of its own wrong bytes.
     pub root: Option<String>,
-    /// The length it claims.
+    /// The length it claims, with such a root.
     pub size: u64,
     /// Gets a line for each thing that happens.
     pub log: PathBuf,
@@ -101,7 +101,8 @@ async fn lie(orders: Orders) {
     let wrong = Block::new(Codec::Raw.code(), Bytes::from_static(b"these are not the bytes you look for\n"));
     let sha256: Sha256 = orders.sha256.parse().unwrap();
     let root = orders.root.as_deref().map_or(*wrong.cid(), |text| base::parse_cid(text).unwrap());
-    let holding = Holding { root, size: orders.size };
+    let size = if orders.root.is_some() { orders.size } else { wrong.data().len() as u64 };
+    let holding = Holding { root, size };
     swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
     let meeting: Multiaddr = orders.meeting.parse().unwrap();
     loop {
@@ -254,8 +255,8 @@ impl request_response::Codec for BitswapCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        for piece in message.encode(Version::V1_2) {
-            io.write_all(&piece).await?;
+        for piece in message.encode(Version::V1_2).pieces() {
+            io.write_all(piece).await?;
         }
         io.close().await
     }

@@ -120,13 +120,10 @@ impl World {
             Lane::Blocks => self.nodes[from].up.carry(frame.len(), now),
         };
         let mut arrival = departure + link.config.latency + Duration::from_micros(jitter);
-        match lane {
-            Lane::Control => {
-                let until = &mut link.control_until[usize::from(from < to)];
-                arrival = arrival.max(*until);
-                *until = arrival;
-            }
-            Lane::Blocks => arrival = self.nodes[to].down.carry(frame.len(), arrival),
+        if lane == Lane::Control {
+            let until = &mut link.control_until[usize::from(from < to)];
+            arrival = arrival.max(*until);
+            *until = arrival;
         }
         let (epoch, loss, latency) = (link.epoch, link.config.loss_one_in, link.config.latency);
         if loss > 0 && self.rng.one_in(loss) {

@@ -143,11 +143,31 @@ fn every_want_ends_whatever_goes_wrong_and_nothing_is_left_behind() {
             absent,
             parted,
         } = Chaos::new(seed);
-        assert!(
-            world.run(FOREVER),
-            "{} wants never ended",
-            world.open_wants()
-        );
+        let ok = world.run(FOREVER);
+        if !ok
+            || (!parted
+                && leechers.iter().any(|(n, s)| {
+                    available
+                        .iter()
+                        .any(|c| world.outcome(*n, *s, c) != Some(Outcome::Got))
+                }))
+        {
+            for (n, s) in &leechers {
+                if available
+                    .iter()
+                    .any(|c| world.outcome(*n, *s, c) != Some(Outcome::Got))
+                {
+                    eprintln!("node {n} {s:?} t={:?}", world.elapsed());
+                    world.exchange(*n).dump();
+                    break;
+                }
+            }
+            for (i, n) in world.nodes.iter().enumerate() {
+                eprintln!("{i} {:?} store {}", n.config, n.store.len());
+            }
+            eprintln!("links {:?}", world.links.keys());
+        }
+        assert!(ok, "{} wants never ended", world.open_wants());
         for (node, session) in &leechers {
             for cid in &absent {
                 let outcome = world.outcome(*node, *session, cid);

@@ -1,0 +1,158 @@
+//! What a command needs to get things and to build: store, network, trust, sandbox and terminal, put together once.
+//!
+//! Unlike [`Context`] it can be shared between threads, so that whatever runs on the builder's threads, such as the
+//! rebuilding of a seed in the middle of a build, has the same tools at hand.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base::{SecretKey, TrustPolicy};
+use builder::{Context as BuildContext, LazySandbox, Options};
+use recipe::Policy;
+use store::Store;
+use store::substitute::{First, SourceFetcher};
+
+use crate::context::Context;
+use crate::error::CmdResult;
+use crate::fetcher::{IpfsUrls, WebUrls};
+use crate::keys::{self, DEFAULT_KEY};
+use crate::network::Remote;
+use crate::seeds::RebuiltSeeds;
+use crate::tree::DiskTree;
+use crate::ui::Ui;
+use crate::watch::Watch;
+
+/// Builds at once unless the user says otherwise: more only help where packages are many and small.
+const JOBS_DEFAULT_MAX: usize = 4;
+
+/// The tools.
+pub struct Bench {
+    /// The terminal.
+    pub ui: Ui,
+    /// Where everything ends up.
+    pub store: Store,
+    /// The recipes.
+    pub tree: DiskTree,
+    /// Who watches.
+    pub watch: Watch,
+    /// Where scratch directories are made.
+    pub scratch: PathBuf,
+    remote: Remote,
+    trust: TrustPolicy,
+    signer: Option<SecretKey>,
+    sandbox: LazySandbox,
+    logs: PathBuf,
+    asks_peers: bool,
+    web: WebUrls,
+}
+
+impl std::fmt::Debug for Bench {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bench").field("tree", &self.tree).finish_non_exhaustive()
+    }
+}
+
+impl Bench {
+    /// Opens everything. A command that may build gets a key to sign with; one is made if there is none.
+    ///
+    /// # Errors
+    /// When the configuration or the store cannot be used.
+    pub fn open(context: &Context, tree: DiskTree, policy: Policy) -> CmdResult<Self> {
+        context.warn_unsupported()?;
+        let signer = signer(context, policy)?;
+        let remote = Remote::new(context)?;
+        let sources = context.config()?.sources()?;
+        let home = context.home()?;
+        Ok(Self {
+            ui: context.ui.clone(),
+            store: context.store()?.clone(),
+            watch: Watch::new(&context.ui, &context.interrupt),
+            trust: context.trust()?,
+            sandbox: LazySandbox::new(search_path()),
+            scratch: home.path("scratch"),
+            logs: home.path("logs"),
+            asks_peers: sources.peers && remote.is_enabled(),
+            web: WebUrls::new(context, sources.urls && remote.is_enabled())?,
+            tree,
+            remote,
+            signer,
+        })
+    }
+
+    /// Where sources come from, in order: peers by their sha256, the recipe's URLs and mirrors, a seed rebuilt here.
+    pub fn fetcher(&self) -> First<Box<dyn SourceFetcher + '_>> {
+        let mut fetchers = self.origins();
+        fetchers.push(Box::new(RebuiltSeeds::new(self)));
+        First::new(fetchers)
+    }
+
+    /// Where sources come from that are not made here.
+    pub fn origins(&self) -> Vec<Box<dyn SourceFetcher + '_>> {
+        let mut fetchers: Vec<Box<dyn SourceFetcher + '_>> = Vec::new();
+        if self.asks_peers {
+            fetchers.push(Box::new(&self.remote));
+            fetchers.push(Box::new(IpfsUrls { remote: &self.remote }));
+        }
+        fetchers.push(Box::new(&self.web));
+        fetchers
+    }
+
+    /// Everything as the builder takes it.
+    pub fn build_context<'a>(&'a self, sources: &'a dyn SourceFetcher) -> BuildContext<'a> {
+        BuildContext {
+            store: &self.store,
+            substituter: &self.remote,
+            sources,
+            trust: &self.trust,
+            signer: self.signer.as_ref(),
+            files: &self.tree,
+            sandbox: &self.sandbox,
+            observer: &self.watch,
+            scratch: &self.scratch,
+            logs: &self.logs,
+            now_unix_secs: unix_secs(),
+        }
+    }
+
+    /// Fails with exit code 8, and what to do about it, where no sandbox works.
+    ///
+    /// # Errors
+    /// When none works.
+    pub fn require_sandbox(&self) -> CmdResult {
+        self.sandbox.get()?;
+        Ok(())
+    }
+}
+
+/// How to build, for so many builds at once.
+pub fn options(policy: Policy, jobs: Option<u16>) -> Options {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = jobs.map_or(processors.min(JOBS_DEFAULT_MAX), usize::from).max(1);
+    // Configure scripts use one processor each, so twice as many processes as processors keep them busy.
+    let cores = (2 * processors / jobs).clamp(1, processors);
+    Options { policy, jobs, cores, ..Options::default() }
+}
+
+/// The key that signs what is built. A command that may build makes one if there is none, and says so.
+fn signer(context: &Context, policy: Policy) -> CmdResult<Option<SecretKey>> {
+    let home = context.home()?;
+    if policy == Policy::SubstituteOnly {
+        return keys::own_key(home, DEFAULT_KEY);
+    }
+    let (key, is_new) = keys::create_key(home, DEFAULT_KEY)?;
+    if is_new {
+        context.ui.status(format!("made builder key `{DEFAULT_KEY}`: {}", key.public()));
+    }
+    Ok(Some(key))
+}
+
+/// Where bubblewrap is looked for.
+pub fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// The time for the records of the store.
+pub fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

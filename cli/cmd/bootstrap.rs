@@ -1,0 +1,73 @@
+//! `p2pkgs bootstrap`
+
+use recipe::Policy;
+use serde::Serialize;
+
+use crate::bench::Bench;
+use crate::context::Context;
+use crate::error::{CmdResult, Failure};
+use crate::seeds;
+
+/// Make the seed that everything else is built from, and compare it with the pinned one
+///
+/// The seed's sha256 is pinned in the program and in the tree, so nobody needs to do this to use it; anybody can do it to
+/// believe it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a seed with the host's C compiler ($CC, else cc), then with itself until the bytes stop changing
+    Rebuild {
+        /// Which seed
+        #[arg(default_value = "tiny")]
+        seed: String,
+    },
+    /// Make a seed with the pinned one and compare; exit code 6 when they differ
+    Verify {
+        /// Which seed
+        #[arg(default_value = "tiny")]
+        seed: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Made {
+    seed: String,
+    sha256: String,
+    cid: String,
+    size: u64,
+}
+
+pub fn run(context: &Context, args: &Args) -> CmdResult {
+    let name = match &args.command {
+        Command::Rebuild { seed } | Command::Verify { seed } => seed,
+    };
+    let seed = seeds::named(name)?;
+    let bench = Bench::open(context, context.tree()?, Policy::SubstituteOrBuild)?;
+    let made = match &args.command {
+        Command::Rebuild { .. } => seeds::rebuild(&bench, &seed),
+        Command::Verify { .. } => seeds::verify(&bench, &seed),
+    };
+    let blob = made.map_err(|error| match error {
+        bootstrap::Error::Build(builder::Error::Cancelled) => Failure::interrupted(),
+        bootstrap::Error::MissingSeed { .. } => {
+            Failure::from(error).hint(format!("`p2pkgs bootstrap rebuild {}` makes it", seed.name))
+        }
+        error => Failure::from(error),
+    })?;
+    drop(bench);
+    context.ui.status(format!("the seed {} is the pinned one", seed.name));
+    if context.ui.json() {
+        return context.ui.json_data(&Made {
+            seed: seed.name.to_string(),
+            sha256: blob.sha256.to_string(),
+            cid: blob.root.to_string(),
+            size: blob.size,
+        });
+    }
+    context.ui.data(blob.sha256)
+}

@@ -1,0 +1,114 @@
+//! Seeds that nobody has: `bootstrap:NAME` in a recipe is answered by rebuilding the seed with the host's C compiler.
+
+use bootstrap::{Event, Request, Seed};
+use recipe::{Policy, System};
+use store::substitute::{
+    Asked, FetchError, Fetched, First, Origin, Progress, SourceFetcher, SourceRequest,
+};
+use store::{Blob, Store};
+
+use crate::bench::{Bench, options};
+use crate::error::{CmdResult, Exit, Failure};
+use crate::ui::Ui;
+use crate::units;
+
+const SCHEME: &str = "bootstrap:";
+/// The compiler when $CC does not name one, as make assumes it.
+const DEFAULT_COMPILER: &str = "cc";
+
+/// Makes seeds instead of fetching them.
+#[derive(Debug)]
+pub struct RebuiltSeeds<'a> {
+    bench: &'a Bench,
+}
+
+impl<'a> RebuiltSeeds<'a> {
+    /// Builds with these tools.
+    pub const fn new(bench: &'a Bench) -> Self {
+        Self { bench }
+    }
+}
+
+impl SourceFetcher for RebuiltSeeds<'_> {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        _store: &Store,
+        _progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let missing = || FetchError::Missing { asked: Asked::default() };
+        let name = request.urls.iter().find_map(|url| url.strip_prefix(SCHEME));
+        let seeds = bootstrap::seeds().map_err(|e| FetchError::Failed { source: Box::new(e) })?;
+        let seed = seeds.iter().find(|seed| Some(seed.name.as_str()) == name);
+        // A tree may pin another seed than the one this program knows how to make.
+        let Some(seed) = seed.filter(|seed| seed.sha256 == request.sha256) else {
+            return Err(missing());
+        };
+        self.bench.ui.status(format!("nobody has the seed {}, so it is made here", seed.name));
+        let blob = rebuild(self.bench, seed).map_err(|error| match error {
+            bootstrap::Error::Build(builder::Error::Cancelled) => FetchError::Cancelled,
+            error => FetchError::Failed { source: Box::new(error) },
+        })?;
+        let received = vec![(Origin::Bootstrap, blob.size)];
+        Ok(Fetched { blob, received, asked: Asked::default() })
+    }
+}
+
+/// Makes a seed from the host's C compiler, and tells of each stage.
+///
+/// # Errors
+/// [`bootstrap::Error`].
+pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
+    let compiler = std::env::var("CC").ok().filter(|cc| !cc.trim().is_empty());
+    let compiler = compiler.as_deref().unwrap_or(DEFAULT_COMPILER);
+    let origins = First::new(bench.origins());
+    let context = bench.build_context(&origins);
+    let options = options(Policy::SubstituteOrBuild, None);
+    let request = Request { seed, compiler, options: &options, resume: true };
+    let (mut tree, system) = (bench.tree.clone(), System::host());
+    let tell = |event| tell(&bench.ui, compiler, &event);
+    let rebuilt = bootstrap::rebuild(&context, &mut tree, &system, &request, &tell)?;
+    Ok(rebuilt.blob)
+}
+
+/// Makes a pinned seed from itself and compares.
+///
+/// # Errors
+/// [`bootstrap::Error`].
+pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
+    let origins = First::new(bench.origins());
+    let context = bench.build_context(&origins);
+    let options = options(Policy::SubstituteOrBuild, None);
+    let request = Request { seed, compiler: DEFAULT_COMPILER, options: &options, resume: false };
+    let (mut tree, system) = (bench.tree.clone(), System::host());
+    let tell = |event| tell(&bench.ui, DEFAULT_COMPILER, &event);
+    Ok(bootstrap::verify(&context, &mut tree, &system, &request, &tell)?.blob)
+}
+
+/// The seed of that name.
+///
+/// # Errors
+/// A usage error naming the seeds there are.
+pub fn named(name: &str) -> CmdResult<Seed> {
+    let seeds = bootstrap::seeds().map_err(|e| Failure::from(e).exit_with(Exit::Bug))?;
+    let known: Vec<_> = seeds.iter().map(|seed| seed.name.to_string()).collect();
+    seeds.into_iter().find(|seed| seed.name.as_str() == name).ok_or_else(|| {
+        let name = crate::sanitize::line(name);
+        Failure::usage(format!("there is no seed `{name}`, known: {}", known.join(", ")))
+    })
+}
+
+fn tell(ui: &Ui, compiler: &str, event: &Event) {
+    match event {
+        Event::Stage { stage: 0, .. } => {
+            ui.status(format!("stage 0: from the host's `{compiler}`"));
+        }
+        Event::Stage { stage, .. } => ui.status(format!("stage {stage}: from stage {}", stage - 1)),
+        Event::Done { stage, blob, elapsed, reused } => {
+            let (size, time) = (units::bytes(blob.size), units::duration(*elapsed));
+            let reused = if *reused > 0 { format!(", {reused} built before") } else { String::new() };
+            ui.status(format!("stage {stage} done in {time}: {} ({size}{reused})", blob.sha256));
+        }
+    }
+}
+
