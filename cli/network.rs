@@ -204,6 +204,7 @@ pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
     for address in &network.listen {
         config.listen.push(address.parse().map_err(|e| bad_address("network.listen", address, e))?);
     }
+    config.provide = true;
     config.dht_mode = match network.dht_mode {
         DhtMode::Server => node::DhtMode::Server,
         DhtMode::Client => node::DhtMode::Client,

@@ -1,6 +1,6 @@
 //! Seeds that nobody has: `bootstrap:NAME` in a recipe is answered by rebuilding the seed with the host's C compiler.
 
-use bootstrap::{Event, Request, Seed};
+use bootstrap::{Event, Request, Seed, TINY_STAGE_0};
 use recipe::{Policy, System};
 use store::substitute::{
     Asked, FetchError, Fetched, First, Origin, Progress, SourceFetcher, SourceRequest,
@@ -64,7 +64,8 @@ pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
     let options = options(Policy::SubstituteOrBuild, None);
-    let request = Request { seed, compiler, options: &options, resume: true };
+    let stage_0 = TINY_STAGE_0;
+    let request = Request { seed, compiler, stage_0, options: &options, resume: true };
     let (mut tree, system) = (bench.tree.clone(), System::host());
     let tell = |event| tell(&bench.ui, compiler, &event);
     let rebuilt = bootstrap::rebuild(&context, &mut tree, &system, &request, &tell)?;
@@ -79,7 +80,8 @@ pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
     let options = options(Policy::SubstituteOrBuild, None);
-    let request = Request { seed, compiler: DEFAULT_COMPILER, options: &options, resume: false };
+    let (compiler, stage_0) = (DEFAULT_COMPILER, TINY_STAGE_0);
+    let request = Request { seed, compiler, stage_0, options: &options, resume: false };
     let (mut tree, system) = (bench.tree.clone(), System::host());
     let tell = |event| tell(&bench.ui, DEFAULT_COMPILER, &event);
     Ok(bootstrap::verify(&context, &mut tree, &system, &request, &tell)?.blob)

@@ -17,9 +17,12 @@ pub enum Error {
     /// The list of seeds is broken.
     #[error("cannot read the list of seeds")]
     Seeds(#[from] SeedsError),
-    /// A recipe cannot be read.
+    /// A recipe, or one it needs, is wrong.
+    #[error("cannot read the recipes")]
+    Recipes(#[from] recipe::Error),
+    /// A package directory cannot be read.
     #[error("cannot read the recipe of `{package}`")]
-    Recipe {
+    Load {
         /// Which package.
         package: PackageName,
         /// What went wrong.

@@ -47,13 +47,14 @@ pub fn rebuild<S: PackageSource>(
     request: &Request<'_>,
     events: &dyn Fn(Event),
 ) -> Result<Rebuilt, Error> {
-    let recipes = Recipes::load(request.seed, tree, system)?;
+    let recipes = Recipes::load(request.seed, request.seed.sha256, tree, system)?;
     for recipe in recipes.all() {
         context.fetch_sources(recipe, request.options)?;
     }
     let mut stages = vec![stage_0(context, &recipes, request, events)?];
     for stage in 1..=STAGES_MAX {
         let before = stages[stage - 1].clone();
+        let recipes = Recipes::load(request.seed, before.sha256, tree, system)?;
         let after = recipes.build(context, request, stage, &before, events)?;
         let settled = before.sha256 == after.sha256;
         stages.push(after.clone());
@@ -94,7 +95,7 @@ pub fn verify<S: PackageSource>(
         sha256: *sha256,
     };
     let pinned = context.store.blob(sha256)?.ok_or_else(missing)?;
-    let recipes = Recipes::load(request.seed, tree, system)?;
+    let recipes = Recipes::load(request.seed, *sha256, tree, system)?;
     for recipe in recipes.all() {
         context.fetch_sources(recipe, request.options)?;
     }

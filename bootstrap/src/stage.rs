@@ -8,14 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use base::{PackageName, PkgHash, Sha256};
+use base::{PackageName, Sha256};
 use builder::{Context, Input, Options, log_path};
-use recipe::{Derivation, PackageFiles, PackageSource, Recipe, System};
+use recipe::{Graph, PackageFiles, PackageId, PackageSource, Recipe, System};
 use store::Blob;
 
 use crate::error::Error;
 use crate::merge::merge;
-use crate::seeds::Seed;
+use crate::seeds::{Seed, SeedsError};
 
 /// How to rebuild or verify a seed.
 #[derive(Clone, Copy, Debug)]
@@ -55,31 +55,50 @@ pub enum Event {
     },
 }
 
-/// The recipes a seed is made from, checked to need nothing else.
+/// The packages a seed is made from, as they are with some content in place of the seed.
 #[derive(Debug)]
 pub(crate) struct Recipes {
-    recipes: Vec<Recipe>,
-    system: System,
+    graph: Graph,
+    packages: Vec<PackageId>,
+    seed: PackageId,
 }
 
 impl Recipes {
+    /// Resolves the packages with `content` as the seed's digest, and checks that they are built from the seed alone.
     pub(crate) fn load<S: PackageSource>(
         seed: &Seed,
+        content: Sha256,
         tree: &mut S,
         system: &System,
     ) -> Result<Self, Error> {
-        let mut recipes = Vec::new();
-        for package in &seed.from {
-            recipes.push(load(seed, package, tree)?);
+        let package = seed_package(seed, tree)?;
+        let mut tree = WithSeed {
+            tree,
+            package: &package,
+            content,
+        };
+        let graph = Graph::resolve(&mut tree, &seed.from, system)?;
+        let not_from_seed = |package: &PackageName| Error::NotFromSeed {
+            seed: seed.name.clone(),
+            package: package.clone(),
+        };
+        let id = graph.id(&package).ok_or_else(|| not_from_seed(&package))?;
+        let packages = graph.roots().to_vec();
+        match packages.iter().find(|p| graph.build_closure(**p) != [id]) {
+            Some(other) => Err(not_from_seed(graph.name(*other))),
+            None => Ok(Self {
+                graph,
+                packages,
+                seed: id,
+            }),
         }
-        Ok(Self {
-            recipes,
-            system: system.clone(),
-        })
     }
 
     pub(crate) fn all(&self) -> Vec<&Recipe> {
-        self.recipes.iter().collect()
+        self.packages
+            .iter()
+            .map(|id| self.graph.recipe(*id))
+            .collect()
     }
 
     /// Builds a stage from a merged tree and merges what comes out.
@@ -118,14 +137,12 @@ impl Recipes {
         request: &Request<'_>,
         from: &Blob,
     ) -> Result<Vec<Output>, Error> {
-        let next = Mutex::new(self.recipes.iter());
+        let next = Mutex::new(self.packages.iter());
         let outputs = Mutex::new(Ok(Vec::new()));
         let worker = || {
             while lock(&outputs).is_ok() {
-                let Some(recipe) = lock(&next).next() else {
-                    return;
-                };
-                let built = self.build_one(context, request, recipe, from);
+                let Some(id) = lock(&next).next() else { return };
+                let built = self.build_one(context, request, *id, from);
                 let mut outputs = lock(&outputs);
                 match (&mut *outputs, built) {
                     (Ok(outputs), Ok(built)) => outputs.push(built),
@@ -136,7 +153,7 @@ impl Recipes {
             }
         };
         thread::scope(|scope| {
-            for _ in 0..request.options.jobs.clamp(1, self.recipes.len()) {
+            for _ in 0..request.options.jobs.clamp(1, self.packages.len()) {
                 scope.spawn(worker);
             }
         });
@@ -147,15 +164,11 @@ impl Recipes {
         &self,
         context: &Context<'_>,
         request: &Request<'_>,
-        recipe: &Recipe,
+        id: PackageId,
         from: &Blob,
     ) -> Result<Output, Error> {
-        let package = recipe.name().clone();
-        let seed = recipe.build_deps().first().map(|d| d.name.clone());
-        let seed = seed.unwrap_or_else(|| request.seed.name.clone());
-        let seed_hash = self.seed_hash(&seed, from.sha256)?;
-        let derivation = Derivation::of(recipe, &self.system, |_| seed_hash);
-        let pkghash = derivation.pkghash();
+        let recipe = self.graph.recipe(id);
+        let (package, pkghash) = (recipe.name().clone(), self.graph.pkghash(id));
         if request.resume
             && let Some(blob) = context.find_here(&package, &pkghash)?
         {
@@ -166,7 +179,7 @@ impl Recipes {
             });
         }
         let inputs = [Input {
-            name: seed.to_string(),
+            name: self.graph.name(self.seed).to_string(),
             blob: from.clone(),
         }];
         let log = log_path(context.logs, &pkghash);
@@ -174,7 +187,7 @@ impl Recipes {
             .workshop(request.options)
             .build(recipe, &inputs, &log)?;
         let blob = finished.ingest(context.store)?;
-        context.record_built(&derivation, &blob, request.options)?;
+        context.record_built(&self.graph.derivation(id), &blob, request.options)?;
         let (bytes, elapsed) = (blob.size, finished.elapsed);
         context.observer.event(&builder::Event::Built {
             package: &package,
@@ -187,20 +200,6 @@ impl Recipes {
             reused: false,
         })
     }
-
-    /// The hash of the seed package if its content were this.
-    fn seed_hash(&self, seed: &PackageName, content: Sha256) -> Result<PkgHash, Error> {
-        let fetch = format!("url: bootstrap:{seed}\nsha256: {content}\n");
-        let files = PackageFiles {
-            fetch: Some(fetch.into()),
-            ..PackageFiles::default()
-        };
-        let recipe = Recipe::parse(seed, files).map_err(|e| recipe_error(seed, e))?;
-        Ok(Derivation::of(&recipe, &self.system, |_| {
-            unreachable!("a seed needs nothing")
-        })
-        .pkghash())
-    }
 }
 
 struct Output {
@@ -209,36 +208,59 @@ struct Output {
     reused: bool,
 }
 
-fn load<S: PackageSource>(
-    seed: &Seed,
-    package: &PackageName,
-    tree: &mut S,
-) -> Result<Recipe, Error> {
-    let files = tree.load(package).map_err(|e| recipe_error(package, e))?;
-    let files = files.ok_or_else(|| Error::MissingRecipe {
-        seed: seed.name.clone(),
-        package: package.clone(),
-    })?;
-    let recipe = Recipe::parse(package, files).map_err(|e| recipe_error(package, e))?;
-    if recipe.build().is_some() && recipe.build_deps().len() == 1 && recipe.run_deps().is_empty() {
-        return Ok(recipe);
+/// A package tree in which the seed has another content.
+struct WithSeed<'t, S> {
+    tree: &'t mut S,
+    package: &'t PackageName,
+    content: Sha256,
+}
+
+impl<S: PackageSource> PackageSource for WithSeed<'_, S> {
+    type Error = S::Error;
+
+    fn load(&mut self, name: &PackageName) -> Result<Option<PackageFiles>, S::Error> {
+        if name != self.package {
+            return self.tree.load(name);
+        }
+        // Neither the URL nor the file's name counts for the hash of a seed.
+        let fetch = format!("url: bootstrap:{name}\nsha256: {}\n", self.content);
+        Ok(Some(PackageFiles {
+            fetch: Some(fetch.into()),
+            ..PackageFiles::default()
+        }))
     }
-    Err(Error::NotFromSeed {
+
+    fn names(&self) -> Vec<PackageName> {
+        self.tree.names()
+    }
+}
+
+/// The package that stands for the seed in the tree: what the first of the seed's packages is built from.
+fn seed_package<S: PackageSource>(seed: &Seed, tree: &mut S) -> Result<PackageName, Error> {
+    let empty = SeedsError::Missing {
+        line: 0,
+        field: "from",
+    };
+    let first = seed.from.first().ok_or(Error::Seeds(empty))?;
+    let graph_error = |source| Error::Load {
+        package: first.clone(),
+        source,
+    };
+    let files = tree.load(first).map_err(|e| graph_error(Box::new(e)))?;
+    let missing = || Error::MissingRecipe {
         seed: seed.name.clone(),
-        package: package.clone(),
-    })
+        package: first.clone(),
+    };
+    let recipe = Recipe::parse(first, files.ok_or_else(missing)?)?;
+    match recipe.build_deps() {
+        [only] => Ok(only.name.clone()),
+        _ => Err(Error::NotFromSeed {
+            seed: seed.name.clone(),
+            package: first.clone(),
+        }),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn recipe_error(
-    package: &PackageName,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::Recipe {
-        package: package.clone(),
-        source: Box::new(source),
-    }
 }

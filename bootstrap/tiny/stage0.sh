@@ -14,9 +14,10 @@ tools=$HOME/tools
 toolchain=$HOME/toolchain
 mkdir -p "$tools" "$toolchain"
 
-# The compiler by the name the recipes use. Only the recipe tcc is built with it.
+# The compiler by the name the recipes use, looked for where this script itself is not. Only the recipe tcc is built with it.
 cat >"$tools/cc" <<END
 #!/bin/sh
+PATH='$PATH'
 exec ${CC:-cc} -w "\$@"
 END
 

@@ -92,6 +92,12 @@ pub enum Error {
     /// This machine cannot sandbox.
     #[error(transparent)]
     SandboxUnavailable(#[from] SandboxUnavailable),
+    /// The host's compiler, which a seed is to be made with, is not there.
+    #[error("there is no C compiler `{compiler}` on this machine")]
+    NoCompiler {
+        /// As it was given.
+        compiler: String,
+    },
     /// A process could not be started or watched.
     #[error("cannot run a sandbox")]
     Process(#[from] ProcessError),
@@ -184,7 +190,10 @@ impl Error {
             Self::Store(error) => store_kind(error),
             Self::Io { source, .. } if is_disk_full(source) => ErrorKind::DiskFull,
             Self::Archive { source, .. } => archive_kind(source),
-            Self::Process(_) | Self::FileChanged { .. } | Self::Io { .. } => ErrorKind::Other,
+            Self::NoCompiler { .. }
+            | Self::Process(_)
+            | Self::FileChanged { .. }
+            | Self::Io { .. } => ErrorKind::Other,
         }
     }
 

@@ -4,6 +4,7 @@
 //! writable home, `/tmp` and `$DESTDIR` only. What it makes is not used as it is: the following stages rebuild it
 //! without the host until the bytes stop changing.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use recipe::Recipe;
 use crate::build::{Finished, Workshop};
 use crate::error::Error;
 use crate::observe::{Event, Phase};
+use crate::probe::find_program;
 use crate::request::{BuildRequest, DESTDIR, HOME, Mount, build_env};
 use crate::root::{add_files, add_sources, below, make_dir, write_file};
 use crate::scratch::Scratch;
@@ -23,25 +25,8 @@ const SOURCES: &str = "/src";
 const SCRIPT: &str = "/stage0";
 /// Where the host's compiler and tools are looked for. Not the caller's own path: that may begin with wrappers.
 const HOST_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-/// Top-level names of the host that no compiler needs, or that are the sandbox's own.
-const HIDDEN: [&str; 16] = [
-    "boot",
-    "build",
-    "destdir",
-    "dev",
-    "home",
-    "lost+found",
-    "media",
-    "mnt",
-    "proc",
-    "root",
-    "run",
-    "src",
-    "srv",
-    "sys",
-    "tmp",
-    "var",
-];
+/// Top-level names of the host where compilers and their libraries lie, beside all that begin with `lib`.
+const SHOWN: [&str; 7] = ["bin", "etc", "gnu", "nix", "opt", "sbin", "usr"];
 
 /// A build that sees the host's programs, read-only.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +49,9 @@ impl Workshop<'_> {
     pub fn build_on_host(&self, build: &HostedBuild<'_>, log: &Path) -> Result<Finished, Error> {
         let sandbox = self.sandbox.get()?;
         let package = build.name;
+        let compiler = by_path(build.compiler).ok_or_else(|| Error::NoCompiler {
+            compiler: build.compiler.to_owned(),
+        })?;
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Unpacking,
@@ -95,7 +83,7 @@ impl Workshop<'_> {
         });
         mounts.extend([Mount::Proc, Mount::Dev]);
         let mut env = build_env(HOST_PATH, self.cores);
-        env.insert("CC".into(), build.compiler.into());
+        env.insert("CC".into(), compiler.into());
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
             mounts,
@@ -118,6 +106,18 @@ impl Workshop<'_> {
     }
 }
 
+/// A compiler by its full path, with its options: the script puts programs of the same name before the host's.
+fn by_path(compiler: &str) -> Option<String> {
+    let (program, options) = compiler.split_once(' ').unwrap_or((compiler, ""));
+    let found = if program.contains('/') {
+        Some(PathBuf::from(program)).filter(|p| p.is_absolute() && p.is_file())
+    } else {
+        find_program(program, OsStr::new(HOST_PATH))
+    };
+    let found = found?.into_os_string().into_string().ok()?;
+    Some(format!("{found} {options}").trim_end().to_owned())
+}
+
 /// The host's top-level directories, read-only, and its links, as links.
 fn host_mounts(host: &Path) -> Result<Vec<Mount>, Error> {
     let read_error = |e| Error::io("read", host, e);
@@ -126,7 +126,8 @@ fn host_mounts(host: &Path) -> Result<Vec<Mount>, Error> {
         let entry = entry.map_err(read_error)?;
         let name = entry.file_name();
         let kind = entry.file_type().map_err(read_error)?;
-        if HIDDEN.iter().any(|hidden| name == **hidden) || name.as_encoded_bytes()[0] == b'.' {
+        let is_shown = |n: &str| SHOWN.contains(&n) || n.starts_with("lib");
+        if !name.to_str().is_some_and(is_shown) {
             continue;
         }
         let at: PathBuf = Path::new("/").join(&name);
@@ -154,9 +155,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_compiler_is_named_by_its_path_and_keeps_its_options() {
+        assert_eq!(
+            by_path("sh -O2  -w"),
+            by_path("sh").map(|path| path + " -O2  -w")
+        );
+        assert!(by_path("sh").unwrap().starts_with('/'));
+        assert_eq!(by_path("/bin/sh").as_deref(), Some("/bin/sh"));
+        for missing in ["no-such-compiler", "/no/such/compiler", "./cc", "", " -O2"] {
+            assert_eq!(by_path(missing), None, "{missing}");
+        }
+    }
+
+    #[test]
     fn the_host_is_shown_read_only_without_homes_and_with_its_links() {
         let host = tempfile::tempdir().unwrap();
-        for dir in ["usr", "etc", "home", "root", "tmp", "var", ".hidden"] {
+        for dir in [
+            "usr", "etc", "home", "root", "tmp", "var", ".hidden", "data",
+        ] {
             fs::create_dir(host.path().join(dir)).unwrap();
         }
         fs::write(host.path().join("swapfile"), "").unwrap();

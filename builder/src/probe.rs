@@ -126,7 +126,7 @@ impl Sandbox {
 }
 
 /// The first executable file of that name in a search path.
-fn find_program(name: &str, search_path: &OsStr) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(search_path)
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))

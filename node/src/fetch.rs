@@ -49,6 +49,9 @@ const DEPTH_MAX: usize = 16;
 pub(crate) trait Holders {
     /// Peers that were not named before.
     fn newcomers(&mut self) -> Vec<PeerId>;
+
+    /// Whether any may still come: "nobody has it" is not the last word then.
+    fn may_bring_more(&self) -> bool;
 }
 
 /// Nobody but those named at the start.
@@ -57,6 +60,10 @@ pub(crate) struct NobodyElse;
 impl Holders for NobodyElse {
     fn newcomers(&mut self) -> Vec<PeerId> {
         Vec::new()
+    }
+
+    fn may_bring_more(&self) -> bool {
+        false
     }
 }
 
@@ -80,6 +87,8 @@ pub(crate) struct Fetch<'a> {
     session: OpenedSession,
     pace: Pace,
     received: BTreeMap<PeerId, (Reach, u64)>,
+    /// Blocks that nobody known so far has: wanted again from who comes next.
+    missing: Vec<Cid>,
     asked: Asked,
 }
 
@@ -125,6 +134,7 @@ pub(crate) fn fetch(
         session,
         pace: Pace::new(client.shared().deadlines.clone(), Instant::now()),
         received: BTreeMap::new(),
+        missing: Vec::new(),
         asked: Asked::default(),
     };
     let result = fetch.run(plan, holders);
@@ -205,11 +215,7 @@ impl Fetch<'_> {
             if self.progress.cancelled() {
                 return Err(FetchError::Cancelled);
             }
-            let providers = holders.newcomers();
-            if !providers.is_empty() {
-                self.asked.providers += providers.len() as u32;
-                self.send(Command::AddProviders { session: self.session.id, providers })?;
-            }
+            self.meet(holders)?;
             let now = Instant::now();
             if let Err(late) = self.pace.check(now) {
                 tracing::info!(?late, "fetch is overdue");
@@ -221,6 +227,26 @@ impl Fetch<'_> {
                 Ok(None) => return Err(stopped(ClientError::Stopped)),
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Turns to new holders, or gives up when there are none and something is missing.
+    fn meet(&mut self, holders: &mut dyn Holders) -> Result<(), FetchError> {
+        // In this order: who comes last has been counted before the search is seen to have ended.
+        let more = holders.may_bring_more();
+        let providers = holders.newcomers();
+        if !providers.is_empty() {
+            self.asked.providers += providers.len() as u32;
+            self.send(Command::AddProviders { session: self.session.id, providers })?;
+            let missing = std::mem::take(&mut self.missing);
+            return self.send_wants(missing);
+        }
+        match self.missing.first() {
+            Some(cid) if !more => {
+                tracing::info!(%cid, "nobody has this block");
+                Err(FetchError::Missing { asked: self.asked })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -246,8 +272,8 @@ impl Fetch<'_> {
         match event {
             SessionEvent::Block { cid, data, from } => self.take_block(plan, walk, &cid, data, from),
             SessionEvent::Missing { cid } => {
-                tracing::info!(%cid, "nobody has this block");
-                Err(FetchError::Missing { asked: self.asked })
+                self.missing.push(cid);
+                Ok(())
             }
             SessionEvent::Searched { dht_nodes, providers } => {
                 self.asked.dht_nodes += dht_nodes;

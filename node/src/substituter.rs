@@ -337,4 +337,8 @@ impl Holders for Knowers<'_, '_> {
         let holders = holders.get(&self.root).into_iter().flatten();
         holders.chain(knowers.iter()).filter(|peer| named.insert(**peer)).copied().collect()
     }
+
+    fn may_bring_more(&self) -> bool {
+        self.search.finished.is_none()
+    }
 }

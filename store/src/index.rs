@@ -21,11 +21,12 @@ const APPLICATION_ID: i64 = 0x7032_706b;
 /// Idle connections kept for readers; more than this many readers at once open their own.
 const IDLE_READERS_MAX: usize = 8;
 
+/// `blob.id` is never used again (AUTOINCREMENT): who found a blob damaged must not remove the one that replaced it.
 /// `leaf` has a row for each chunk of each blob: a chunk that occurs in two blobs survives the loss of one.
 /// `block` holds dag-pb nodes, derivation texts and other small blocks. All hashes are bare SHA-256 digests.
 const SCHEMA: &str = "
 CREATE TABLE blob (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     sha256 BLOB NOT NULL UNIQUE,
     size INTEGER NOT NULL,
     root_codec INTEGER NOT NULL,

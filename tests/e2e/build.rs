@@ -192,8 +192,9 @@ fn a_log_is_followed_until_its_build_ends() {
     wait_until("the build runs", || home.run(&["log", "slow"]).stdout.contains("started"));
     let mut command = home.command(&["log", "-f", "slow"]);
     let follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("it says more", || home.run(&["log", "slow"]).stdout.contains("still here"));
     signal(build.id(), Signal::TERM);
     Finished::wait(build, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
     let followed = Finished::wait(follower, "log -f slow".into(), COMMAND_DEADLINE).assert_exit(0);
-    assert_eq!(followed.stdout, "started\n");
+    assert_eq!(followed.stdout, "started\nstill here\n");
 }

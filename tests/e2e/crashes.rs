@@ -81,10 +81,9 @@ fn a_provider_that_dies_during_a_transfer_is_replaced() {
 #[test]
 fn a_command_that_is_killed_while_it_fetches_starts_again_from_a_clean_store() {
     let mut env = TestEnv::new();
-    let home = env.home("mirror");
-    home.ok(&["mirror", "seed", "big"]);
+    env.home("mirror").ok(&["mirror", "seed", "big"]);
     env.stop_origin();
-    let mirror = home.daemon(&[]);
+    let mirror = env.home("mirror").daemon(&[]);
     let user = env.home("user");
     user.bootstrap_from(&mirror);
     for _ in 0..3 {

@@ -42,9 +42,9 @@ fn hashes_closures_chains_and_graphs_of_a_fixed_tree_are_pinned() {
     let ask = |args: &[&str]| in_tree(&home, &tree, args);
     assert_eq!(
         ask(&["hash", "seed", "pkg/lib", "./pkg/tool/"]),
-        "PIN-SEED\n\
-         PIN-LIB\n\
-         PIN-TOOL\n"
+        "ce784120cd6f75ad833c430d1266e2d5aee5311ae413463dbffb10f519c2a372\n\
+         16f9f70084f85c0028a94863c7ac79c4f07b28a36cd8b5f8ee0a4ac29d683651\n\
+         a7ab8a6876e2c99bd02204ea447e45552f903e4c8da9f9b89e9f9f4846be2582\n"
     );
     assert_eq!(ask(&["closure", "tool"]), "lib\n");
     assert_eq!(ask(&["closure", "--build", "tool"]), "lib\nseed\n");

@@ -486,38 +486,7 @@ impl Client {
         self.peers.get(&ix).map_or(0, |peer| peer.list.len())
     }
 
-    pub(crate) fn dump(&self) {
-        for (ix, p) in &self.peers {
-            eprintln!(
-                "{ix:?} {:?} waiting {} stalled {} banned {} told {} rate {:?} window {} room {}",
-                p.link,
-                p.blocks_waiting,
-                p.stalled,
-                p.banned,
-                p.list.len(),
-                p.pace.rate(),
-                p.pace.window(&self.config),
-                p.room(true, &self.config)
-            );
-        }
-        for (id, s) in &self.sessions {
-            eprintln!(
-                "{id:?} wants {} fresh {} retry {} orphans {:?} search {:?}",
-                s.wants.len(),
-                s.fresh.len(),
-                s.retry.len(),
-                s.orphans.len(),
-                s.search
-            );
-            for (ix, m) in &s.peers {
-                eprintln!("  {ix:?} {m:?}");
-            }
-        }
-        for (c, w) in self.wants.iter().take(6) {
-            eprintln!("{c:?} {w:?}");
-        }
-        eprintln!("timers {:?}", self.timers);
-    }
+    pub(crate) fn paces(&self) -> String { self.peers.values().map(|p| format!("[r{:?} w{} n{} f{:?} L{:?}]", p.pace.rate().map(|r| r as u64/1000), p.pace.window(&self.config), p.blocks_waiting, p.pace.floor, p.pace.block_latency())).collect() }
     /// Everything that a machine at rest should not hold: told wants, withdrawn wants, queue entries, timers.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn residue(&self) -> usize {

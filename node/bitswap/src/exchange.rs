@@ -363,11 +363,7 @@ impl<P: PeerKey> Exchange<P> {
 /// What the simulator looks at from outside.
 #[cfg(any(test, feature = "sim"))]
 impl<P: PeerKey> Exchange<P> {
-    pub(crate) fn dump(&self) {
-        eprintln!("names {:?}", self.names);
-        self.client.dump();
-        eprintln!("lanes {:?}", self.lanes);
-    }
+    pub(crate) fn paces(&self) -> String { self.client.paces() }
     /// Whatever a machine at rest should not hold.
     pub(crate) fn residue(&self) -> usize {
         self.client.residue() + self.server.residue()
@@ -382,3 +378,6 @@ impl<P: PeerKey> Exchange<P> {
         (told, self.server.most_wants())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,9 @@ pub const PRIORITY_FIRST: i32 = i32::MAX;
 pub const WINDOW_WANTS_MAX: usize = 64;
 /// Most bytes in flight from one peer: bandwidth x delay of 1 Gbit/s at 250 ms.
 pub const WINDOW_BYTES_MAX: usize = 32 * MIB;
+/// Bytes up to which small blocks may exceed [`WINDOW_WANTS_MAX`]: one response message, so that a directory of small
+/// files is not bound to 64 of them per round trip.
+pub const WINDOW_SMALL_BYTES: usize = MIB;
 /// Want-blocks in flight to a peer that is known to hold the content but whose rate is not known yet.
 pub const WINDOW_WANTS_FIRST: usize = 8;
 /// Want-blocks in flight to a peer that has proven nothing: one optimistic want.
@@ -90,6 +93,8 @@ pub const SEARCH_DELAY: Duration = Duration::from_secs(1);
 pub const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between searches of a session that is getting on (boxo's periodic search): a second source may have appeared.
 pub const SEARCH_PERIOD: Duration = Duration::from_secs(60);
+/// How long a peer that never delivered keeps its first wants before an idle one may take them.
+pub const STEAL_PATIENCE: Duration = Duration::from_millis(500);
 /// How much longer than twice an idle peer's time a busy peer must need before a queued want moves over: hides jitter.
 pub const STEAL_MARGIN: Duration = Duration::from_millis(50);
 /// The same before a want that is probably on its way already is asked for twice: a duplicate must save something.
@@ -128,8 +133,9 @@ pub const SIZE_LOADS_MAX: usize = 256;
 
 /// Bytes of blocks nobody asked for that a peer may send (beside an eighth of its useful ones): one full message.
 pub const UNREQUESTED_BYTES_MAX: usize = 4 * MIB;
-/// Blocks nobody asked for that a peer may send (beside an eighth of its useful ones): one full window.
-pub const UNREQUESTED_BLOCKS_MAX: usize = 64;
+/// Blocks nobody asked for that a peer may send (beside an eighth of its useful ones): the first window of one that
+/// answers each want with something else.
+pub const UNREQUESTED_BLOCKS_MAX: usize = WINDOW_WANTS_FIRST;
 /// Withdrawn wants remembered per peer, so that an answer which crossed the cancel is no misbehaviour.
 pub const WITHDRAWN_PER_PEER_MAX: usize = 1024;
 /// How long a withdrawn want is remembered.

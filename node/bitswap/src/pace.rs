@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::limits::{
-    BLOCK_BYTES_GUESS, STALL_FIRST, STALL_MAX, STALL_MIN, WINDOW_SLACK, WINDOW_WANTS_FIRST,
-    WINDOW_WANTS_MIN,
+    BLOCK_BYTES_GUESS, STALL_FIRST, STALL_MAX, STALL_MIN, WANTS_PER_PEER_MAX, WINDOW_SLACK,
+    WINDOW_SMALL_BYTES, WINDOW_WANTS_FIRST, WINDOW_WANTS_MIN,
 };
 
 /// Shortest time over which a rate is measured; shorter bursts say more about scheduling than about the peer.
@@ -20,8 +20,9 @@ const SAMPLE_MIN: Duration = Duration::from_millis(50);
 const RATE_GUESS: f64 = 1e6;
 /// Round trip assumed before one is known.
 const LATENCY_GUESS: Duration = Duration::from_millis(100);
-/// The share of the guessed block size that is given up per smaller block.
-const BLOCK_DECAY: usize = 16;
+/// The share of the expected block size that is given up per smaller block: a few small nodes between large leaves
+/// change little, a run of small leaves is noticed within a window.
+const BLOCK_DECAY: usize = 4;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
@@ -29,10 +30,12 @@ pub(crate) struct Pace {
     rate: Option<f64>,
     /// Smoothed time from want to answer (boxo's average with weight one half); includes the time in the peer's queue.
     latency: Option<Duration>,
+    /// Smoothed time from want-block to block.
+    block_latency: Option<Duration>,
     /// Shortest time from want to answer: the round trip without queueing.
-    floor: Option<Duration>,
-    /// Size that blocks are expected to have: the largest of late.
-    block_bytes: usize,
+    pub(crate) floor: Option<Duration>,
+    /// Size that blocks are expected to have: the largest of late, once there was one.
+    block_bytes: Option<usize>,
     sample_start: Instant,
     sample_bytes: usize,
     /// Whether the peer had all the wants it was allowed at some time of the sample. If not, it was our asking that was
@@ -47,8 +50,9 @@ impl Pace {
         Self {
             rate: None,
             latency: None,
+            block_latency: None,
             floor: None,
-            block_bytes: BLOCK_BYTES_GUESS,
+            block_bytes: None,
             sample_start: now,
             sample_bytes: 0,
             sample_filled: false,
@@ -59,6 +63,10 @@ impl Pace {
     /// Bytes per second, if it ever delivered.
     pub(crate) const fn rate(&self) -> Option<f64> {
         self.rate
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.block_bytes.unwrap_or(BLOCK_BYTES_GUESS)
     }
 
     /// The peer goes from idle to busy: idle time is no part of its rate.
@@ -82,11 +90,25 @@ impl Pace {
         self.floor = Some(self.floor.map_or(latency, |floor| floor.min(latency)));
     }
 
+    /// A block came `latency` after its want-block.
+    pub(crate) fn on_block_answer(&mut self, latency: Duration) {
+        self.block_latency = Some(
+            self.block_latency
+                .map_or(latency, |average| (average + latency) / 2),
+        );
+    }
+
+    /// How long a want-block sent now should take, with about as much queued before it as there used to be.
+    pub(crate) fn block_latency(&self) -> Option<Duration> {
+        self.block_latency
+    }
+
     /// A block of `bytes` came in.
     pub(crate) fn on_block(&mut self, bytes: usize, now: Instant) {
-        self.block_bytes = bytes
-            .max(self.block_bytes - self.block_bytes / BLOCK_DECAY)
-            .max(1);
+        let decayed = self
+            .block_bytes
+            .map_or(0, |known| known - known / BLOCK_DECAY);
+        self.block_bytes = Some(bytes.max(decayed).max(1));
         self.sample_bytes += bytes;
         let elapsed = now.saturating_duration_since(self.sample_start);
         let first = self.rate.is_none();
@@ -111,19 +133,22 @@ impl Pace {
             Some(rate) => {
                 let covered = 2 * self.floor.unwrap_or(LATENCY_GUESS) + WINDOW_SLACK;
                 let bytes = (rate * covered.as_secs_f64()).min(bytes_max as f64) as usize;
-                bytes / self.block_bytes
+                bytes / self.block_bytes()
             }
         };
-        let allowed = (bytes_max / self.block_bytes)
-            .min(config.window_wants_max)
-            .max(1);
+        let wants_max = config
+            .window_wants_max
+            .max(WINDOW_SMALL_BYTES / self.block_bytes());
+        let allowed = (bytes_max / self.block_bytes())
+            .min(wants_max)
+            .clamp(1, WANTS_PER_PEER_MAX / 2);
         wants.max(WINDOW_WANTS_MIN).min(allowed)
     }
 
     /// How long the peer should need to deliver `blocks` blocks from now on.
     pub(crate) fn eta(&self, blocks: usize) -> Duration {
         let rate = self.rate.unwrap_or(RATE_GUESS).max(1.0);
-        let transfer = (blocks * self.block_bytes) as f64 / rate;
+        let transfer = (blocks * self.block_bytes()) as f64 / rate;
         self.floor.unwrap_or(LATENCY_GUESS) + Duration::from_secs_f64(transfer.min(1e6))
     }
 

@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::event::SessionId;
 use crate::ledger::Ledger;
 use crate::limits::{
-    PROGRESS_BYTES, RECONNECT_AFTER, RECONNECTS_MAX, UNREQUESTED_BLOCKS_MAX, UNREQUESTED_BYTES_MAX,
-    WINDOW_WANTS_UNPROVEN,
+    PROGRESS_BYTES, RECONNECT_AFTER, RECONNECTS_MAX, STEAL_PATIENCE, UNREQUESTED_BLOCKS_MAX,
+    UNREQUESTED_BYTES_MAX, WINDOW_WANTS_UNPROVEN,
 };
 use crate::message::WantType;
 use crate::pace::Pace;
@@ -215,17 +215,24 @@ impl Peer {
         } = self.ledger;
         let blocks_max = UNREQUESTED_BLOCKS_MAX as u64 + self.ledger.blocks_received / 8;
         let bytes_max = UNREQUESTED_BYTES_MAX as u64 + self.ledger.bytes_received / 8;
-        blocks_unrequested > blocks_max || bytes_unrequested > bytes_max
+        blocks_unrequested >= blocks_max || bytes_unrequested > bytes_max
     }
 
-    /// How long it should need for `blocks` blocks, given its silence so far: nothing is expected of the silent.
-    pub(crate) fn remaining(&self, blocks: usize, now: Instant) -> Duration {
-        let silence = now.saturating_duration_since(self.silent_since);
-        let expected = self.pace.eta(blocks);
-        if silence > 2 * self.pace.eta(1) {
-            expected + silence
-        } else {
-            expected
+    /// When it should have delivered all it was asked for, counted from now. One that is overdue may need as long again.
+    pub(crate) fn remaining(&self, now: Instant) -> Option<Duration> {
+        let asked_at = self.list.latest_since()?;
+        let elapsed = now.saturating_duration_since(asked_at);
+        match self.pace.block_latency() {
+            Some(latency) if elapsed < latency => Some(latency - elapsed),
+            None if elapsed < STEAL_PATIENCE => None,
+            Some(_) | None => Some(elapsed),
         }
+    }
+
+    /// How long it should take over something that is asked of it now.
+    pub(crate) fn turnaround(&self) -> Duration {
+        self.pace
+            .block_latency()
+            .unwrap_or_else(|| self.pace.eta(1))
     }
 }

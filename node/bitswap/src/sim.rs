@@ -16,7 +16,7 @@ use base::{Cid, Sha256};
 use bytes::Bytes;
 
 pub use self::liar::Lie;
-use self::network::{Link, Pipe};
+use self::network::{Downlink, Link, Uplink, Way};
 pub use self::network::{LinkConfig, NodeConfig};
 use crate::config::Config;
 use crate::event::{Event, Lane, LoadId, SessionId, Transmit, TransmitId};
@@ -72,8 +72,8 @@ struct Node {
     /// Outcome by session and CID.
     ended: BTreeMap<(SessionId, Cid), Outcome>,
     open: BTreeSet<(SessionId, Cid)>,
-    up: Pipe,
-    down: Pipe,
+    up: Uplink,
+    down: Downlink,
     /// The wake-up that is planned.
     wake: Option<Instant>,
     /// Block bytes that arrived.
@@ -83,35 +83,28 @@ struct Node {
 
 #[derive(Clone, Debug, Hash)]
 enum Action {
+    Piece {
+        node: NodeId,
+    },
     Arrive {
-        from: NodeId,
-        to: NodeId,
-        epoch: u64,
+        way: Way,
         lane: Lane,
         frame: Vec<u8>,
     },
     Deliver {
-        from: NodeId,
-        to: NodeId,
-        epoch: u64,
+        way: Way,
         frame: Vec<u8>,
     },
     Receiving {
-        from: NodeId,
-        to: NodeId,
-        epoch: u64,
+        way: Way,
         bytes: usize,
     },
     Sent {
-        from: NodeId,
-        to: NodeId,
-        epoch: u64,
+        way: Way,
         id: TransmitId,
     },
     Break {
-        a: NodeId,
-        b: NodeId,
-        epoch: u64,
+        way: Way,
     },
     Dial {
         from: NodeId,
@@ -175,8 +168,8 @@ impl World {
                 .collect(),
             ended: BTreeMap::new(),
             open: BTreeSet::new(),
-            up: Pipe::new(config.up_bytes_per_sec, self.start),
-            down: Pipe::new(config.down_bytes_per_sec, self.start),
+            up: Uplink::new(config.up_bytes_per_sec),
+            down: Downlink::new(config.down_bytes_per_sec, self.start),
             config,
             wake: None,
             received_bytes: 0,
@@ -348,49 +341,25 @@ impl World {
         };
         self.now = self.now.max(at);
         self.steps += 1;
-        if std::env::var("SIM_TRACE").is_ok() {
-            let t = format!("{action:?}");
-            eprintln!("{:?} {}", self.now - self.start, &t[..t.len().min(150)]);
-        }
         ((at - self.start), &action).hash(&mut self.trace);
         match action {
-            Action::Arrive {
-                from,
-                to,
-                epoch,
-                lane,
-                frame,
-            } if self.is_current(from, to, epoch) => {
-                self.arrive(from, to, epoch, lane, frame);
+            Action::Piece { node } => self.end_piece(node),
+            Action::Arrive { way, lane, frame } if self.is_current(way) => {
+                self.arrive(way, lane, frame);
             }
-            Action::Deliver {
-                from,
-                to,
-                epoch,
-                frame,
-            } if self.is_current(from, to, epoch) => {
-                self.deliver(from, to, &frame);
-            }
-            Action::Receiving {
-                from,
-                to,
-                epoch,
-                bytes,
-            } if self.is_current(from, to, epoch) => {
-                self.nodes[to]
+            Action::Deliver { way, frame } if self.is_current(way) => self.deliver(way, &frame),
+            Action::Receiving { way, bytes } if self.is_current(way) => {
+                self.nodes[way.to]
                     .exchange
-                    .handle_receiving(from, bytes, self.now);
+                    .handle_receiving(way.from, bytes, self.now);
             }
-            Action::Sent {
-                from,
-                to,
-                epoch,
-                id,
-            } if self.is_current(from, to, epoch) => {
-                self.nodes[from].exchange.handle_sent(to, id, self.now);
-                self.pump(from);
+            Action::Sent { way, id } if self.is_current(way) => {
+                self.nodes[way.from]
+                    .exchange
+                    .handle_sent(way.to, id, self.now);
+                self.pump(way.from);
             }
-            Action::Break { a, b, epoch } if self.is_current(a, b, epoch) => self.disconnect(a, b),
+            Action::Break { way } if self.is_current(way) => self.disconnect(way.from, way.to),
             // Of a connection that is gone.
             Action::Arrive { .. }
             | Action::Deliver { .. }
@@ -422,13 +391,13 @@ impl World {
         self.agenda.insert((self.now + delay, self.planned), action);
     }
 
-    fn is_current(&self, a: NodeId, b: NodeId, epoch: u64) -> bool {
+    fn is_current(&self, way: Way) -> bool {
         self.links
-            .get(&pair(a, b))
-            .is_some_and(|link| link.epoch == epoch)
+            .get(&pair(way.from, way.to))
+            .is_some_and(|link| link.epoch == way.epoch)
     }
 
-    fn deliver(&mut self, from: NodeId, to: NodeId, frame: &[u8]) {
+    fn deliver(&mut self, Way { from, to, .. }: Way, frame: &[u8]) {
         for message in decode(frame) {
             if self.nodes[to].config.lie.is_some() {
                 self.lie(to, from, &message);
@@ -619,19 +588,7 @@ impl World {
         } = transmit;
         let frame = message.encode(Version::V1_2).to_vec();
         assert!(frame.len() <= limits::MESSAGE_BYTES_MAX);
-        let sent = self.travel(from, to, lane, frame);
-        if let Some((departure, epoch)) = sent {
-            let delay = departure.saturating_duration_since(self.now);
-            self.plan(
-                delay,
-                Action::Sent {
-                    from,
-                    to,
-                    epoch,
-                    id,
-                },
-            );
-        }
+        self.travel((from, to), lane, Some(id), frame);
     }
 }
 

@@ -197,6 +197,11 @@ impl Wantlist {
         self.order.iter().rev().take(count).map(|(_, cid)| *cid)
     }
 
+    /// When something was asked for last.
+    pub(crate) fn latest_since(&self) -> Option<Instant> {
+        self.order.back().map(|(since, _)| *since)
+    }
+
     /// Every CID told, the most important first.
     pub(crate) fn cids(&self) -> Vec<Cid> {
         let mut cids: Vec<(i32, Cid)> = self

@@ -51,7 +51,7 @@ async fn keys_wait_in_the_queue_until_somebody_can_be_told() {
     assert_eq!((status.provide.done, status.provide.failed), (0, 0));
     let late = TestNode::server(&[]).await;
     mirror.client_handle().connect(late.address.clone()).await.unwrap();
-    mirror.announced(1).await;
+    late.keeps(1).await;
     let key = base::Multihash::sha2_256(&blob.sha256);
     let found = late.client_handle().find_providers(key).await.unwrap();
     assert_eq!(found.peers, [mirror.peer_id()]);

@@ -1,29 +1,38 @@
 //! The adapter between the Bitswap machine and libp2p.
 
 use super::*;
+use crate::exchange::Event;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_want_is_remembered_and_answered_when_the_block_appears() {
     let holder = TestNode::server(&[]).await;
-    let user = TestNode::client(&[&holder.address]).await;
-    let (client, store) = (user.client_handle().clone(), user.store.clone());
-    eventually(&client, "meeting", |status| {
-        status.peers.first().is_some_and(|peer| !peer.agent.is_empty())
-    })
-    .await;
     let bytes = content(1, 500_000);
-    let (root, peer) = (raw_root(&bytes), holder.peer_id());
-    let blocking = client.blocking();
-    let fetch =
-        tokio::task::spawn_blocking(move || blocking.fetch_cid(root, &[peer], &store, &NoProgress));
-    // The want has reached the holder, which has not got the block.
-    eventually(&client, "the transfer", |status| status.transfers.len() == 1).await;
-    holder.mirror(&bytes);
-    let fetched = in_time("the block", fetch).await.unwrap();
-    // Who asks with "tell me if you have not" is told so at once, and may have given up before it appeared.
-    match fetched {
-        Ok(fetched) => assert_eq!(fetched.blob.sha256, Sha256::of(&bytes)),
-        Err(error) => assert!(matches!(error, FetchError::Missing { .. }), "{error:?}"),
+    let root = raw_root(&bytes);
+    let user_home = tempfile::tempdir().unwrap();
+    let user_store = Arc::new(Store::open(user_home.path()).unwrap());
+    let mut user = swarm_of(&config(DhtMode::Client, &[]), user_store);
+    in_time("joining", join(&mut user, &holder.address, &[])).await;
+    let session = user.behaviour_mut().exchange.open_session(&[holder.peer_id()]);
+    user.behaviour_mut().exchange.want(session, &[root]);
+    let wait = async {
+        loop {
+            match user.select_next_some().await {
+                // It has been told that the block is not there.
+                SwarmEvent::Behaviour(BehaviourEvent::Exchange(Event::FindProviders { .. })) => {
+                    holder.mirror(&bytes);
+                    // Announcing needs somebody to tell; the key's turn comes all the same.
+                    let _ = holder.client_handle().provide(base::Multihash::of(&root).unwrap()).await;
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => return event,
+                _ => {}
+            }
+        }
+    };
+    match in_time("the block", wait).await {
+        Event::Block { cid, data, from, .. } => {
+            assert_eq!((cid, &data[..], from), (root, &bytes[..], Some(holder.peer_id())));
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -53,6 +53,7 @@ async fn a_wrong_root_is_found_out_remembered_and_another_holder_is_used() {
     let answers = Answers::Holding(Holding { root: wrong.root, size: wrong.size });
     let keys = [source_key(&sha256)];
     let liar = Impostor::start(Arc::new(lies), answers, &middle.address, &keys).await;
+    middle.keeps(1).await;
     let user = TestNode::client(&[&middle.address]).await;
     let error = user.fetch_source(sha256).await.unwrap_err();
     match &error {
@@ -66,7 +67,7 @@ async fn a_wrong_root_is_found_out_remembered_and_another_holder_is_used() {
 
     let honest = TestNode::server(&[&middle.address]).await;
     honest.mirror(&right);
-    honest.announced(1).await;
+    middle.keeps(2).await;
     let fetched = user.fetch_source(sha256).await.unwrap();
     let from: Vec<_> = fetched.received.iter().map(|(origin, _)| origin.clone()).collect();
     assert_eq!(from, [Origin::LanPeer(honest.peer_id().to_string())], "the liar is not asked again");
@@ -91,6 +92,7 @@ async fn wrong_bytes_under_the_right_name_never_arrive() {
     let keys = [source_key(&blob.sha256)];
     let twisted = Arc::new(Twisted { inner, twist });
     let _liar = Impostor::start(twisted, answers, &middle.address, &keys).await;
+    middle.keeps(1).await;
     let user = TestNode::client(&[&middle.address]).await;
     let error = user.fetch_source(blob.sha256).await.unwrap_err();
     let given_up = matches!(error, FetchError::Missing { .. } | FetchError::TimedOut { .. });
@@ -98,7 +100,7 @@ async fn wrong_bytes_under_the_right_name_never_arrive() {
 
     let honest = TestNode::server(&[&middle.address]).await;
     honest.mirror(&bytes);
-    honest.announced(1).await;
+    middle.keeps(2).await;
     let fetched = user.fetch_source(blob.sha256).await.unwrap();
     assert_eq!(fetched.blob, blob);
 }
@@ -111,6 +113,7 @@ async fn a_silent_peer_costs_its_deadline_and_nothing_else() {
     let (_home, store) = scratch_store();
     let keys = [source_key(&sha256)];
     let _silent = Impostor::start(Arc::new(store), Answers::Silence, &middle.address, &keys).await;
+    middle.keeps(1).await;
     let user = TestNode::client(&[&middle.address]).await;
     match user.fetch_source(sha256).await.unwrap_err() {
         FetchError::Missing { asked } => {
@@ -120,7 +123,7 @@ async fn a_silent_peer_costs_its_deadline_and_nothing_else() {
     }
     let honest = TestNode::server(&[&middle.address]).await;
     honest.mirror(&bytes);
-    honest.announced(1).await;
+    middle.keeps(2).await;
     assert_eq!(user.fetch_source(sha256).await.unwrap().blob.sha256, sha256);
 }
 
@@ -144,7 +147,7 @@ async fn a_holder_that_never_sends_a_block_is_replaced_by_another() {
     let keys = [source_key(&blob.sha256)];
     let twisted = Arc::new(Twisted { inner, twist });
     let stuck = Impostor::start(twisted, answers, &middle.address, &keys).await;
-    honest.announced(1).await;
+    middle.keeps(2).await;
     let user = TestNode::client(&[&middle.address, &stuck.address]).await;
     let fetched = user.fetch_source(blob.sha256).await;
     *gate.0.lock().unwrap() = true;
@@ -159,7 +162,6 @@ async fn a_holder_that_vanishes_in_the_middle_is_replaced_by_another() {
     let bytes = content(1, 12 << 20);
     let honest = TestNode::server(&[&middle.address]).await;
     let blob = honest.mirror(&bytes);
-    honest.announced(1).await;
     let (_home, inner) = scratch_store();
     ingest(&inner, &bytes);
     // Four blocks, then its process dies.
@@ -177,6 +179,7 @@ async fn a_holder_that_vanishes_in_the_middle_is_replaced_by_another() {
     let keys = [source_key(&blob.sha256)];
     let twisted = Arc::new(Twisted { inner, twist });
     let doomed = Impostor::start(twisted, answers, &middle.address, &keys).await;
+    middle.keeps(2).await;
     tokio::spawn(async move {
         death.recv().await;
         drop(doomed);
@@ -195,6 +198,7 @@ async fn a_claimed_size_that_its_own_dag_contradicts_is_a_lie() {
     let answers = Answers::Holding(Holding { root: blob.root, size: 5_000_000 });
     let keys = [source_key(&blob.sha256)];
     let _liar = Impostor::start(Arc::new(store), answers, &middle.address, &keys).await;
+    middle.keeps(1).await;
     let user = TestNode::client(&[&middle.address]).await;
     let error = user.fetch_source(blob.sha256).await.unwrap_err();
     assert!(matches!(error, FetchError::Invalid { .. }), "{error:?}");
@@ -208,6 +212,7 @@ async fn nobody_announces_in_anothers_name() {
     let key = source_key(&Sha256::of(b"x"));
     let answers = Answers::Silence;
     let peer = Impostor::start(Arc::new(store), answers, &middle.address, &[key]).await;
+    middle.keeps(1).await;
     let seeker = TestNode::client(&[&middle.address]).await;
     let found = seeker.client_handle().find_providers(key).await.unwrap();
     assert_eq!(found.peers, [peer.peer_id]);

@@ -90,9 +90,10 @@ impl TestNode {
         signed
     }
 
-    /// Waits until everything in the queue was announced.
-    async fn announced(&self, keys: u64) {
-        eventually(self.client_handle(), "announced", |status| status.provide.done >= keys).await;
+    /// Waits until this node keeps so many announcements of others. Who announces does not learn when they arrive.
+    async fn keeps(&self, records: usize) {
+        let kept = |status: &Status| status.dht_records >= records;
+        eventually(self.client_handle(), "announcements to arrive", kept).await;
     }
 
     /// Fetches a source through peers, on a thread that may block.
@@ -196,7 +197,9 @@ impl Impostor {
         bootstrap: &Multiaddr,
         keys: &[base::Multihash],
     ) -> Self {
-        let config = config(DhtMode::Server, &[bootstrap]);
+        let mut config = config(DhtMode::Server, &[bootstrap]);
+        // It never gives up before those whom it keeps waiting.
+        config.deadlines.request = 10 * PATIENCE;
         let mut swarm = swarm_of(&config, blocks);
         let peer_id = *swarm.local_peer_id();
         swarm.listen_on(config.listen[0].clone()).unwrap();

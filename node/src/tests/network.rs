@@ -36,7 +36,7 @@ async fn a_key_is_found_through_a_third_node_that_knows_nobodys_content() {
     let holder = TestNode::server(&[&middle.address]).await;
     let seeker = TestNode::client(&[&middle.address]).await;
     let blob = holder.mirror(b"something");
-    holder.announced(1).await;
+    middle.keeps(1).await;
     let key = base::Multihash::sha2_256(&blob.sha256);
     let found = seeker.client_handle().find_providers(key).await.unwrap();
     assert_eq!(found.peers, [holder.peer_id()]);

@@ -15,7 +15,7 @@ async fn statements_are_found_through_the_dht_and_verified() {
     let user = TestNode::client(&[&middle.address]).await;
     let key = SecretKey::from_seed(&[1; 32]);
     let signed = builder.publish(package(1), b"output", &key);
-    builder.announced(1).await;
+    middle.keeps(1).await;
     let found = query(user.substituter(), package(1)).await.unwrap();
     assert_eq!(found.realisations, [signed]);
     assert_eq!((found.asked.providers, found.asked.refused), (1, 0));
@@ -29,7 +29,7 @@ async fn the_output_of_a_realisation_is_fetched_and_checked_twice() {
     let user = TestNode::client(&[&middle.address]).await;
     let output = content(1, 3_500_000);
     let signed = builder.publish(package(1), &output, &SecretKey::from_seed(&[1; 32]));
-    builder.announced(1).await;
+    middle.keeps(1).await;
     let substituter = user.substituter();
     let found = query(substituter.clone(), package(1)).await.unwrap();
     assert_eq!(found.realisations, [signed.clone()]);
@@ -72,8 +72,7 @@ async fn statements_of_several_holders_are_collected_once_each() {
     let first = a.publish(package(1), b"output", &one);
     let second = b.publish(package(1), b"output", &two);
     b.store.put_realisation(&first).unwrap();
-    a.announced(1).await;
-    b.announced(1).await;
+    middle.keeps(2).await;
     let user = TestNode::client(&[&middle.address]).await;
     let found = query(user.substituter(), package(1)).await.unwrap();
     assert_eq!(found.realisations.len(), 2);
@@ -106,7 +105,7 @@ async fn a_miss_ends_in_time_and_says_who_was_asked() {
     let middle = TestNode::server(&[]).await;
     let gone = TestNode::server(&[&middle.address]).await;
     gone.publish(package(1), b"output", &SecretKey::from_seed(&[1; 32]));
-    gone.announced(1).await;
+    middle.keeps(1).await;
     let peer = gone.peer_id().to_string();
     let TestNode { node, .. } = gone;
     node.stop().await;

@@ -13,7 +13,7 @@ async fn a_source_is_found_by_its_hash_and_comes_from_a_peer() {
     let user = TestNode::client(&[&middle.address]).await;
     let bytes = content(1, 2_500_000);
     let blob = mirror.mirror(&bytes);
-    mirror.announced(1).await;
+    middle.keeps(1).await;
     let fetched = user.fetch_source(blob.sha256).await.unwrap();
     assert_eq!(fetched.blob, blob);
     assert!(matches!(&fetched.received[..], [(Origin::LanPeer(peer), n)]
@@ -47,10 +47,10 @@ async fn the_first_user_serves_the_next_one_when_the_mirror_is_gone() {
     let mirror = TestNode::server(&[&middle.address]).await;
     let first = TestNode::server(&[&middle.address]).await;
     let blob = mirror.mirror(&content(1, 1_200_000));
-    mirror.announced(1).await;
+    middle.keeps(1).await;
     first.fetch_source(blob.sha256).await.unwrap();
     first.store.provide(&base::Multihash::sha2_256(&blob.sha256), ProvideKind::Source).unwrap();
-    first.announced(1).await;
+    middle.keeps(2).await;
     let TestNode { node, .. } = mirror;
     node.stop().await;
     let second = TestNode::client(&[&middle.address]).await;
@@ -94,7 +94,7 @@ async fn any_content_is_fetched_by_its_cid() {
     let blob = holder.mirror(&content(1, 1_500_000));
     let key = base::Multihash::of(&blob.root).unwrap();
     holder.store.provide(&key, ProvideKind::Root).unwrap();
-    holder.announced(2).await;
+    middle.keeps(2).await;
     let user = TestNode::client(&[&middle.address]).await;
     let (blocking, store, root) =
         (user.client_handle().blocking(), user.store.clone(), blob.root);

@@ -9,7 +9,8 @@ use zstd::stream::raw::CParameter;
 
 use super::{ArchiveError, UnpackLimits};
 
-/// Compression level of archive format 1. Measured on an installed system: see the benchmark `archive_levels`.
+/// Compression level of archive format 1. 326 MB of compilers, manuals and headers on one core: level 3 107 MB in 3.5 s,
+/// 6 101 MB in 7.6 s, 9 92 MB in 13 s, 12 91 MB in 25 s, 15 91 MB in 82 s, 17 87 MB in 168 s.
 const LEVEL: i32 = 9;
 /// The zstd release whose encoder belongs to archive format 1; store/Cargo.toml pins the same one.
 const ZSTD_VERSION: u32 = 10507;

@@ -217,22 +217,9 @@ impl<'a> TarReader<'a> {
             .target
             .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
             .unwrap_or_default();
-        let kind = match header.entry_type() {
-            // Old tars mark directories by a slash alone.
-            EntryType::Regular | EntryType::Continuous if !raw.ends_with(b"/") => EntryKind::File,
-            EntryType::Regular | EntryType::Directory => EntryKind::Directory,
-            EntryType::Symlink => {
-                path::check_target(&path, &target, &self.limits).map_err(refused)?;
-                EntryKind::Symlink(target)
-            }
-            EntryType::Link => {
-                EntryKind::HardLink(path::normalise(&target, &self.limits).map_err(refused)?)
-            }
-            EntryType::Char | EntryType::Block => return Err(refused("it is a device")),
-            EntryType::Fifo => return Err(refused("it is a named pipe")),
-            EntryType::GNUSparse => return Err(refused("it is stored as a sparse file")),
-            _ => return Err(refused("it is of an unknown type")),
-        };
+        let kind = self
+            .kind(header.entry_type(), &raw, &path, target)
+            .map_err(refused)?;
         if kind != EntryKind::File && size > 0 {
             return Err(refused("it has bytes although it is no file"));
         }
@@ -251,6 +238,31 @@ impl<'a> TarReader<'a> {
             size,
             mtime,
         })
+    }
+
+    fn kind(
+        &self,
+        entry_type: EntryType,
+        raw_path: &[u8],
+        path: &[u8],
+        target: Vec<u8>,
+    ) -> Result<EntryKind, &'static str> {
+        match entry_type {
+            // Old tars mark directories by a slash alone.
+            EntryType::Regular | EntryType::Continuous if !raw_path.ends_with(b"/") => {
+                Ok(EntryKind::File)
+            }
+            EntryType::Regular | EntryType::Directory => Ok(EntryKind::Directory),
+            EntryType::Symlink => {
+                path::check_target(path, &target, &self.limits)?;
+                Ok(EntryKind::Symlink(target))
+            }
+            EntryType::Link => path::normalise(&target, &self.limits).map(EntryKind::HardLink),
+            EntryType::Char | EntryType::Block => Err("it is a device"),
+            EntryType::Fifo => Err("it is a named pipe"),
+            EntryType::GNUSparse => Err("it is stored as a sparse file"),
+            _ => Err("it is of an unknown type"),
+        }
     }
 
     fn begin(&mut self, size: u64) -> Result<(), ArchiveError> {

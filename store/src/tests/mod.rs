@@ -4,6 +4,7 @@ mod blobs;
 mod ingest;
 mod processes;
 mod records;
+mod substitution;
 
 use std::io::Write as _;
 

@@ -87,7 +87,9 @@ impl Daemon {
     pub fn wait_until_all_is_announced(&self) {
         self.wait_for_status("all keys are announced", |status| {
             let provide = &status["provide"];
-            provide["done"].as_u64() > Some(0) && provide["queued"].as_u64() == Some(0)
+            provide["done"].as_u64() > Some(0)
+                && provide["queued"].as_u64() == Some(0)
+                && provide["in_flight"].as_u64() == Some(0)
         });
     }
 

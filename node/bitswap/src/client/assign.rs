@@ -341,20 +341,14 @@ impl Client {
             let Some(peer) = self.peers.get(&thief) else {
                 return;
             };
-            let own = 2 * peer.remaining(peer.blocks_waiting + 1, now);
+            let own = 2 * peer.turnaround();
             let slowest = session
                 .peers
                 .keys()
                 .filter(|ix| **ix != thief)
                 .filter_map(|ix| self.peers.get(ix).map(|peer| (*ix, peer)))
                 .filter(|(_, peer)| peer.is_usable() && peer.blocks_waiting > 0)
-                .map(|(ix, peer)| {
-                    (
-                        peer.remaining(peer.blocks_waiting, now),
-                        peer.blocks_waiting,
-                        ix,
-                    )
-                })
+                .filter_map(|(ix, peer)| Some((peer.remaining(now)?, peer.blocks_waiting, ix)))
                 .max();
             let Some((remaining, waiting, victim)) = slowest else {
                 return;
@@ -367,6 +361,7 @@ impl Client {
             if remaining <= own + margin {
                 return;
             }
+            eprintln!("steal thief {thief:?} own {own:?} victim {victim:?} remaining {remaining:?} waiting {waiting} {:?} L {:?}", self.sessions[&id].wants.len(), self.peers[&victim].pace.block_latency());
             let Some(cid) = self.loot(id, victim, thief) else {
                 return;
             };

@@ -59,7 +59,11 @@ impl Client {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.list.answered(&cid);
             if let Some(ask) = answered.filter(Ask::is_open) {
-                peer.pace.on_answer(now.saturating_duration_since(ask.at));
+                let latency = now.saturating_duration_since(ask.at);
+                peer.pace.on_answer(latency);
+                if is_block(ask.want_type) {
+                    peer.pace.on_block_answer(latency);
+                }
                 if ask.answer == Answer::Waiting {
                     peer.drop_waiting(ask.want_type);
                 }

@@ -11,9 +11,9 @@ const FLOOD_BLOCKS: usize = 8;
 /// Size of a block nobody asked for.
 const FLOOD_BLOCK_BYTES: usize = 20_000;
 /// Wants in each of a flooder's messages: more than anybody keeps.
-const FLOOD_WANTS: u64 = 1500;
+const FLOOD_WANTS: u64 = 1100;
 /// Messages after which even a flooder rests, so that a run ends.
-const FLOOD_MESSAGES_MAX: usize = 60;
+const FLOOD_MESSAGES_MAX: usize = 12;
 
 /// One way to lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +69,9 @@ impl World {
                 (Lie::Flood, _) => return self.flood(liar, to),
                 (Lie::Garbage, _) => {
                     self.travel(
-                        liar,
-                        to,
+                        (liar, to),
                         Lane::Control,
+                        None,
                         vec![5, 0xff, 0xff, 0xff, 0xff, 0xff],
                     );
                     return;
@@ -89,9 +89,9 @@ impl World {
         }
         if !answer.is_empty() {
             self.travel(
-                liar,
-                to,
+                (liar, to),
                 Lane::Blocks,
+                None,
                 answer.encode(Version::V1_2).to_vec(),
             );
         }
@@ -128,9 +128,9 @@ impl World {
             ..Message::default()
         };
         self.travel(
-            liar,
-            to,
+            (liar, to),
             Lane::Blocks,
+            None,
             message.encode(Version::V1_2).to_vec(),
         );
     }

@@ -1,14 +1,16 @@
 //! How messages travel: shared access lines at both ends, a link with latency between, two kinds of streams on it.
+//!
+//! A node's upload is shared as TCP connections share it: each peer's messages in order, peers in turn, a piece at a time.
+//! Control messages are small and find a gap between the pieces of blocks.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Action, Lie, NodeId, World, pair};
-use crate::event::Lane;
+use crate::event::{Lane, TransmitId};
 
-/// Frames shorter than this arrive at once; longer ones in pieces, as from a socket.
+/// Bytes that one connection sends before another has its turn.
 const PIECE_BYTES: usize = 16 * 1024;
-/// Most pieces a frame is shown in.
-const PIECES_MAX: usize = 16;
 
 /// A node's access line, store and honesty.
 #[derive(Clone, Debug)]
@@ -78,14 +80,79 @@ impl Link {
     }
 }
 
-/// A line that carries one byte after the other.
+/// Where a message goes, and on which connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Way {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) epoch: u64,
+}
+
+/// A line into the network, shared by connections in turn.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub(super) struct Uplink {
+    bytes_per_sec: u64,
+    flows: VecDeque<(Way, VecDeque<Outgoing>)>,
+    busy: bool,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    /// What to report once it has left; liars do not care.
+    id: Option<TransmitId>,
+    frame: Vec<u8>,
+    sent: usize,
+}
+
+impl Uplink {
+    pub(super) const fn new(bytes_per_sec: u64) -> Self {
+        Self {
+            bytes_per_sec,
+            flows: VecDeque::new(),
+            busy: false,
+        }
+    }
+
+    fn push(&mut self, way: Way, outgoing: Outgoing) {
+        match self.flows.iter_mut().find(|(flow, _)| *flow == way) {
+            Some((_, queue)) => queue.push_back(outgoing),
+            None => self.flows.push_back((way, [outgoing].into())),
+        }
+    }
+
+    /// How long the next piece takes, if there is one.
+    fn begin(&mut self) -> Option<Duration> {
+        let (_, queue) = self.flows.front()?;
+        let first = queue.front()?;
+        let bytes = (first.frame.len() - first.sent).min(PIECE_BYTES);
+        self.busy = true;
+        Some(time_for(bytes, self.bytes_per_sec))
+    }
+
+    /// The piece begun last has left: its way, its size, and the message if that was its last piece.
+    fn end(&mut self) -> Option<(Way, usize, Option<Outgoing>)> {
+        self.busy = false;
+        let (way, mut queue) = self.flows.pop_front()?;
+        let first = queue.front_mut()?;
+        let bytes = (first.frame.len() - first.sent).min(PIECE_BYTES);
+        first.sent += bytes;
+        let finished = first.sent == first.frame.len();
+        let message = if finished { queue.pop_front() } else { None };
+        if !queue.is_empty() {
+            self.flows.push_back((way, queue));
+        }
+        Some((way, bytes, message))
+    }
+}
+
+/// A line out of the network: one message after the other.
+#[derive(Debug)]
+pub(super) struct Downlink {
     bytes_per_sec: u64,
     free_at: Instant,
 }
 
-impl Pipe {
+impl Downlink {
     pub(super) const fn new(bytes_per_sec: u64, now: Instant) -> Self {
         Self {
             bytes_per_sec,
@@ -95,83 +162,102 @@ impl Pipe {
 
     /// When `bytes` that come at `at` are through.
     fn carry(&mut self, bytes: usize, at: Instant) -> Instant {
-        let nanos = bytes as u64 * 1_000_000_000 / self.bytes_per_sec;
-        self.free_at = self.free_at.max(at) + Duration::from_nanos(nanos);
+        self.free_at = self.free_at.max(at) + time_for(bytes, self.bytes_per_sec);
         self.free_at
     }
 }
 
+fn time_for(bytes: usize, bytes_per_sec: u64) -> Duration {
+    Duration::from_nanos(bytes as u64 * 1_000_000_000 / bytes_per_sec)
+}
+
 impl World {
-    /// Sends bytes on their way. When they have left and on which connection, or `None` if there is none.
+    /// Sends a message on its way, if there is a connection.
     pub(super) fn travel(
         &mut self,
-        from: NodeId,
-        to: NodeId,
+        (from, to): (NodeId, NodeId),
         lane: Lane,
+        id: Option<TransmitId>,
         frame: Vec<u8>,
-    ) -> Option<(Instant, u64)> {
-        let now = self.now;
-        let link = self.links.get_mut(&pair(from, to))?;
-        let jitter = self.rng.between(0, link.config.jitter.as_micros() as u64);
-        let begin = now.max(self.nodes[from].up.free_at);
-        // Control messages are small and find a gap between the packets of blocks.
-        let departure = match lane {
-            Lane::Control => now,
-            Lane::Blocks => self.nodes[from].up.carry(frame.len(), now),
+    ) {
+        let Some(link) = self.links.get(&pair(from, to)) else {
+            return;
         };
-        let mut arrival = departure + link.config.latency + Duration::from_micros(jitter);
+        let way = Way {
+            from,
+            to,
+            epoch: link.epoch,
+        };
+        match lane {
+            Lane::Control => self.depart(way, lane, id, frame),
+            Lane::Blocks => {
+                self.nodes[from]
+                    .up
+                    .push(way, Outgoing { id, frame, sent: 0 });
+                self.begin_piece(from);
+            }
+        }
+    }
+
+    fn begin_piece(&mut self, node: NodeId) {
+        let up = &mut self.nodes[node].up;
+        if up.busy {
+            return;
+        }
+        if let Some(time) = up.begin() {
+            self.plan(time, Action::Piece { node });
+        }
+    }
+
+    /// A piece of a message has left its sender.
+    pub(super) fn end_piece(&mut self, node: NodeId) {
+        let Some((way, bytes, message)) = self.nodes[node].up.end() else {
+            return;
+        };
+        if let Some(link) = self
+            .links
+            .get(&pair(way.from, way.to))
+            .filter(|l| l.epoch == way.epoch)
+        {
+            let latency = link.config.latency;
+            match message {
+                Some(message) => self.depart(way, Lane::Blocks, message.id, message.frame),
+                None => self.plan(latency, Action::Receiving { way, bytes }),
+            }
+        }
+        self.begin_piece(node);
+    }
+
+    /// A whole message has left its sender.
+    fn depart(&mut self, way: Way, lane: Lane, id: Option<TransmitId>, frame: Vec<u8>) {
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&pair(way.from, way.to)) else {
+            return;
+        };
+        let jitter = self.rng.between(0, link.config.jitter.as_micros() as u64);
+        let mut arrival = now + link.config.latency + Duration::from_micros(jitter);
         if lane == Lane::Control {
-            let until = &mut link.control_until[usize::from(from < to)];
+            let until = &mut link.control_until[usize::from(way.from < way.to)];
             arrival = arrival.max(*until);
             *until = arrival;
         }
-        let (epoch, loss, latency) = (link.epoch, link.config.loss_one_in, link.config.latency);
+        let loss = link.config.loss_one_in;
         if loss > 0 && self.rng.one_in(loss) {
             let micros = self.rng.between(0, (arrival - now).as_micros() as u64);
-            self.plan(
-                Duration::from_micros(micros),
-                Action::Break {
-                    a: from,
-                    b: to,
-                    epoch,
-                },
-            );
+            self.plan(Duration::from_micros(micros), Action::Break { way });
         }
-        self.arrive_in_pieces(from, to, epoch, frame.len(), (begin + latency)..arrival);
-        self.plan(
-            arrival - now,
-            Action::Deliver {
-                from,
-                to,
-                epoch,
-                frame,
-            },
-        );
-        Some((departure, epoch))
+        self.plan(arrival - now, Action::Arrive { way, lane, frame });
+        if let Some(id) = id {
+            self.plan(Duration::ZERO, Action::Sent { way, id });
+        }
     }
 
-    fn arrive_in_pieces(
-        &mut self,
-        from: NodeId,
-        to: NodeId,
-        epoch: u64,
-        bytes: usize,
-        time: std::ops::Range<Instant>,
-    ) {
-        let pieces = (bytes / PIECE_BYTES).min(PIECES_MAX);
-        let span = time.end.saturating_duration_since(time.start);
-        for piece in 1..pieces {
-            let at = time.start + span * piece as u32 / pieces as u32;
-            let delay = at.saturating_duration_since(self.now);
-            self.plan(
-                delay,
-                Action::Receiving {
-                    from,
-                    to,
-                    epoch,
-                    bytes: bytes / pieces,
-                },
-            );
-        }
+    /// A message is at the receiver's end of the link and has yet to come down its line.
+    pub(super) fn arrive(&mut self, way: Way, lane: Lane, frame: Vec<u8>) {
+        let through = match lane {
+            Lane::Control => self.now,
+            Lane::Blocks => self.nodes[way.to].down.carry(frame.len(), self.now),
+        };
+        self.plan(through - self.now, Action::Deliver { way, frame });
     }
 }

@@ -143,31 +143,11 @@ fn every_want_ends_whatever_goes_wrong_and_nothing_is_left_behind() {
             absent,
             parted,
         } = Chaos::new(seed);
-        let ok = world.run(FOREVER);
-        if !ok
-            || (!parted
-                && leechers.iter().any(|(n, s)| {
-                    available
-                        .iter()
-                        .any(|c| world.outcome(*n, *s, c) != Some(Outcome::Got))
-                }))
-        {
-            for (n, s) in &leechers {
-                if available
-                    .iter()
-                    .any(|c| world.outcome(*n, *s, c) != Some(Outcome::Got))
-                {
-                    eprintln!("node {n} {s:?} t={:?}", world.elapsed());
-                    world.exchange(*n).dump();
-                    break;
-                }
-            }
-            for (i, n) in world.nodes.iter().enumerate() {
-                eprintln!("{i} {:?} store {}", n.config, n.store.len());
-            }
-            eprintln!("links {:?}", world.links.keys());
-        }
-        assert!(ok, "{} wants never ended", world.open_wants());
+        assert!(
+            world.run(FOREVER),
+            "{} wants never ended",
+            world.open_wants()
+        );
         for (node, session) in &leechers {
             for cid in &absent {
                 let outcome = world.outcome(*node, *session, cid);
@@ -209,4 +189,234 @@ fn the_same_seed_gives_the_same_run() {
             world.trace()
         });
     }
+}
+
+/// A world of equal honest peers that all have the content, and one that fetches it from them.
+struct Swarm {
+    world: World,
+    leecher: NodeId,
+    session: SessionId,
+    bytes: usize,
+}
+
+impl Swarm {
+    fn new(seed: u64, providers: &[NodeConfig], link: &LinkConfig, content: &[Block]) -> Self {
+        let mut world = World::new(seed);
+        world.link = link.clone();
+        let providers: Vec<NodeId> = providers
+            .iter()
+            .map(|config| world.add_node(config.clone(), content))
+            .collect();
+        let leecher = world.add_node(NodeConfig::default(), &[]);
+        let session = world.fetch(leecher, &cids(content), &providers);
+        let bytes = content.iter().map(|block| block.data().len()).sum();
+        Self {
+            world,
+            leecher,
+            session,
+            bytes,
+        }
+    }
+
+    /// Fetches everything; bytes per second.
+    fn rate(&mut self) -> f64 {
+        assert!(self.world.run(FOREVER));
+        assert_eq!(self.world.received_bytes(self.leecher), self.bytes);
+        self.bytes as f64 / self.world.elapsed().as_secs_f64()
+    }
+
+    fn stats(&self) -> SessionStats<NodeId> {
+        let stats = self
+            .world
+            .exchange(self.leecher)
+            .session_stats(self.session);
+        stats.expect("the session is open")
+    }
+}
+
+fn line(up_bytes_per_sec: u64) -> NodeConfig {
+    NodeConfig {
+        up_bytes_per_sec,
+        ..NodeConfig::default()
+    }
+}
+
+#[test]
+fn without_failures_hardly_a_block_comes_twice() {
+    let totals = std::sync::Mutex::new((0, 0));
+    for_each_seed(|seed| {
+        let mut rng = Rng::new(seed ^ 0xd0b1);
+        let providers: Vec<NodeConfig> = (0..rng.between(2, 5))
+            .map(|_| line(rng.between(200_000, 5_000_000)))
+            .collect();
+        let latency = Duration::from_millis(rng.between(1, 100));
+        let jitter = Duration::from_millis(rng.below(20));
+        let link = LinkConfig {
+            latency,
+            jitter,
+            loss_one_in: 0,
+        };
+        let content = blocks(rng.between(50, 300), rng.between(500, 8_000) as usize);
+        let mut swarm = Swarm::new(seed, &providers, &link, &content);
+        let r = swarm.rate(); eprintln!("rate {r} t {:?} latency {:?} jitter {jitter:?} {providers:?}", swarm.world.elapsed(), link.latency);
+        let stats = swarm.stats();
+        assert!(stats.total.duplicate_blocks <= 4, "{stats:?}");
+        let mut totals = totals.lock().expect("no thread panicked");
+        *totals = (
+            totals.0 + stats.total.bytes,
+            totals.1 + stats.total.duplicate_bytes,
+        );
+    });
+    let (bytes, duplicate_bytes) = totals.into_inner().expect("no thread panicked");
+    assert!(
+        duplicate_bytes * 100 <= bytes,
+        "{duplicate_bytes} of {bytes} bytes came twice"
+    );
+}
+
+#[test]
+fn four_equal_providers_are_nearly_four_times_as_fast_as_one() {
+    let content = blocks(600, 16 * 1024);
+    for latency in [5, 50] {
+        let latency = Duration::from_millis(latency);
+        let link = LinkConfig {
+            latency,
+            ..LinkConfig::default()
+        };
+        let mut swarm = Swarm::new(1, &vec![line(1_000_000); 4], &link, &content);
+        let mut last = 0; for i in 0..40 { if swarm.world.run_until(Duration::from_millis(100), |w| w.open_wants() == 0) { break; } let got = swarm.world.received_bytes(swarm.leecher); eprintln!("{i} {} {}", got - last, swarm.world.exchange(swarm.leecher).paces()); last = got; }
+        let rate = swarm.rate(); eprintln!("rate {rate}");
+        assert!(rate > 0.85 * 4e6, "{rate} bytes per second at {latency:?}");
+        let stats = swarm.stats();
+        for (peer, share) in &stats.peers {
+            assert!(share.blocks.abs_diff(150) < 30, "{peer} gave {share:?}");
+        }
+    }
+}
+
+#[test]
+fn one_slow_peer_does_not_slow_the_others() {
+    let content = blocks(600, 16 * 1024);
+    let link = LinkConfig::default();
+    let mut fast = Swarm::new(1, &vec![line(1_000_000); 3], &link, &content);
+    let mut providers = vec![line(1_000_000); 3];
+    providers.push(line(10_000));
+    let mut mixed = Swarm::new(1, &providers, &link, &content);
+    let (alone, with_slow) = (fast.rate(), mixed.rate());
+    assert!(
+        with_slow > 0.9 * alone,
+        "{with_slow} beside {alone} bytes per second"
+    );
+    assert!(
+        mixed.stats().duplicate_ratio() < 0.02,
+        "{:?}",
+        mixed.stats()
+    );
+}
+
+#[test]
+fn two_downloaders_get_equal_shares_whatever_the_size_of_their_blocks() {
+    let (large, small) = (blocks(300, 32 * 1024), blocks(4000, 2 * 1024));
+    let mut world = World::new(3);
+    let content = [&large[..], &small[..]].concat();
+    let server = world.add_node(line(1_000_000), &content);
+    let first = world.add_node(NodeConfig::default(), &[]);
+    let second = world.add_node(NodeConfig::default(), &[]);
+    world.fetch(first, &cids(&large), &[server]);
+    world.fetch(second, &cids(&small), &[server]);
+    world.run_until(Duration::from_secs(8), |_| false);
+    let got = [first, second].map(|node| world.received_bytes(node) as f64);
+    assert!(got[0] + got[1] > 7e6, "{got:?}");
+    assert!((0.8..1.25).contains(&(got[0] / got[1])), "{got:?}");
+}
+
+#[test]
+fn peers_that_hold_different_halves_give_a_whole() {
+    for_each_seed(|seed| {
+        let content = blocks(60, 1000);
+        let mut world = World::new(seed);
+        let first = world.add_node(NodeConfig::default(), &content[..30]);
+        let second = world.add_node(NodeConfig::default(), &content[30..]);
+        let leecher = world.add_node(NodeConfig::default(), &[]);
+        world.fetch(leecher, &cids(&content), &[first, second]);
+        assert!(world.run(FOREVER));
+        assert_eq!(world.received_bytes(leecher), 60_000);
+        assert!(
+            world.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            world.elapsed()
+        );
+    });
+}
+
+#[test]
+fn a_liar_costs_seconds_and_no_block() {
+    for lie in Lie::ALL {
+        let content = blocks(150, 4000);
+        let mut world = World::new(5);
+        let honest = world.add_node(line(500_000), &content);
+        let liar = world.add_node(
+            NodeConfig {
+                lie: Some(lie),
+                ..NodeConfig::default()
+            },
+            &[],
+        );
+        let leecher = world.add_node(NodeConfig::default(), &[]);
+        let session = world.fetch(leecher, &cids(&content), &[liar, honest]);
+        assert!(world.run(FOREVER));
+        assert_eq!(world.received_bytes(leecher), 600_000, "{lie:?}");
+        assert!(
+            world.elapsed() < Duration::from_secs(12),
+            "{lie:?}: {:?}",
+            world.elapsed()
+        );
+        let stats = world.close(leecher, session).unwrap();
+        assert!(stats.total.duplicate_blocks <= 2, "{lie:?}: {stats:?}");
+        let caught = matches!(lie, Lie::WrongBytes | Lie::Flood | Lie::Oversize);
+        assert!(
+            !caught || world.accused == BTreeSet::from([liar]),
+            "{lie:?}"
+        );
+        assert!(caught || world.accused.is_empty(), "{lie:?}");
+    }
+}
+
+#[test]
+fn a_provider_that_dies_in_the_middle_is_replaced() {
+    let content = blocks(200, 4000);
+    let mut world = World::new(6);
+    let providers: Vec<NodeId> = (0..2)
+        .map(|_| world.add_node(line(200_000), &content))
+        .collect();
+    let leecher = world.add_node(NodeConfig::default(), &[]);
+    world.fetch(leecher, &cids(&content), &providers);
+    world.part_after(Duration::from_secs(1), vec![providers[0]]);
+    assert!(world.run(FOREVER));
+    assert_eq!(world.received_bytes(leecher), 800_000);
+    assert!(
+        world.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        world.elapsed()
+    );
+}
+
+#[test]
+fn leechers_serve_each_other_what_they_have() {
+    let content = blocks(100, 4000);
+    let mut world = World::new(7);
+    let seeder = world.add_node(line(50_000), &content);
+    let leechers: Vec<NodeId> = (0..4).map(|_| world.add_node(line(500_000), &[])).collect();
+    let all: Vec<NodeId> = leechers.iter().copied().chain([seeder]).collect();
+    for leecher in &leechers {
+        let others: Vec<NodeId> = all.iter().copied().filter(|node| node != leecher).collect();
+        world.fetch(*leecher, &cids(&content), &others);
+    }
+    assert!(world.run(FOREVER));
+    // Alone the seeder would need 32 seconds.
+    assert!(
+        world.elapsed() < Duration::from_secs(24),
+        "{:?}",
+        world.elapsed()
+    );
 }
