@@ -16,7 +16,7 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Stre
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{StreamProtocol, Swarm, noise, tcp, yamux};
-use node::{Announce, Config, DHT_LAN, DhtMode, Multiaddr, Node, PeerSources, identity};
+use p2pkgs_node::{Announce, Config, DHT_LAN, DhtMode, Multiaddr, Node, PeerSources, identity};
 use store::substitute::{NoProgress, SourceFetcher as _, SourceRequest};
 use store::{Expected, Store};
 

@@ -1,115 +1,206 @@
 #!/bin/sh
-# The main job, on real software and with real processes: a mirror, a meeting point, a builder and two users, each with a
-# home of its own, find and fetch sources and packages from each other over loopback.
+# The whole idea on real software, with real processes that know only one peer.
 #
-#   sh scripts/demo.sh
+# A mirror seeds the sources of the package tree from their origins. A builder finds them through the DHT by their sha256,
+# builds, signs and announces. A user fetches what was built and never builds. Then mirror and builder are killed, and a
+# second user fetches the same from the first. Last, with everyone gone, a miss says who was asked.
 #
-# The first run compiles p2pkgs and rebuilds the seed from the machine's C compiler; what is expensive is kept in
-# ${XDG_CACHE_HOME:-~/.cache}/p2pkgs-demo for the next run. Delete that folder to start from nothing.
+# Needs Rust and a C compiler; installs bubblewrap where it is missing. Everything is kept below the work directory, so
+# that a second run is fast: `demo.sh [WORK DIRECTORY]`, by default ~/.cache/p2pkgs-demo.
 set -eu
-cd "$(dirname "$0")/.."
-. scripts/setup.sh
-
-packages="make lua hello"
-work=${XDG_CACHE_HOME:-$HOME/.cache}/p2pkgs-demo
-tree=$PWD
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/p2pkgs-demo}
+# What travels: a make, a program that needs others at run time, and a language.
+packages='make gzip lua'
 daemons=
+started=$(date +%s)
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-[ -t 1 ] || say() { printf '\n== %s\n' "$*"; }
-run() { printf '$ p2pkgs %s\n' "$*"; "$p2pkgs" "$@"; }
-
-# at HOME COMMAND...: one command in one home, which starts from the meeting point alone. Its own settings are the only ones.
-at() {
-    home=$1; shift
-    ( export P2PKGS_HOME="$work/$home" P2PKGS_TREE="$tree" P2PKGS_PROFILE=lan P2PKGS_NETWORK_BOOTSTRAP="${meeting:-}"; "$@" )
+step() { printf '\n==> %s\n' "$*" >&2; }
+say() { printf '    %s\n' "$*" >&2; }
+fail() {
+	printf 'demo.sh: %s\n' "$*" >&2
+	exit 1
 }
 
-# start HOME: its daemon, in the background; returns when it listens. Sets `address` and `pid`.
-start() {
-    mkdir -p "$work/$1"
-    rm -f "$work/$1/ready"
-    mkfifo "$work/$1/ready"
-    at "$1" exec "$p2pkgs" -q node run --listen /ip4/127.0.0.1/tcp/0 >"$work/$1/ready" 2>"$work/$1/daemon.log" &
-    pid=$!
-    daemons="$daemons $pid"
-    read -r ready <"$work/$1/ready" || { cat "$work/$1/daemon.log" >&2; exit 1; }
-    address=$(printf '%s' "$ready" | sed 's/.*"addrs":\["\([^"]*\)".*/\1/')
-    echo "daemon of the $1: $address"
+cleanup() {
+	status=$?
+	trap - EXIT INT TERM
+	for daemon in $daemons; do
+		kill "$daemon" 2>/dev/null || :
+	done
+	exit "$status"
 }
-
-# announced HOME: returns when its daemon has announced all that it holds.
-announced() {
-    tries=600
-    until at "$1" "$p2pkgs" node status 2>/dev/null | grep -q '^to announce: 0 waiting, 0 under way'; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || { echo "error: the $1 did not finish announcing" >&2; exit 1; }
-        sleep 0.2
-    done
-    at "$1" "$p2pkgs" node status | grep '^to announce'
-}
-
-stop() { for p in "$@"; do kill "$p" 2>/dev/null || true; wait "$p" 2>/dev/null || true; done; }
-trap 'stop $daemons' EXIT
+trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-say "What this machine needs"
-need_rust_and_cc
-need_bubblewrap
-bwrap --version
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null 2>&1; then
+		sudo "$@"
+	else
+		fail "cannot run as root: $*"
+	fi
+}
 
-say "Compiling p2pkgs"
-cargo build --release --locked
-p2pkgs=${CARGO_TARGET_DIR:-target}/release/p2pkgs
+install_bubblewrap() {
+	say "bubblewrap is missing: installing it"
+	if command -v apt-get >/dev/null 2>&1; then
+		as_root apt-get install -y bubblewrap || { as_root apt-get update && as_root apt-get install -y bubblewrap; }
+	elif command -v dnf >/dev/null 2>&1; then
+		as_root dnf install -y bubblewrap
+	elif command -v pacman >/dev/null 2>&1; then
+		as_root pacman -S --needed --noconfirm bubblewrap
+	elif command -v apk >/dev/null 2>&1; then
+		as_root apk add bubblewrap
+	else
+		fail "no apt-get, dnf, pacman or apk here: install bubblewrap yourself"
+	fi
+}
+
+# in_home NAME ARGUMENT...: runs p2pkgs with its own home, on loopback, apart from the public network.
+in_home() {
+	name=$1
+	shift
+	say "$name\$ p2pkgs $*"
+	P2PKGS_HOME=$work/$name "$p2pkgs" "$@"
+}
+
+# home NAME [FIRST PEER [EXTRA SETTINGS]]: makes a home that knows at most one peer.
+home() {
+	mkdir -p "$work/$1"
+	{
+		echo 'profile = "lan"'
+		echo '[network]'
+		echo 'listen = ["/ip4/127.0.0.1/tcp/0"]'
+		if [ -n "${2:-}" ]; then
+			echo "bootstrap = [\"$2\"]"
+		fi
+		echo '[deadlines]'
+		echo 'dial-secs = 5'
+		echo 'lookup-secs = 10'
+		printf '%s\n' "${3:-}"
+	} >"$work/$1/config.toml"
+}
+
+# daemon NAME: starts the home's daemon and waits until it is ready. Its process id is in $pid, its address in $address.
+daemon() {
+	say "$1\$ p2pkgs node run &"
+	ready=$work/$1/ready
+	: >"$ready"
+	P2PKGS_HOME=$work/$1 "$p2pkgs" -q node run >"$ready" 2>"$work/$1/daemon.err" &
+	pid=$!
+	daemons="$daemons $pid"
+	waited=0
+	while [ ! -s "$ready" ]; do
+		kill -0 "$pid" 2>/dev/null || fail "the daemon of $1 ended: $(cat "$work/$1/daemon.err")"
+		[ "$waited" -lt 150 ] || fail "the daemon of $1 does not get ready"
+		waited=$((waited + 1))
+		sleep 0.2
+	done
+	address=$(head -n 1 "$work/$1/node.addr")
+	say "$1 is $address"
+}
+
+# announced NAME: waits until the home's daemon has announced all it has.
+announced() {
+	waited=0
+	until P2PKGS_HOME=$work/$1 "$p2pkgs" node status | grep -q '^to announce: 0 waiting, 0 under way, [1-9]'; do
+		[ "$waited" -lt 300 ] || fail "$1 cannot announce what it has"
+		waited=$((waited + 1))
+		sleep 0.2
+	done
+	P2PKGS_HOME=$work/$1 "$p2pkgs" node status | grep '^to announce' | sed 's/^/    /' >&2
+}
+
+stop() {
+	kill -9 "$1"
+	wait "$1" 2>/dev/null || :
+}
+
+step "Checking what is needed"
+[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "this works on Linux on x86_64 only"
+command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install Rust from https://rustup.rs"
+command -v cc >/dev/null 2>&1 || fail "cc is missing: install a C compiler (build-essential, gcc, base-devel or build-base)"
+command -v bwrap >/dev/null 2>&1 || install_bubblewrap
+
+step "Building p2pkgs (some minutes the first time)"
+(cd "$root" && cargo build --release)
+p2pkgs=$root/target/release/p2pkgs
+export P2PKGS_TREE="$root"
+unset P2PKGS_HOME P2PKGS_PROFILE P2PKGS_OFFLINE PKG_CACHE_URL PKG_FORCE_BINARY PKG_MIRROR_IPFS || :
 
 mkdir -p "$work"
-# Everybody but the mirror starts from nothing each time.
+# Only the mirror's home is kept: its sources and its seed are what takes long the first time.
 rm -rf "$work/meeting" "$work/builder" "$work/user" "$work/second" "$work/venv"
+home mirror
+in_home mirror --offline doctor || exit $?
 
-say "The mirror rebuilds the seed from this machine's C compiler, and compares it with the pinned sha256"
-at mirror run bootstrap rebuild tiny
-
-say "The mirror fetches the sources of the whole tree from their origins"
-at mirror run mirror seed --all >/dev/null
-
-say "A meeting point that knows nobody's content; the mirror joins through it"
-start meeting
+step "A bootstrap peer: it knows nobody's content, only who is there"
+home meeting
+daemon meeting
 meeting=$address
-start mirror
+meeting_pid=$pid
+
+step "A mirror: fetches the sources from their origins (the seed is made with this machine's C compiler, if nobody has it)"
+home mirror "$meeting"
+# shellcheck disable=SC2086 # a list of words
+in_home mirror mirror seed $packages >/dev/null
+in_home mirror mirror list | awk '{ bytes += $3 } END { printf "    holds %d sources, %.1f MB\n", NR, bytes / 1e6 }' >&2
+daemon mirror
 mirror_pid=$pid
 announced mirror
 
-say "The builder knows only the meeting point; origins are switched off. Sources come through the DHT from the mirror"
-export P2PKGS_SOURCES_URLS=false
-# shellcheck disable=SC2086 # several names
-at builder run build $packages
-say "The builder signs what it built and announces it"
-at builder run publish $packages
-key=$(at builder "$p2pkgs" key list | sed -n 's/^own[[:space:]]*\([^[:space:]]*\).*/\1/p' | head -n 1)
-start builder
+step "A builder: knows only the bootstrap peer, origins are switched off"
+home builder "$meeting" '[sources]
+urls = false'
+# shellcheck disable=SC2086
+in_home builder build $packages >/dev/null
+# shellcheck disable=SC2086
+in_home builder publish $packages
+key=$(P2PKGS_HOME=$work/builder "$p2pkgs" key list | awk '$1 == "own" { print $2 }')
+daemon builder
 builder_pid=$pid
 announced builder
 
-say "A user who trusts nobody gets no package, but a hint (exit code 4)"
-if at user run fetch make; then echo "error: fetched without trust" >&2; exit 1; else [ $? = 4 ]; fi
-say "The user trusts the builder's key, fetches from peers, and builds nothing"
-at user run key trust "$key" --name builder
-at user run fetch $packages
-at user run venv "$work/venv" make
-say "make --version, in a venv of the fetched package"
-"$work/venv/bin/venv-run" make --version | head -n 1
-start user
+step "A user: knows only the bootstrap peer, and does not trust the builder yet"
+home user "$meeting" '[sources]
+urls = false'
+set +e
+in_home user fetch make
+code=$?
+set -e
+[ "$code" -eq 4 ] || fail "expected exit code 4 without trust, got $code"
+say "exit code 4: nothing is used that nobody trusted vouches for"
+
+step "The user trusts the builder's key, and fetches: nothing is built"
+in_home user key trust --name builder "$key"
+# shellcheck disable=SC2086
+in_home user fetch $packages >/dev/null
+in_home user --offline venv "$work/venv" make gzip
+say "venv-run make --version:"
+"$work/venv/bin/venv-run" make --version | sed 's/^/        /'
+daemon user
+user_pid=$pid
 announced user
 
-say "Mirror and builder are killed. Another user fetches the same packages from the first one"
-kill -9 "$mirror_pid" "$builder_pid"
-at second run key trust "$key" --name builder
-at second run fetch $packages
-at second run run lua -- lua -e 'print("hello from " .. _VERSION)'
+step "Mirror and builder are killed: a second user fetches from the first"
+stop "$mirror_pid"
+stop "$builder_pid"
+home second "$meeting" '[sources]
+urls = false'
+in_home second key trust --name builder "$key"
+in_home second fetch make >/dev/null
+in_home second --offline run make -- make --version | sed 's/^/        /'
 
-say "Everyone is gone. A miss ends in time, with exit code 3, and says who was asked"
-stop $daemons
-daemons=
-if at second run fetch tree; then echo "error: fetched from nobody" >&2; exit 1; else [ $? = 3 ]; fi
+step "Everyone is gone: a miss ends within its deadline and says who was asked"
+stop "$user_pid"
+stop "$meeting_pid"
+set +e
+in_home second fetch lua
+code=$?
+set -e
+[ "$code" -eq 3 ] || fail "expected exit code 3 for a miss, got $code"
+say "exit code 3: not found anywhere"
 
-say "Done. The homes lie in $work"
+step "Done in $(($(date +%s) - started)) s. Everything lies in $work"

@@ -1,9 +1,12 @@
 //! Why a sandbox cannot be had, told from what the machine says about itself.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use crate::probe::VERSION_MIN;
+
+const SETUID: u32 = 0o4000;
 
 /// No build can be sandboxed on this machine as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,8 @@ pub(crate) struct HostFacts {
     pub bwrap: Option<(u32, u32)>,
     /// What bubblewrap printed when it failed; empty when it was not run.
     pub output: String,
+    /// The path of bubblewrap, if it is installed setuid.
+    pub setuid: Option<PathBuf>,
     /// Whether we are root here.
     pub root: bool,
     /// Whether the kernel has user namespaces at all.
@@ -41,13 +46,14 @@ pub(crate) struct HostFacts {
 }
 
 impl HostFacts {
-    pub(crate) fn read(bwrap: Option<(u32, u32)>, output: String) -> Self {
+    pub(crate) fn read(bwrap: Option<(u32, u32)>, path: Option<&Path>, output: String) -> Self {
         let os_release = fs::read_to_string("/etc/os-release")
             .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
             .unwrap_or_default();
         Self {
             bwrap,
             output,
+            setuid: path.filter(|p| is_setuid(p)).map(Path::to_owned),
             root: rustix::process::geteuid().is_root(),
             user_namespaces: Path::new("/proc/self/ns/user").exists(),
             max_user_namespaces: sysctl("user/max_user_namespaces"),
@@ -88,7 +94,10 @@ pub(crate) fn diagnose(facts: &HostFacts) -> SandboxUnavailable {
     }
     match facts.container {
         Some(container) => in_container(container, &facts.output),
-        None => unknown(&facts.output),
+        None => match &facts.setuid {
+            Some(path) => setuid(path, &facts.output),
+            None => unknown(&facts.output),
+        },
     }
 }
 
@@ -201,6 +210,22 @@ fn in_container(container: &str, output: &str) -> SandboxUnavailable {
         setting: None,
         fix: fix.into_iter().map(Into::into).collect(),
     }
+}
+
+/// A setuid bubblewrap makes its namespaces as root and then refuses some of the options that a build needs.
+fn setuid(path: &Path, output: &str) -> SandboxUnavailable {
+    SandboxUnavailable {
+        finding: format!(
+            "the setuid bubblewrap does not work here ({})",
+            first_line(output)
+        ),
+        setting: Some(format!("`{}` is setuid", path.display())),
+        fix: vec![format!("sudo chmod u-s {}", path.display())],
+    }
+}
+
+fn is_setuid(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.permissions().mode() & SETUID != 0)
 }
 
 fn unknown(output: &str) -> SandboxUnavailable {

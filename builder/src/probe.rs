@@ -41,10 +41,11 @@ impl Sandbox {
     /// [`SandboxUnavailable`] with the finding, the setting behind it and the commands that help.
     pub fn find(search_path: &OsStr) -> Result<Self, SandboxUnavailable> {
         let Some(bwrap) = find_program("bwrap", search_path) else {
-            return Err(diagnose(&HostFacts::read(None, String::new())));
+            return Err(diagnose(&HostFacts::read(None, None, String::new())));
         };
         let version = version_of(&bwrap);
-        let unavailable = |output| diagnose(&HostFacts::read(version, output));
+        let path = bwrap.clone();
+        let unavailable = |output| diagnose(&HostFacts::read(version, Some(&path), output));
         if version.is_some_and(|v| v < VERSION_MIN) {
             return Err(unavailable(String::new()));
         }

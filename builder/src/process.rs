@@ -10,6 +10,7 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ const DYING_MAX: Duration = Duration::from_secs(30);
 const READ_BYTES: usize = 64 << 10;
 /// Longest text on the info pipe we look at; bubblewrap writes about 300 bytes.
 const INFO_BYTES_MAX: usize = 4096;
+/// What a shell adds to a signal's number to tell of it in an exit status.
+const SIGNAL_BASE: i32 = 128;
 /// First file descriptor that is not one of the three standard ones.
 const FIRST_EXTRA_FD: i32 = 3;
 
@@ -92,6 +95,8 @@ pub fn run(
         .arg("--info-fd")
         .arg(info_writer.as_raw_fd().to_string())
         .args(argv(request, sandbox.features()))
+        // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(log_writer.try_clone().map_err(ProcessError::Start)?)
         .stderr(log_writer);
@@ -258,7 +263,8 @@ impl Watch {
         // On a normal end, too: bubblewrap returns as soon as the script has ended, whatever it left running.
         self.kill_inner();
         self.await_inner()?;
-        Ok(status.code().unwrap_or(i32::from(u8::MAX)))
+        let by_signal = SIGNAL_BASE + status.signal().unwrap_or_default();
+        Ok(status.code().unwrap_or(by_signal))
     }
 
     fn await_inner(&self) -> Result<(), ProcessError> {

@@ -94,7 +94,8 @@ impl Client {
             .peers
             .iter()
             .filter(|(_, peer)| peer.is_usable())
-            .filter_map(|(ix, peer)| peer.pace.rate().map(|rate| (rate as u64, *ix)))
+            .filter(|(_, peer)| peer.ledger.blocks_received > 0)
+            .map(|(ix, peer)| (peer.pace.rate().unwrap_or_default() as u64, *ix))
             .collect();
         rated.sort_unstable_by(|a, b| b.cmp(a));
         rated.truncate(self.config.session_peers_inherited);
@@ -212,7 +213,6 @@ impl Client {
 
     /// Takes a want back from one peer; what crosses the cancel will be excused.
     fn withdraw(&mut self, ask: &Ask, cid: &Cid, id: SessionId, now: Instant) {
-        self.clear_probe(ask.peer, cid);
         let Some(peer) = self.peers.get_mut(&ask.peer) else {
             return;
         };
@@ -236,7 +236,7 @@ impl Client {
         for id in &peer.sessions {
             let session = self.sessions.get_mut(id);
             if let Some(member) = session.and_then(|session| session.peers.get_mut(&ix)) {
-                member.probe.take_if(|probe| probe == cid);
+                member.probe.take_if(|(probe, _)| probe == cid);
             }
         }
     }
@@ -486,7 +486,6 @@ impl Client {
         self.peers.get(&ix).map_or(0, |peer| peer.list.len())
     }
 
-    pub(crate) fn paces(&self) -> String { self.peers.values().map(|p| format!("[r{:?} w{} n{} f{:?} L{:?}]", p.pace.rate().map(|r| r as u64/1000), p.pace.window(&self.config), p.blocks_waiting, p.pace.floor, p.pace.block_latency())).collect() }
     /// Everything that a machine at rest should not hold: told wants, withdrawn wants, queue entries, timers.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn residue(&self) -> usize {

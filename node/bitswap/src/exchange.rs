@@ -363,7 +363,6 @@ impl<P: PeerKey> Exchange<P> {
 /// What the simulator looks at from outside.
 #[cfg(any(test, feature = "sim"))]
 impl<P: PeerKey> Exchange<P> {
-    pub(crate) fn paces(&self) -> String { self.client.paces() }
     /// Whatever a machine at rest should not hold.
     pub(crate) fn residue(&self) -> usize {
         self.client.residue() + self.server.residue()

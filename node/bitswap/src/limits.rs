@@ -33,8 +33,8 @@ pub const PRIORITY_FIRST: i32 = i32::MAX;
 pub const WINDOW_WANTS_MAX: usize = 64;
 /// Most bytes in flight from one peer: bandwidth x delay of 1 Gbit/s at 250 ms.
 pub const WINDOW_BYTES_MAX: usize = 32 * MIB;
-/// Bytes up to which small blocks may exceed [`WINDOW_WANTS_MAX`]: one response message, so that a directory of small
-/// files is not bound to 64 of them per round trip.
+/// Bytes up to which small blocks may exceed [`WINDOW_WANTS_MAX`]: a directory of small files is not bound to 64 of them
+/// per round trip.
 pub const WINDOW_SMALL_BYTES: usize = MIB;
 /// Want-blocks in flight to a peer that is known to hold the content but whose rate is not known yet.
 pub const WINDOW_WANTS_FIRST: usize = 8;
@@ -54,6 +54,9 @@ pub const BLOCK_BYTES_GUESS: usize = 256 * KIB;
 pub const SESSION_PEERS_MAX: usize = 64;
 /// Most unproven peers that are sent a want-have beside one want-block.
 pub const PROBES_PER_WANT_MAX: usize = 8;
+/// Time after which an unproven peer that did not answer a want-have is sent another. An answer that crosses our cancel
+/// comes sooner, and asking again before it would only make small blocks come twice.
+pub const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Peers that a new session inherits because they served us before (Kubo >= 0.36 limits broadcasts the same way).
 pub const SESSION_PEERS_INHERITED: usize = 8;
 /// DONT_HAVEs in a row after which a session stops preferring a peer (boxo's `peerDontHaveLimit`).
@@ -96,7 +99,7 @@ pub const SEARCH_PERIOD: Duration = Duration::from_secs(60);
 /// How long a peer that never delivered keeps its first wants before an idle one may take them.
 pub const STEAL_PATIENCE: Duration = Duration::from_millis(500);
 /// How much longer than twice an idle peer's time a busy peer must need before a queued want moves over: hides jitter.
-pub const STEAL_MARGIN: Duration = Duration::from_millis(50);
+pub const STEAL_MARGIN: Duration = Duration::from_millis(250);
 /// The same before a want that is probably on its way already is asked for twice: a duplicate must save something.
 pub const DUPLICATE_MARGIN: Duration = Duration::from_millis(500);
 /// How often a session with nothing left to assign looks whether an idle peer should help a slow one.
@@ -116,12 +119,14 @@ pub const RECONNECTS_MAX: u32 = 3;
 pub const SERVED_WANTS_PER_PEER_MAX: usize = 1024;
 /// Blocks up to this many bytes are sent instead of a HAVE (boxo's `wantHaveReplaceSize`).
 pub const HAVE_REPLACE_BYTES_MAX: usize = 1024;
-/// Block bytes put into one message; a single larger block travels alone.
-pub const RESPONSE_BYTES_TARGET: usize = MIB;
-/// Block bytes read for one peer and not yet taken by its stream: one message on the wire, one being loaded.
+/// Block bytes put into one message; a single larger block travels alone. A message is of use to its receiver only when
+/// it is there whole: with 1 MiB of small blocks in each, a 10 Mbit/s link would stand still for a round trip each second.
+/// Larger messages gained nothing even at 300 MB/s.
+pub const RESPONSE_BYTES_TARGET: usize = 128 * KIB;
+/// Block bytes read for one peer and not yet taken by its stream: one largest block, or a few messages of small ones.
 pub const RESPONSE_BYTES_PER_PEER_MAX: usize = 2 * MIB;
 /// Block messages handed to one peer's transport and not yet written.
-pub const RESPONSES_PER_PEER_MAX: usize = 2;
+pub const RESPONSES_PER_PEER_MAX: usize = 4;
 /// Block bytes read for all peers and not yet taken by their streams: what serving may cost in memory.
 pub const RESPONSE_BYTES_TOTAL_MAX: usize = 32 * MIB;
 /// Block reads asked of the store and not yet answered.

@@ -13,8 +13,9 @@ use crate::limits::{
     WINDOW_SMALL_BYTES, WINDOW_WANTS_FIRST, WINDOW_WANTS_MIN,
 };
 
-/// Shortest time over which a rate is measured; shorter bursts say more about scheduling than about the peer.
-const SAMPLE_MIN: Duration = Duration::from_millis(50);
+/// Shortest time over which a rate is measured, if a round trip is not longer: shorter bursts say more about scheduling
+/// than about the peer.
+const SAMPLE_MIN: Duration = Duration::from_millis(100);
 /// Rate assumed for a peer that has delivered nothing yet, in bytes per second: one that compares badly with any known
 /// good one and well with a bad one.
 const RATE_GUESS: f64 = 1e6;
@@ -33,14 +34,14 @@ pub(crate) struct Pace {
     /// Smoothed time from want-block to block.
     block_latency: Option<Duration>,
     /// Shortest time from want to answer: the round trip without queueing.
-    pub(crate) floor: Option<Duration>,
+    floor: Option<Duration>,
     /// Size that blocks are expected to have: the largest of late, once there was one.
     block_bytes: Option<usize>,
     sample_start: Instant,
     sample_bytes: usize,
-    /// Whether the peer had all the wants it was allowed at some time of the sample. If not, it was our asking that was
-    /// slow.
-    sample_filled: bool,
+    /// Since when in this sample the peer has had all the wants it was allowed. If that is not a round trip ago, it was
+    /// our asking that was slow.
+    sample_filled: Option<Instant>,
     /// Whether the rate was ever measured while the peer had all the wants it was allowed.
     rate_filled: bool,
 }
@@ -55,7 +56,7 @@ impl Pace {
             block_bytes: None,
             sample_start: now,
             sample_bytes: 0,
-            sample_filled: false,
+            sample_filled: None,
             rate_filled: false,
         }
     }
@@ -73,12 +74,12 @@ impl Pace {
     pub(crate) const fn begin(&mut self, now: Instant) {
         self.sample_start = now;
         self.sample_bytes = 0;
-        self.sample_filled = false;
+        self.sample_filled = None;
     }
 
     /// The peer has as many wants as its window allows.
-    pub(crate) const fn filled(&mut self) {
-        self.sample_filled = true;
+    pub(crate) fn filled(&mut self, now: Instant) {
+        self.sample_filled.get_or_insert(now);
     }
 
     /// An answer came `latency` after its want.
@@ -111,17 +112,20 @@ impl Pace {
         self.block_bytes = Some(bytes.max(decayed).max(1));
         self.sample_bytes += bytes;
         let elapsed = now.saturating_duration_since(self.sample_start);
-        let first = self.rate.is_none();
-        if elapsed < SAMPLE_MIN && !first {
+        let round_trip = self.floor.unwrap_or(LATENCY_GUESS);
+        if elapsed < self.latency.unwrap_or(round_trip).max(SAMPLE_MIN) {
             return;
         }
+        let filled = self
+            .sample_filled
+            .is_some_and(|since| since + round_trip <= now);
         let sample = self.sample_bytes as f64 / elapsed.as_secs_f64().max(1e-6);
         self.rate = Some(match self.rate {
-            Some(rate) if sample < rate && !self.sample_filled => rate,
+            Some(rate) if sample < rate && !filled => rate,
             Some(rate) => (rate + sample) / 2.0,
             None => sample,
         });
-        self.rate_filled |= self.sample_filled;
+        self.rate_filled |= filled;
         self.begin(now);
     }
 
@@ -174,7 +178,7 @@ mod tests {
         pace.on_answer(rtt);
         let end = now + Duration::from_secs(seconds);
         while now < end {
-            pace.filled();
+            pace.filled(now);
             now += Duration::from_secs_f64(block as f64 / rate as f64);
             pace.on_block(block, now);
         }
@@ -214,10 +218,21 @@ mod tests {
         now += Duration::from_secs(1);
         pace.on_block(1000, now);
         assert_eq!(pace.rate(), Some(rate));
-        pace.filled();
+        pace.filled(now);
         now += Duration::from_secs(1);
         pace.on_block(1000, now);
         assert!(pace.rate().unwrap() < rate);
+    }
+
+    #[test]
+    fn the_first_block_of_a_full_window_says_nothing_about_the_rate_of_the_rest() {
+        let mut pace = Pace::new(start());
+        let rtt = Duration::from_millis(200);
+        pace.begin(start());
+        pace.filled(start() + rtt);
+        pace.on_answer(rtt);
+        pace.on_block(MIB, start() + rtt + Duration::from_millis(1));
+        assert_eq!(pace.window(&Config::default()), WINDOW_WANTS_FIRST);
     }
 
     #[test]

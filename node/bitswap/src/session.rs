@@ -10,7 +10,7 @@ use std::time::Instant;
 use base::Cid;
 
 use crate::ledger::Share;
-use crate::limits::{DONT_HAVES_IN_A_ROW_MAX, SEARCH_INTERVAL};
+use crate::limits::{DONT_HAVES_IN_A_ROW_MAX, PROBE_AGAIN_AFTER, SEARCH_INTERVAL};
 use crate::peer::PeerIx;
 use crate::rng::Seeded;
 
@@ -50,8 +50,8 @@ pub(crate) struct SessionPeer {
     pub(crate) proven: bool,
     /// DONT_HAVEs since.
     pub(crate) dont_haves: u32,
-    /// The want-have it was sent to find out, while unanswered.
-    pub(crate) probe: Option<Cid>,
+    /// The want-have it was sent to find out, and when, while unanswered.
+    pub(crate) probe: Option<(Cid, Instant)>,
     pub(crate) share: Share,
 }
 
@@ -59,6 +59,12 @@ impl SessionPeer {
     /// So many DONT_HAVEs in a row that it is asked only where all others failed.
     pub(crate) const fn is_demoted(&self) -> bool {
         self.dont_haves >= DONT_HAVES_IN_A_ROW_MAX
+    }
+
+    /// Whether its answer to a want-have is still to be expected, even if the want has ended meanwhile.
+    pub(crate) fn is_probed(&self, now: Instant) -> bool {
+        self.probe
+            .is_some_and(|(_, at)| now < at + PROBE_AGAIN_AFTER)
     }
 
     pub(crate) const fn prove(&mut self) {

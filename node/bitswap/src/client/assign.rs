@@ -284,7 +284,7 @@ impl Client {
         peer.add_waiting(want_type, now);
         peer.list.want(*cid, want_type, want.priority, now);
         if peer.room(true, &self.config) == 0 {
-            peer.pace.filled();
+            peer.pace.filled(now);
         }
         let due = peer.stall_due().unwrap_or(now);
         self.dirty.insert(ix);
@@ -308,7 +308,7 @@ impl Client {
             return;
         };
         let unknown = session.peers.iter().filter(|(ix, member)| {
-            let untried = !member.proven && member.probe.is_none() && !member.is_demoted();
+            let untried = !member.proven && !member.is_probed(now) && !member.is_demoted();
             let peer = || self.peers.get(*ix).filter(|peer| peer.is_usable());
             untried && want.ask(**ix).is_none() && peer().is_some_and(|peer| peer.list.has_room())
         });
@@ -320,7 +320,7 @@ impl Client {
             self.ask(ix, cid, WantType::Have, now);
             let session = self.sessions.get_mut(&id);
             if let Some(member) = session.and_then(|session| session.peers.get_mut(&ix)) {
-                member.probe = Some(*cid);
+                member.probe = Some((*cid, now));
             }
         }
     }
@@ -361,7 +361,6 @@ impl Client {
             if remaining <= own + margin {
                 return;
             }
-            eprintln!("steal thief {thief:?} own {own:?} victim {victim:?} remaining {remaining:?} waiting {waiting} {:?} L {:?}", self.sessions[&id].wants.len(), self.peers[&victim].pace.block_latency());
             let Some(cid) = self.loot(id, victim, thief) else {
                 return;
             };

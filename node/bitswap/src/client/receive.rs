@@ -41,6 +41,7 @@ impl Client {
                     share.duplicate_bytes += bytes as u64;
                 });
             }
+            self.prove(from, session);
         } else {
             peer.ledger.add_unrequested(bytes);
             if peer.floods() {
@@ -212,6 +213,11 @@ impl Client {
             return;
         };
         let Some(ask) = self.wants.get(cid).and_then(|want| want.ask(from)).copied() else {
+            // It crossed our cancel.
+            if peer.withdrawn.take(cid).is_some() {
+                self.clear_probe(from, cid);
+                self.heard(from, now);
+            }
             return;
         };
         if ask.answer == Answer::HasNot {
@@ -254,7 +260,7 @@ impl Client {
             if let Some(member) = session.peers.get_mut(&from) {
                 member.dont_haves += 1;
                 member.proven &= ask.answer != Answer::Has && !member.is_demoted();
-                member.probe.take_if(|probe| probe == cid);
+                member.probe.take_if(|(probe, _)| probe == cid);
             }
             if orphaned {
                 self.timers.arm(Wake::Session(id), now);

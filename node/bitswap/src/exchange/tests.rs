@@ -128,15 +128,28 @@ fn a_peer_that_says_have_is_asked_before_one_that_said_nothing() {
 }
 
 #[test]
-fn a_silent_peer_loses_its_wants_and_its_late_block_still_counts() {
+fn a_silent_peer_is_helped_out_first_and_then_given_up_and_its_late_block_still_counts() {
     let (mut f, id) = session(2, 1);
     let first = asked(&f.wants(), cid(0));
     let second = 3 - first;
     f.presence(second, cid(0), Presence::Have);
-    f.wait(limits::STALL_FIRST - Duration::from_millis(1));
+    f.wait(limits::STEAL_PATIENCE);
     assert_eq!(f.wants(), []);
-    f.wait(Duration::from_millis(1));
+    f.wait(limits::STALL_FIRST - limits::STEAL_PATIENCE - Duration::from_millis(1));
     assert_eq!(f.wants(), [(second, "block", cid(0))]);
+    let stalls = |f: &Fixture| {
+        let stats = f.x.session_stats(id).unwrap();
+        stats
+            .peers
+            .iter()
+            .find(|peer| peer.0 == first)
+            .unwrap()
+            .1
+            .stalls
+    };
+    assert_eq!(stalls(&f), 0);
+    f.wait(Duration::from_millis(1));
+    assert_eq!(stalls(&f), 1);
     f.block(first, block(0, 8));
     assert_eq!(blocks_got(&f.events()), [cid(0)]);
     assert_eq!(f.wants(), [(second, "cancel", cid(0))]);
