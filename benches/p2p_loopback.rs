@@ -52,7 +52,10 @@ fn main() -> ExitCode {
 }
 
 fn in_runtime<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
 }
 
 // ---- the comparison ----
@@ -127,18 +130,29 @@ fn finish(mut server: Peer, mut client: Peer) -> Result<Sample> {
     let server_used = Used::parse(&server.word("USED")?)?;
     client.child.wait()?;
     server.child.wait()?;
-    Ok(Sample { secs: secs.parse()?, client: client_used, server: server_used })
+    Ok(Sample {
+        secs: secs.parse()?,
+        client: client_used,
+        server: server_used,
+    })
 }
 
 fn path_text(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| "the temporary directory has an odd name".into())
+    path.to_str()
+        .ok_or_else(|| "the temporary directory has an odd name".into())
 }
 
 fn print_table(ours: &[Sample], bare: &[Sample]) -> Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "| 256 MiB over loopback | MB/s | client CPU s/GiB | server CPU s/GiB | client peak MiB | server peak MiB |")?;
+    writeln!(
+        out,
+        "| 256 MiB over loopback | MB/s | client CPU s/GiB | server CPU s/GiB | client peak MiB | server peak MiB |"
+    )?;
     writeln!(out, "|---|---|---|---|---|---|")?;
-    for (name, samples) in [("p2pkgs, store to store", ours), ("bare libp2p stream", bare)] {
+    for (name, samples) in [
+        ("p2pkgs, store to store", ours),
+        ("bare libp2p stream", bare),
+    ] {
         writeln!(
             out,
             "| {name} | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} |",
@@ -150,8 +164,14 @@ fn print_table(ours: &[Sample], bare: &[Sample]) -> Result<()> {
         )?;
     }
     let ratio = median(ours, rate) / median(bare, rate);
-    let peak = ours.iter().map(|s| s.client.peak_mib.max(s.server.peak_mib)).fold(0.0, f64::max);
-    writeln!(out, "\nratio {ratio:.2} (at least 0.5 is promised), highest peak {peak:.0} MiB (below 100 is promised)")?;
+    let peak = ours
+        .iter()
+        .map(|s| s.client.peak_mib.max(s.server.peak_mib))
+        .fold(0.0, f64::max);
+    writeln!(
+        out,
+        "\nratio {ratio:.2} (at least 0.5 is promised), highest peak {peak:.0} MiB (below 100 is promised)"
+    )?;
     Ok(())
 }
 
@@ -185,14 +205,20 @@ impl Peer {
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().ok_or("no pipe")?;
-        Ok(Self { child, output: BufReader::new(output) })
+        Ok(Self {
+            child,
+            output: BufReader::new(output),
+        })
     }
 
     /// What follows `label` on the next line.
     fn word(&mut self, label: &str) -> Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        let rest = line.trim_end().strip_prefix(label).ok_or("a process ended early")?;
+        let rest = line
+            .trim_end()
+            .strip_prefix(label)
+            .ok_or("a process ended early")?;
         Ok(rest.trim_start().to_owned())
     }
 }
@@ -208,7 +234,10 @@ impl Drop for Peer {
 impl Used {
     fn parse(text: &str) -> Result<Self> {
         let (cpu, peak) = text.split_once(' ').ok_or("a process said too little")?;
-        Ok(Self { cpu_secs: cpu.parse()?, peak_mib: peak.parse()? })
+        Ok(Self {
+            cpu_secs: cpu.parse()?,
+            peak_mib: peak.parse()?,
+        })
     }
 
     /// What this process has used since its processor time was `before`.
@@ -218,7 +247,10 @@ impl Used {
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))
             .ok_or("no peak in /proc/self/status")?;
-        Ok(Self { cpu_secs: cpu_secs()? - before, peak_mib: peak.trim().parse::<f64>()? / 1024.0 })
+        Ok(Self {
+            cpu_secs: cpu_secs()? - before,
+            peak_mib: peak.trim().parse::<f64>()? / 1024.0,
+        })
     }
 }
 
@@ -264,7 +296,13 @@ fn config(dht_mode: DhtMode) -> Config {
 async fn serve_ours(home: &str) -> Result<()> {
     let store = Store::open(Path::new(home))?;
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
-    let node = Node::spawn(Config { listen, ..config(DhtMode::Server) }, store)?;
+    let node = Node::spawn(
+        Config {
+            listen,
+            ..config(DhtMode::Server)
+        },
+        store,
+    )?;
     let status = loop {
         let status = node.client().status().await?;
         if !status.listen_addrs.is_empty() {
@@ -273,7 +311,10 @@ async fn serve_ours(home: &str) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
     let before = cpu_secs()?;
-    say(&format!("READY {}/p2p/{}", status.listen_addrs[0], status.peer_id))?;
+    say(&format!(
+        "READY {}/p2p/{}",
+        status.listen_addrs[0], status.peer_id
+    ))?;
     until_closed(before).await?;
     node.stop().await;
     Ok(())
@@ -281,11 +322,17 @@ async fn serve_ours(home: &str) -> Result<()> {
 
 fn fetch_ours(address: &str, sha256: &str, home: &str) -> Result<()> {
     let store = Store::open(Path::new(home))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let node = runtime.block_on(async { Node::spawn(config(DhtMode::Client), store.clone()) })?;
     runtime.block_on(node.client().connect(address.parse()?))?;
     let sources = PeerSources::new(node.client().clone());
-    let request = SourceRequest { sha256: sha256.parse()?, file_name: "file", urls: &[] };
+    let request = SourceRequest {
+        sha256: sha256.parse()?,
+        file_name: "file",
+        urls: &[],
+    };
     let (before, start) = (cpu_secs()?, Instant::now());
     let fetched = sources.fetch(&request, &store, &NoProgress)?;
     let secs = start.elapsed().as_secs_f64();
@@ -358,10 +405,15 @@ impl request_response::Codec for BareCodec {
 }
 
 fn bare_swarm() -> Result<Swarm<request_response::Behaviour<BareCodec>>> {
-    let settings = request_response::Config::default().with_request_timeout(Duration::from_secs(60));
+    let settings =
+        request_response::Config::default().with_request_timeout(Duration::from_secs(60));
     let swarm = libp2p::SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux::Config::default,
+        )?
         .with_behaviour(|_| {
             request_response::Behaviour::<BareCodec>::new([(BARE, ProtocolSupport::Full)], settings)
         })?
@@ -385,7 +437,10 @@ async fn serve_bare() -> Result<()> {
                 say(&format!("READY {address}/p2p/{}", swarm.local_peer_id()))?;
             }
             SwarmEvent::Behaviour(request_response::Event::Message {
-                message: request_response::Message::Request { request, channel, .. },
+                message:
+                    request_response::Message::Request {
+                        request, channel, ..
+                    },
                 ..
             }) => drop(swarm.behaviour_mut().send_response(channel, request)),
             _ => {}
@@ -410,6 +465,7 @@ async fn fetch_bare(address: &str) -> Result<()> {
             SwarmEvent::Behaviour(request_response::Event::OutboundFailure { error, .. }) => {
                 return Err(error.into());
             }
+            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
             _ => {}
         }
     }

@@ -18,7 +18,9 @@ pub fn base_urls(etc_apt: &Path) -> Vec<String> {
     files.extend(parts);
     let mut urls = Vec::new();
     for file in files.iter().take(FILES_MAX) {
-        let Ok(text) = fs::read_to_string(file) else { continue };
+        let Ok(text) = fs::read_to_string(file) else {
+            continue;
+        };
         let found = match file.extension().and_then(|e| e.to_str()) {
             Some("sources") => base_urls_of_deb822(&text),
             Some("list") => base_urls_of_sources_list(&text),
@@ -42,10 +44,26 @@ mod tests {
         let apt = tempfile::tempdir().unwrap();
         let parts = apt.path().join("sources.list.d");
         fs::create_dir(&parts).unwrap();
-        fs::write(apt.path().join("sources.list"), "deb http://a.example.org/debian stable main\n").unwrap();
-        fs::write(parts.join("b.sources"), "URIs: http://b.example.org/debian\n").unwrap();
-        fs::write(parts.join("c.list"), "deb http://a.example.org/debian sid main\n").unwrap();
-        fs::write(parts.join("d.disabled"), "deb http://d.example.org/debian sid main\n").unwrap();
+        fs::write(
+            apt.path().join("sources.list"),
+            "deb http://a.example.org/debian stable main\n",
+        )
+        .unwrap();
+        fs::write(
+            parts.join("b.sources"),
+            "URIs: http://b.example.org/debian\n",
+        )
+        .unwrap();
+        fs::write(
+            parts.join("c.list"),
+            "deb http://a.example.org/debian sid main\n",
+        )
+        .unwrap();
+        fs::write(
+            parts.join("d.disabled"),
+            "deb http://d.example.org/debian sid main\n",
+        )
+        .unwrap();
         fs::write(parts.join("e.list"), b"\xff\xfe").unwrap();
         assert_eq!(
             base_urls(apt.path()),

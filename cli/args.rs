@@ -13,7 +13,12 @@ use crate::error::Exit;
 /// Recipes live in a package tree (`pkg/`). A package is fetched from peers who built it and whose key you trust, or built
 /// from source in a sandbox. Sources are found by their sha256, among peers first. Linux on x86_64 only.
 #[derive(Debug, Parser)]
-#[command(name = "p2pkgs", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "p2pkgs",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 #[command(after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
@@ -55,7 +60,13 @@ pub struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// When to use colour; NO_COLOR is honoured
-    #[arg(long, global = true, env = "P2PKGS_COLOR", value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        env = "P2PKGS_COLOR",
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
     pub color: ColorChoice,
 }
 
@@ -96,5 +107,9 @@ pub enum Command {
 pub fn explain(usage: &clap::Error) -> Exit {
     // A closed stdout or stderr leaves nobody to tell.
     let _ = usage.print();
-    if usage.use_stderr() { Exit::Usage } else { Exit::Ok }
+    if usage.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Ok
+    }
 }

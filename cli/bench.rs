@@ -49,7 +49,9 @@ pub struct Bench {
 
 impl std::fmt::Debug for Bench {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bench").field("tree", &self.tree).finish_non_exhaustive()
+        f.debug_struct("Bench")
+            .field("tree", &self.tree)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +94,9 @@ impl Bench {
         let mut fetchers: Vec<Box<dyn SourceFetcher + '_>> = Vec::new();
         if self.asks_peers {
             fetchers.push(Box::new(&self.remote));
-            fetchers.push(Box::new(IpfsUrls { remote: &self.remote }));
+            fetchers.push(Box::new(IpfsUrls {
+                remote: &self.remote,
+            }));
         }
         fetchers.push(Box::new(&self.web));
         fetchers
@@ -128,10 +132,17 @@ impl Bench {
 /// How to build, for so many builds at once.
 pub fn options(policy: Policy, jobs: Option<u16>) -> Options {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = jobs.map_or(processors.min(JOBS_DEFAULT_MAX), usize::from).max(1);
+    let jobs = jobs
+        .map_or(processors.min(JOBS_DEFAULT_MAX), usize::from)
+        .max(1);
     // Configure scripts use one processor each, so twice as many processes as processors keep them busy.
     let cores = (2 * processors / jobs).clamp(1, processors);
-    Options { policy, jobs, cores, ..Options::default() }
+    Options {
+        policy,
+        jobs,
+        cores,
+        ..Options::default()
+    }
 }
 
 /// The key that signs what is built. A command that may build makes one if there is none, and says so.
@@ -142,7 +153,10 @@ fn signer(context: &Context, policy: Policy) -> CmdResult<Option<SecretKey>> {
     }
     let (key, is_new) = keys::create_key(home, DEFAULT_KEY)?;
     if is_new {
-        context.ui.status(format!("made builder key `{DEFAULT_KEY}`: {}", key.public()));
+        context.ui.status(format!(
+            "made builder key `{DEFAULT_KEY}`: {}",
+            key.public()
+        ));
     }
     Ok(Some(key))
 }
@@ -154,5 +168,7 @@ pub fn search_path() -> OsString {
 
 /// The time for the records of the store.
 pub fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

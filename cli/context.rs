@@ -110,19 +110,29 @@ impl Context {
             Some(path) => file_layer(&path)?,
             None => None,
         };
-        let asked = [&user, &system].into_iter().flatten().find_map(Layer::profile_name);
-        let profile = self.global.profile.as_deref().or(asked).unwrap_or(DEFAULT_PROFILE);
+        let asked = [&user, &system]
+            .into_iter()
+            .flatten()
+            .find_map(Layer::profile_name);
+        let profile = self
+            .global
+            .profile
+            .as_deref()
+            .or(asked)
+            .unwrap_or(DEFAULT_PROFILE);
         let profile = profile_layer(profile)?;
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let flags = self.flags.iter().map(|(flag, key, text)| (*flag, *key, text.clone()));
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let flags = self
+            .flags
+            .iter()
+            .map(|(flag, key, text)| (*flag, *key, text.clone()));
         let layers = [Some(Layer::built_in()), Some(profile), system, user];
-        Ok(Layered::new(
-            layers
-                .into_iter()
-                .flatten()
-                .chain([Layer::from_env(environment), Layer::from_flags(flags)]),
-        ))
+        Ok(Layered::new(layers.into_iter().flatten().chain([
+            Layer::from_env(environment),
+            Layer::from_flags(flags),
+        ])))
     }
 
     /// The section `[network]`.
@@ -165,7 +175,11 @@ impl Context {
     pub fn trust(&self) -> CmdResult<TrustPolicy> {
         let home = self.home()?;
         let own = keys::own_keys(home)?;
-        Ok(keys::policy(&own, &keys::trust_file(home)?, &self.config()?.trust()?))
+        Ok(keys::policy(
+            &own,
+            &keys::trust_file(home)?,
+            &self.config()?.trust()?,
+        ))
     }
 
     /// Tells of settings that this version knows but cannot honour yet: never ignored in silence.
@@ -174,10 +188,12 @@ impl Context {
     /// When the section `[caches]` cannot be used.
     pub fn warn_unsupported(&self) -> CmdResult {
         if std::env::var_os("PKG_CACHE_URL").is_some_and(|v| !v.is_empty()) {
-            self.ui.warn("PKG_CACHE_URL is set, but this version cannot ask package caches yet");
+            self.ui
+                .warn("PKG_CACHE_URL is set, but this version cannot ask package caches yet");
         }
         if !self.config()?.caches()?.urls.is_empty() {
-            self.ui.warn("`caches.urls` is set, but this version cannot ask package caches yet");
+            self.ui
+                .warn("`caches.urls` is set, but this version cannot ask package caches yet");
         }
         Ok(())
     }
@@ -195,7 +211,8 @@ fn get_or_try<T>(cell: &OnceCell<T>, make: impl FnOnce() -> CmdResult<T>) -> Cmd
 fn profile_layer(profile: &str) -> CmdResult<Layer> {
     if profile.contains('/') || profile.ends_with(".toml") {
         let layer = file_layer(Path::new(profile))?;
-        return layer.ok_or_else(|| Failure::usage(format!("there is no profile file `{profile}`")));
+        return layer
+            .ok_or_else(|| Failure::usage(format!("there is no profile file `{profile}`")));
     }
     Layer::profile(profile).map_err(|e: ConfigError| {
         Failure::from(e).hint("name a profile file by a path, such as `--profile ./my.toml`")
@@ -203,14 +220,21 @@ fn profile_layer(profile: &str) -> CmdResult<Layer> {
 }
 
 fn file_layer(path: &Path) -> CmdResult<Option<Layer>> {
-    let cannot = |e: io::Error| Failure::from(e).context(format!("cannot read `{}`", path.display()));
+    let cannot =
+        |e: io::Error| Failure::from(e).context(format!("cannot read `{}`", path.display()));
     let text = match fs::metadata(path) {
         Ok(meta) if meta.len() > CONFIG_BYTES_MAX => {
-            return Err(Failure::usage(format!("`{}` is too large for a configuration", path.display())));
+            return Err(Failure::usage(format!(
+                "`{}` is too large for a configuration",
+                path.display()
+            )));
         }
         Ok(_) => fs::read_to_string(path).map_err(cannot)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(cannot(e)),
     };
-    Ok(Some(Layer::from_toml(&Origin::File(path.display().to_string()), &text)))
+    Ok(Some(Layer::from_toml(
+        &Origin::File(path.display().to_string()),
+        &text,
+    )))
 }

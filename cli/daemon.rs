@@ -28,21 +28,27 @@ impl Lock {
     /// Exit code 9 when there is one already.
     pub fn take(home: &Home) -> CmdResult<Self> {
         home.create()?;
-        let file = open_lock(home).map_err(|e| Failure::from(e).context("cannot open `node.lock`"))?;
+        let file =
+            open_lock(home).map_err(|e| Failure::from(e).context("cannot open `node.lock`"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let message = format!("a daemon runs in `{}` already", home.root().display());
-                Err(Failure::new(Exit::Busy, message).hint("`p2pkgs node status` says what it is doing"))
+                Err(Failure::new(Exit::Busy, message)
+                    .hint("`p2pkgs node status` says what it is doing"))
             }
-            Err(error) => Err(Failure::from(io::Error::from(error)).context("cannot lock `node.lock`")),
+            Err(error) => {
+                Err(Failure::from(io::Error::from(error)).context("cannot lock `node.lock`"))
+            }
         }
     }
 }
 
 /// Whether a daemon runs in a home.
 pub fn is_running(home: &Home) -> bool {
-    let Ok(file) = File::open(home.path("node.lock")) else { return false };
+    let Ok(file) = File::open(home.path("node.lock")) else {
+        return false;
+    };
     // A shared lock is refused only while the daemon holds its exclusive one, and two who ask do not see each other.
     flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
 }
@@ -53,7 +59,10 @@ pub fn address(home: &Home) -> Option<String> {
         return None;
     }
     let text = fs::read_to_string(home.path("node.addr")).ok()?;
-    text.lines().next().filter(|line| line.starts_with('/')).map(str::to_owned)
+    text.lines()
+        .next()
+        .filter(|line| line.starts_with('/'))
+        .map(str::to_owned)
 }
 
 /// Tells where the daemon accepts connections, the address for this machine first.
@@ -61,7 +70,11 @@ pub fn address(home: &Home) -> Option<String> {
 /// # Errors
 /// What the operating system says.
 pub fn write_address(home: &Home, addresses: &[String]) -> io::Result<()> {
-    write_atomically(&home.path("node.addr"), &(addresses.join("\n") + "\n"), 0o600)
+    write_atomically(
+        &home.path("node.addr"),
+        &(addresses.join("\n") + "\n"),
+        0o600,
+    )
 }
 
 /// Tells what the daemon is doing.
@@ -82,16 +95,27 @@ pub fn read_state(home: &Home) -> CmdResult<serde_json::Value> {
         return Err(Failure::new(Exit::Other, message).hint("start one with `p2pkgs node run`"));
     }
     let path = home.path("node.json");
-    let cannot = |e: io::Error| Failure::from(e).context(format!("cannot read `{}`", path.display()));
+    let cannot =
+        |e: io::Error| Failure::from(e).context(format!("cannot read `{}`", path.display()));
     if fs::metadata(&path).map_err(cannot)?.len() > STATE_BYTES_MAX {
-        return Err(Failure::new(Exit::Other, format!("`{}` is too large", path.display())));
+        return Err(Failure::new(
+            Exit::Other,
+            format!("`{}` is too large", path.display()),
+        ));
     }
-    Ok(serde_json::from_str(&fs::read_to_string(&path).map_err(cannot)?)?)
+    Ok(serde_json::from_str(
+        &fs::read_to_string(&path).map_err(cannot)?,
+    )?)
 }
 
 fn open_lock(home: &Home) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
-    options.create(true).write(true).truncate(false).mode(0o600).open(home.path("node.lock"))
+    options
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(home.path("node.lock"))
 }
 
 #[cfg(test)]
@@ -107,10 +131,17 @@ mod tests {
         assert!(is_running(&home));
         assert_eq!(Lock::take(&home).unwrap_err().exit(), Exit::Busy);
         write_address(&home, &["/ip4/127.0.0.1/tcp/4001/p2p/x".into()]).unwrap();
-        assert_eq!(address(&home).as_deref(), Some("/ip4/127.0.0.1/tcp/4001/p2p/x"));
+        assert_eq!(
+            address(&home).as_deref(),
+            Some("/ip4/127.0.0.1/tcp/4001/p2p/x")
+        );
         drop(lock);
         assert!(!is_running(&home));
-        assert_eq!(address(&home), None, "the address of a dead daemon is not used");
+        assert_eq!(
+            address(&home),
+            None,
+            "the address of a dead daemon is not used"
+        );
         assert_eq!(read_state(&home).unwrap_err().exit(), Exit::Other);
     }
 }

@@ -67,7 +67,10 @@ pub type CmdResult<T = ()> = Result<T, Failure>;
 
 impl Failure {
     /// A failure without a library error behind it.
-    pub fn new(exit: Exit, message: impl fmt::Display + fmt::Debug + Send + Sync + 'static) -> Self {
+    pub fn new(
+        exit: Exit,
+        message: impl fmt::Display + fmt::Debug + Send + Sync + 'static,
+    ) -> Self {
         Self {
             exit,
             error: anyhow::Error::msg(message),
@@ -142,14 +145,21 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = anyhow::Error::new(error);
         let (details, hints) = (hint::details(&error), hint::hints(&error));
-        Self { exit: exit_of(&error), error, details, hints }
+        Self {
+            exit: exit_of(&error),
+            error,
+            details,
+            hints,
+        }
     }
 }
 
 /// The first cause that has an exit code of its own decides.
 fn exit_of(error: &anyhow::Error) -> Exit {
     let strong = error.chain().find_map(exit_of_cause);
-    strong.or_else(|| error.chain().find_map(likely_exit_of_cause)).unwrap_or(Exit::Other)
+    strong
+        .or_else(|| error.chain().find_map(likely_exit_of_cause))
+        .unwrap_or(Exit::Other)
 }
 
 /// What it most likely is when nothing in the chain knows better: a fetch that failed in an unforeseen way.
@@ -190,8 +200,11 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         return Some(Exit::Usage);
     }
     let io = cause.downcast_ref::<io::Error>()?;
-    matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        .then_some(Exit::DiskFull)
+    matches!(
+        io.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+    .then_some(Exit::DiskFull)
 }
 
 const fn exit_of_kind(kind: ErrorKind) -> Option<Exit> {
@@ -238,7 +251,10 @@ pub fn report_panics_shortly() {
             .map(String::as_str)
             .or_else(|| panic.payload().downcast_ref::<&str>().copied())
             .unwrap_or("no message");
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let mut err = io::stderr().lock();
         let version = env!("CARGO_PKG_VERSION");
         let _ = writeln!(err, "error: bug in p2pkgs {version} at {place}: {what}");
@@ -278,7 +294,11 @@ mod tests {
 
     #[test]
     fn an_error_keeps_its_code_however_deep_it_lies() {
-        let full = StoreError::DiskFull { path: PathBuf::from("/x"), needed: None, available: None };
+        let full = StoreError::DiskFull {
+            path: PathBuf::from("/x"),
+            needed: None,
+            available: None,
+        };
         let failure = Failure::from(FetchError::Store(full)).context("cannot fetch `make`");
         assert_eq!(failure.exit(), Exit::DiskFull);
         assert_eq!(
@@ -287,10 +307,14 @@ mod tests {
         );
         let busy = StoreError::Busy { waited_secs: 1 };
         assert_eq!(Failure::from(busy).exit(), Exit::Busy);
-        let missing = FetchError::Missing { asked: Asked::default() };
+        let missing = FetchError::Missing {
+            asked: Asked::default(),
+        };
         assert_eq!(Failure::from(missing).exit(), Exit::NotFound);
         let inner = io::Error::from(io::ErrorKind::StorageFull);
-        let failed = FetchError::Failed { source: Box::new(inner) };
+        let failed = FetchError::Failed {
+            source: Box::new(inner),
+        };
         assert_eq!(Failure::from(failed).exit(), Exit::DiskFull);
         assert_eq!(Failure::new(Exit::Other, "odd").exit(), Exit::Other);
     }

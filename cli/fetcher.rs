@@ -32,15 +32,29 @@ impl WebUrls {
         let mirrors = Arc::new(context.mirrors()?);
         let resolver = Arc::clone(&mirrors);
         let resolve = move |name: &str, path: &str| {
-            resolver.resolve(&format!("mirror://{name}/{path}")).unwrap_or_default()
+            resolver
+                .resolve(&format!("mirror://{name}/{path}"))
+                .unwrap_or_default()
         };
         let limits = node::Limits::default();
-        let http = HttpSources::new(deadlines(context)?, limits.file_bytes_max, Arc::new(resolve));
-        Ok(Self { http, mirrors, online })
+        let http = HttpSources::new(
+            deadlines(context)?,
+            limits.file_bytes_max,
+            Arc::new(resolve),
+        );
+        Ok(Self {
+            http,
+            mirrors,
+            online,
+        })
     }
 
     fn is_ours(&self, url: &str) -> bool {
-        match url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
+        match url
+            .split_once(':')
+            .map(|(scheme, _)| scheme.to_ascii_lowercase())
+            .as_deref()
+        {
             Some("file") => true,
             Some("http" | "https") => self.online,
             // A name that nobody knows would look like a miss; the resolver's error is more help, see `fetch`.
@@ -57,16 +71,30 @@ impl SourceFetcher for WebUrls {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let urls: Vec<_> = request.urls.iter().filter(|url| self.is_ours(url)).cloned().collect();
+        let urls: Vec<_> = request
+            .urls
+            .iter()
+            .filter(|url| self.is_ours(url))
+            .cloned()
+            .collect();
         if urls.is_empty() {
-            return Err(FetchError::Missing { asked: Asked::default() });
+            return Err(FetchError::Missing {
+                asked: Asked::default(),
+            });
         }
         let unknown = urls.iter().find_map(|url| self.mirrors.resolve(url).err());
-        let result = self.http.fetch(&SourceRequest { urls: &urls, ..*request }, store, progress);
+        let result = self.http.fetch(
+            &SourceRequest {
+                urls: &urls,
+                ..*request
+            },
+            store,
+            progress,
+        );
         match (result, unknown) {
-            (Err(FetchError::Missing { .. }), Some(unknown)) => {
-                Err(FetchError::Failed { source: Box::new(unknown) })
-            }
+            (Err(FetchError::Missing { .. }), Some(unknown)) => Err(FetchError::Failed {
+                source: Box::new(unknown),
+            }),
             (result, _) => result,
         }
     }
@@ -91,8 +119,13 @@ impl SourceFetcher for IpfsUrls<'_> {
         _store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let cids = request.urls.iter().filter_map(|url| url.strip_prefix("ipfs://"));
-        let mut missing = FetchError::Missing { asked: Asked::default() };
+        let cids = request
+            .urls
+            .iter()
+            .filter_map(|url| url.strip_prefix("ipfs://"));
+        let mut missing = FetchError::Missing {
+            asked: Asked::default(),
+        };
         for cid in cids.filter_map(|text| parse_cid(text).ok()) {
             match self.remote.fetch_cid(cid, progress) {
                 Ok(fetched) if fetched.blob.sha256 == request.sha256 => return Ok(fetched),
@@ -108,6 +141,9 @@ fn mismatch(expected: &Sha256, fetched: &Fetched) -> FetchError {
     FetchError::Invalid {
         expected: expected.to_string(),
         got: fetched.blob.sha256.to_string(),
-        from: fetched.received.first().map_or(Origin::Local, |(o, _)| o.clone()),
+        from: fetched
+            .received
+            .first()
+            .map_or(Origin::Local, |(o, _)| o.clone()),
     }
 }

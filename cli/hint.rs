@@ -37,14 +37,18 @@ fn hints_of_cause(cause: &(dyn Error + 'static)) -> Vec<String> {
     }
     match cause.downcast_ref::<StoreError>() {
         Some(StoreError::Busy { .. }) => vec!["try again when the other process is done".into()],
-        Some(StoreError::DiskFull { .. }) => vec!["free some space, or name another `--home DIR`".into()],
+        Some(StoreError::DiskFull { .. }) => {
+            vec!["free some space, or name another `--home DIR`".into()]
+        }
         _ => Vec::new(),
     }
 }
 
 fn hints_of_builder(error: &builder::Error) -> Vec<String> {
     match error {
-        builder::Error::Untrusted { package, signers } => hints_of_untrusted(package.as_str(), signers),
+        builder::Error::Untrusted { package, signers } => {
+            hints_of_untrusted(package.as_str(), signers)
+        }
         builder::Error::TooFewSigners { .. } => vec![
             "trust more of its signers with `p2pkgs key trust KEY`, or ask for fewer with \
              `p2pkgs key trust --threshold K`"
@@ -55,7 +59,9 @@ fn hints_of_builder(error: &builder::Error) -> Vec<String> {
         }
         builder::Error::BuildFailed(failure) => hints_of_build(failure),
         builder::Error::NotReproducible { package, .. } => {
-            vec![format!("`p2pkgs log {package}` shows the log of the first build")]
+            vec![format!(
+                "`p2pkgs log {package}` shows the log of the first build"
+            )]
         }
         // Transparent, too.
         builder::Error::SandboxUnavailable(unavailable) => hints_of_sandbox(unavailable),
@@ -68,19 +74,27 @@ fn hints_of_untrusted(package: &str, signers: &[PublicKey]) -> Vec<String> {
         .iter()
         .map(|key| format!("if you believe its builder: `p2pkgs key trust {key}`"))
         .collect();
-    hints.push(format!("or build it yourself: `p2pkgs build --no-substitutes {package}`"));
+    hints.push(format!(
+        "or build it yourself: `p2pkgs build --no-substitutes {package}`"
+    ));
     hints
 }
 
 fn hints_of_sandbox(unavailable: &SandboxUnavailable) -> Vec<String> {
-    let setting = unavailable.setting.iter().map(|setting| format!("found `{setting}`"));
+    let setting = unavailable
+        .setting
+        .iter()
+        .map(|setting| format!("found `{setting}`"));
     setting.chain(unavailable.fix.iter().cloned()).collect()
 }
 
 fn hints_of_build(failure: &BuildFailure) -> Vec<String> {
     let mut hints = vec![format!("the whole log is `{}`", failure.log.display())];
     match &failure.kept {
-        Some(kept) => hints.push(format!("its scratch directory is kept in `{}`", kept.display())),
+        Some(kept) => hints.push(format!(
+            "its scratch directory is kept in `{}`",
+            kept.display()
+        )),
         None => hints.push(format!(
             "`p2pkgs build --keep-failed {}` leaves its scratch directory to be looked at",
             failure.package
@@ -106,11 +120,18 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
     match error {
         builder::Error::BuildFailed(failure) => {
             let lines = failure.last_lines.iter();
-            Some(lines.map(|line| sanitize::bytes(line, LINE_CHARACTERS_MAX)).collect())
+            Some(
+                lines
+                    .map(|line| sanitize::bytes(line, LINE_CHARACTERS_MAX))
+                    .collect(),
+            )
         }
-        builder::Error::NotReproducible { differences, .. } => {
-            Some(differences.iter().map(|line| sanitize::line(line)).collect())
-        }
+        builder::Error::NotReproducible { differences, .. } => Some(
+            differences
+                .iter()
+                .map(|line| sanitize::line(line))
+                .collect(),
+        ),
         _ => None,
     }
 }

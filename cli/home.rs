@@ -35,12 +35,17 @@ impl Home {
             Some(path) => std::path::absolute(path)?,
             None => xdg("XDG_DATA_HOME", ".local/share")
                 .ok_or_else(|| {
-                    Failure::usage("there is no home directory: neither $XDG_DATA_HOME nor $HOME is set")
-                        .hint("name one with `--home DIR` or $P2PKGS_HOME")
+                    Failure::usage(
+                        "there is no home directory: neither $XDG_DATA_HOME nor $HOME is set",
+                    )
+                    .hint("name one with `--home DIR` or $P2PKGS_HOME")
                 })?
                 .join("p2pkgs"),
         };
-        Ok(Self { root, explicit: explicit.is_some() })
+        Ok(Self {
+            root,
+            explicit: explicit.is_some(),
+        })
     }
 
     /// The directory itself.

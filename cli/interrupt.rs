@@ -31,18 +31,20 @@ impl Interrupt {
         let interrupt = Self::default();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let seen = interrupt.clone();
-        thread::Builder::new().name("signals".into()).spawn(move || {
-            for _ in signals.forever() {
-                if seen.0.swap(true, Ordering::SeqCst) {
-                    // The second ^C means now.
-                    std::process::exit(Exit::Interrupted as i32);
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for _ in signals.forever() {
+                    if seen.0.swap(true, Ordering::SeqCst) {
+                        // The second ^C means now.
+                        std::process::exit(Exit::Interrupted as i32);
+                    }
+                    thread::spawn(|| {
+                        thread::sleep(GRACE);
+                        std::process::exit(Exit::Interrupted as i32);
+                    });
                 }
-                thread::spawn(|| {
-                    thread::sleep(GRACE);
-                    std::process::exit(Exit::Interrupted as i32);
-                });
-            }
-        })?;
+            })?;
         Ok(interrupt)
     }
 

@@ -101,14 +101,18 @@ pub fn create_key(home: &Home, name: &str) -> CmdResult<(SecretKey, bool)> {
     home.create()?;
     private_dir(&home.path("keys")).map_err(writing(&path))?;
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| Failure::from(io::Error::from(e)).context("no randomness for a key"))?;
+    getrandom::fill(&mut seed)
+        .map_err(|e| Failure::from(io::Error::from(e)).context("no randomness for a key"))?;
     let key = SecretKey::from_seed(&seed);
     // A hard link fails if the name is taken, and shows the whole file or none.
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let write = || {
         let _ = fs::remove_file(&temporary);
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
         writeln!(file, "{}", key.to_text())?;
         file.sync_all()?;
         fs::hard_link(&temporary, &path)
@@ -152,7 +156,9 @@ pub fn write_trust_file(home: &Home, trust: &TrustFile) -> CmdResult {
 /// The policy out of own keys, `trust.rec` and the configuration.
 pub fn policy(own: &[OwnKey], file: &TrustFile, config: &netconfig::Trust) -> TrustPolicy {
     let keys = own.iter().map(|own| own.key.public());
-    let keys = keys.chain(file.keys.iter().map(|t| t.key)).chain(config.keys.iter().copied());
+    let keys = keys
+        .chain(file.keys.iter().map(|t| t.key))
+        .chain(config.keys.iter().copied());
     TrustPolicy::new(keys, file.threshold.unwrap_or(config.threshold))
 }
 
@@ -168,14 +174,20 @@ fn parse_trust(bytes: &[u8]) -> CmdResult<TrustFile> {
             let key = text
                 .parse()
                 .map_err(|e: base::KeyError| Failure::from(e).context(format!("line {line}")))?;
-            trust.keys.push(TrustedKey { key, name: record.get("name").map(str::to_owned) });
+            trust.keys.push(TrustedKey {
+                key,
+                name: record.get("name").map(str::to_owned),
+            });
         }
     }
     Ok(trust)
 }
 
 fn bad_line(line: usize, field: &str) -> Failure {
-    Failure::new(crate::error::Exit::Other, format!("line {line}: no usable `{field}`"))
+    Failure::new(
+        crate::error::Exit::Other,
+        format!("line {line}: no usable `{field}`"),
+    )
 }
 
 fn print_trust(trust: &TrustFile) -> String {
@@ -193,7 +205,10 @@ fn print_trust(trust: &TrustFile) -> String {
         }
         records.push(record);
     }
-    format!("# Builder keys this user believes, kept by `p2pkgs key trust`.\n\n{}", rec::print(&records))
+    format!(
+        "# Builder keys this user believes, kept by `p2pkgs key trust`.\n\n{}",
+        rec::print(&records)
+    )
 }
 
 fn key_path(home: &Home, name: &str) -> CmdResult<PathBuf> {
@@ -201,8 +216,10 @@ fn key_path(home: &Home, name: &str) -> CmdResult<PathBuf> {
     let fits = (1..=KEY_NAME_BYTES_MAX).contains(&name.len());
     if !fits || name.starts_with('.') || !name.chars().all(harmless) {
         let name = crate::sanitize::line(name);
-        return Err(Failure::usage(format!("`{name}` cannot be the name of a key"))
-            .hint("use letters, digits, `-`, `_` and `.`"));
+        return Err(
+            Failure::usage(format!("`{name}` cannot be the name of a key"))
+                .hint("use letters, digits, `-`, `_` and `.`"),
+        );
     }
     Ok(home.path("keys").join(format!("{name}.key")))
 }
@@ -237,7 +254,10 @@ mod tests {
         assert!(!new);
         assert_eq!(first.public(), second.public());
         assert_eq!(own_keys(&home).unwrap().len(), 1);
-        let mode = fs::metadata(home.path("keys/default.key")).unwrap().permissions().mode();
+        let mode = fs::metadata(home.path("keys/default.key"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         let mode = fs::metadata(home.root()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
@@ -258,7 +278,10 @@ mod tests {
         let key = SecretKey::from_seed(&[3; 32]).public();
         let trust = TrustFile {
             threshold: Some(2),
-            keys: vec![TrustedKey { key, name: Some("ann".into()) }],
+            keys: vec![TrustedKey {
+                key,
+                name: Some("ann".into()),
+            }],
         };
         write_trust_file(&home, &trust).unwrap();
         assert_eq!(trust_file(&home).unwrap(), trust);
@@ -270,7 +293,10 @@ mod tests {
     fn own_keys_count_without_being_listed() {
         let (_dir, home) = home();
         let (own, _) = create_key(&home, "default").unwrap();
-        let config = netconfig::Trust { threshold: 1, keys: Vec::new() };
+        let config = netconfig::Trust {
+            threshold: 1,
+            keys: Vec::new(),
+        };
         let policy = policy(&own_keys(&home).unwrap(), &TrustFile::default(), &config);
         assert_eq!(policy.keys().collect::<Vec<_>>(), [&own.public()]);
         assert_eq!(policy.threshold(), 1);

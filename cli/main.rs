@@ -60,7 +60,9 @@ fn main() -> ExitCode {
             }
         }
     };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Exit::Bug).into()
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or(Exit::Bug)
+        .into()
 }
 
 fn run(cli: Cli, ui: &Ui) -> CmdResult {
@@ -73,5 +75,8 @@ fn run(cli: Cli, ui: &Ui) -> CmdResult {
 /// Libraries are silent unless $RUST_LOG asks them to speak.
 fn start_tracing() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

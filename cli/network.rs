@@ -55,7 +55,10 @@ impl Remote {
     /// When the configuration of the network cannot be used.
     pub fn new(context: &Context) -> CmdResult<Self> {
         let network = context.network()?;
-        let config = network.enabled.then(|| client_config(context, &network)).transpose()?;
+        let config = network
+            .enabled
+            .then(|| client_config(context, &network))
+            .transpose()?;
         Ok(Self {
             config,
             store: context.store()?.clone(),
@@ -78,17 +81,24 @@ impl Remote {
     }
 
     fn started(&self) -> Result<Option<&Started>, NotStarted> {
-        let Some(config) = &self.config else { return Ok(None) };
-        let started = self
-            .started
-            .get_or_init(|| start(config.clone(), &self.store, &self.trust).map_err(|f| f.message()));
-        started.as_ref().map(Some).map_err(|message| NotStarted(message.clone()))
+        let Some(config) = &self.config else {
+            return Ok(None);
+        };
+        let started = self.started.get_or_init(|| {
+            start(config.clone(), &self.store, &self.trust).map_err(|f| f.message())
+        });
+        started
+            .as_ref()
+            .map(Some)
+            .map_err(|message| NotStarted(message.clone()))
     }
 }
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remote").field("enabled", &self.is_enabled()).finish_non_exhaustive()
+        f.debug_struct("Remote")
+            .field("enabled", &self.is_enabled())
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +139,9 @@ impl Substituter for Remote {
         match self.started() {
             Ok(Some(started)) => started.substituter.query(pkghash),
             Ok(None) => Ok(Query::default()),
-            Err(error) => Err(QueryError::Failed { source: Box::new(error) }),
+            Err(error) => Err(QueryError::Failed {
+                source: Box::new(error),
+            }),
         }
     }
 
@@ -141,8 +153,12 @@ impl Substituter for Remote {
     ) -> Result<Fetched, FetchError> {
         match self.started() {
             Ok(Some(started)) => started.substituter.fetch(realisation, store, progress),
-            Ok(None) => Err(FetchError::Missing { asked: Asked::default() }),
-            Err(error) => Err(FetchError::Failed { source: Box::new(error) }),
+            Ok(None) => Err(FetchError::Missing {
+                asked: Asked::default(),
+            }),
+            Err(error) => Err(FetchError::Failed {
+                source: Box::new(error),
+            }),
         }
     }
 }
@@ -156,8 +172,12 @@ impl SourceFetcher for Remote {
     ) -> Result<Fetched, FetchError> {
         match self.started() {
             Ok(Some(started)) => started.sources.fetch(request, store, progress),
-            Ok(None) => Err(FetchError::Missing { asked: Asked::default() }),
-            Err(error) => Err(FetchError::Failed { source: Box::new(error) }),
+            Ok(None) => Err(FetchError::Missing {
+                asked: Asked::default(),
+            }),
+            Err(error) => Err(FetchError::Failed {
+                source: Box::new(error),
+            }),
         }
     }
 }
@@ -170,8 +190,12 @@ impl Remote {
     pub fn fetch_cid(&self, cid: Cid, progress: &dyn Progress) -> Result<Fetched, FetchError> {
         match self.started() {
             Ok(Some(started)) => started.client.fetch_cid(cid, &[], &self.store, progress),
-            Ok(None) => Err(FetchError::Missing { asked: Asked::default() }),
-            Err(error) => Err(FetchError::Failed { source: Box::new(error) }),
+            Ok(None) => Err(FetchError::Missing {
+                asked: Asked::default(),
+            }),
+            Err(error) => Err(FetchError::Failed {
+                source: Box::new(error),
+            }),
         }
     }
 }
@@ -195,14 +219,20 @@ fn client_config(context: &Context, network: &Network) -> CmdResult<node::Config
 pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
     let network = context.network()?;
     if !network.enabled {
-        return Err(Failure::usage("the network is switched off, there is nothing for a daemon to do"));
+        return Err(Failure::usage(
+            "the network is switched off, there is nothing for a daemon to do",
+        ));
     }
     let home = context.home()?;
     home.create()?;
     let identity = node::identity::load_or_create(&home.path("node.key"))?;
     let mut config = base_config(context, &network, identity)?;
     for address in &network.listen {
-        config.listen.push(address.parse().map_err(|e| bad_address("network.listen", address, e))?);
+        config.listen.push(
+            address
+                .parse()
+                .map_err(|e| bad_address("network.listen", address, e))?,
+        );
     }
     config.provide = true;
     config.dht_mode = match network.dht_mode {
@@ -218,19 +248,26 @@ fn base_config(
     identity: node::Keypair,
 ) -> CmdResult<node::Config> {
     if network.swarm_key.is_some() {
-        return Err(Failure::usage("this version cannot join private swarms yet")
-            .hint("leave `network.swarm-key` empty, or use `--profile lan`"));
+        return Err(
+            Failure::usage("this version cannot join private swarms yet")
+                .hint("leave `network.swarm-key` empty, or use `--profile lan`"),
+        );
     }
     let limits = context.config()?.limits()?;
     let mut config = node::Config::new(identity);
     for address in &network.bootstrap {
-        config
-            .bootstrap
-            .push(address.parse().map_err(|e| bad_address("network.bootstrap", address, e))?);
+        config.bootstrap.push(
+            address
+                .parse()
+                .map_err(|e| bad_address("network.bootstrap", address, e))?,
+        );
     }
     config.dht_protocol.clone_from(&network.dht_protocol);
-    config.announce =
-        if network.announce_private { node::Announce::All } else { node::Announce::Global };
+    config.announce = if network.announce_private {
+        node::Announce::All
+    } else {
+        node::Announce::Global
+    };
     config.limits.connections = limits.connections;
     config.limits.connections_per_peer = limits.connections_per_peer;
     config.limits.upload_bytes_per_sec = limits.upload_bytes_per_second;

@@ -22,16 +22,25 @@ impl OutFile {
     /// When its directory cannot be written, or `target` is a directory.
     pub fn create(target: &Path) -> CmdResult<Self> {
         if target.is_dir() {
-            return Err(Failure::usage(format!("`{}` is a directory", target.display())));
+            return Err(Failure::usage(format!(
+                "`{}` is a directory",
+                target.display()
+            )));
         }
         let name = target
             .file_name()
             .ok_or_else(|| Failure::usage(format!("`{}` names no file", target.display())))?;
         let temporary = format!(".{}.{}", name.to_string_lossy(), std::process::id());
         let temporary = target.with_file_name(temporary);
-        let file = File::create(&temporary)
-            .map_err(|e| Failure::from(e).context(format!("cannot write `{}`", target.display())))?;
-        Ok(Self { file, temporary, target: target.to_owned(), finished: false })
+        let file = File::create(&temporary).map_err(|e| {
+            Failure::from(e).context(format!("cannot write `{}`", target.display()))
+        })?;
+        Ok(Self {
+            file,
+            temporary,
+            target: target.to_owned(),
+            finished: false,
+        })
     }
 
     /// Where to write.

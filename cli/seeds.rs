@@ -36,21 +36,34 @@ impl SourceFetcher for RebuiltSeeds<'_> {
         _store: &Store,
         _progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let missing = || FetchError::Missing { asked: Asked::default() };
+        let missing = || FetchError::Missing {
+            asked: Asked::default(),
+        };
         let name = request.urls.iter().find_map(|url| url.strip_prefix(SCHEME));
-        let seeds = bootstrap::seeds().map_err(|e| FetchError::Failed { source: Box::new(e) })?;
+        let seeds = bootstrap::seeds().map_err(|e| FetchError::Failed {
+            source: Box::new(e),
+        })?;
         let seed = seeds.iter().find(|seed| Some(seed.name.as_str()) == name);
         // A tree may pin another seed than the one this program knows how to make.
         let Some(seed) = seed.filter(|seed| seed.sha256 == request.sha256) else {
             return Err(missing());
         };
-        self.bench.ui.status(format!("nobody has the seed {}, so it is made here", seed.name));
+        self.bench.ui.status(format!(
+            "nobody has the seed {}, so it is made here",
+            seed.name
+        ));
         let blob = rebuild(self.bench, seed).map_err(|error| match error {
             bootstrap::Error::Build(builder::Error::Cancelled) => FetchError::Cancelled,
-            error => FetchError::Failed { source: Box::new(error) },
+            error => FetchError::Failed {
+                source: Box::new(error),
+            },
         })?;
         let received = vec![(Origin::Bootstrap, blob.size)];
-        Ok(Fetched { blob, received, asked: Asked::default() })
+        Ok(Fetched {
+            blob,
+            received,
+            asked: Asked::default(),
+        })
     }
 }
 
@@ -65,7 +78,13 @@ pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let context = bench.build_context(&origins);
     let options = options(Policy::SubstituteOrBuild, None);
     let stage_0 = TINY_STAGE_0;
-    let request = Request { seed, compiler, stage_0, options: &options, resume: true };
+    let request = Request {
+        seed,
+        compiler,
+        stage_0,
+        options: &options,
+        resume: true,
+    };
     let (mut tree, system) = (bench.tree.clone(), System::host());
     let tell = |event| tell(&bench.ui, compiler, &event);
     let rebuilt = bootstrap::rebuild(&context, &mut tree, &system, &request, &tell)?;
@@ -81,7 +100,13 @@ pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let context = bench.build_context(&origins);
     let options = options(Policy::SubstituteOrBuild, None);
     let (compiler, stage_0) = (DEFAULT_COMPILER, TINY_STAGE_0);
-    let request = Request { seed, compiler, stage_0, options: &options, resume: false };
+    let request = Request {
+        seed,
+        compiler,
+        stage_0,
+        options: &options,
+        resume: false,
+    };
     let (mut tree, system) = (bench.tree.clone(), System::host());
     let tell = |event| tell(&bench.ui, DEFAULT_COMPILER, &event);
     Ok(bootstrap::verify(&context, &mut tree, &system, &request, &tell)?.blob)
@@ -94,10 +119,16 @@ pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
 pub fn named(name: &str) -> CmdResult<Seed> {
     let seeds = bootstrap::seeds().map_err(|e| Failure::from(e).exit_with(Exit::Bug))?;
     let known: Vec<_> = seeds.iter().map(|seed| seed.name.to_string()).collect();
-    seeds.into_iter().find(|seed| seed.name.as_str() == name).ok_or_else(|| {
-        let name = crate::sanitize::line(name);
-        Failure::usage(format!("there is no seed `{name}`, known: {}", known.join(", ")))
-    })
+    seeds
+        .into_iter()
+        .find(|seed| seed.name.as_str() == name)
+        .ok_or_else(|| {
+            let name = crate::sanitize::line(name);
+            Failure::usage(format!(
+                "there is no seed `{name}`, known: {}",
+                known.join(", ")
+            ))
+        })
 }
 
 fn tell(ui: &Ui, compiler: &str, event: &Event) {
@@ -106,11 +137,22 @@ fn tell(ui: &Ui, compiler: &str, event: &Event) {
             ui.status(format!("stage 0: from the host's `{compiler}`"));
         }
         Event::Stage { stage, .. } => ui.status(format!("stage {stage}: from stage {}", stage - 1)),
-        Event::Done { stage, blob, elapsed, reused } => {
+        Event::Done {
+            stage,
+            blob,
+            elapsed,
+            reused,
+        } => {
             let (size, time) = (units::bytes(blob.size), units::duration(*elapsed));
-            let reused = if *reused > 0 { format!(", {reused} built before") } else { String::new() };
-            ui.status(format!("stage {stage} done in {time}: {} ({size}{reused})", blob.sha256));
+            let reused = if *reused > 0 {
+                format!(", {reused} built before")
+            } else {
+                String::new()
+            };
+            ui.status(format!(
+                "stage {stage} done in {time}: {} ({size}{reused})",
+                blob.sha256
+            ));
         }
     }
 }
-

@@ -35,9 +35,9 @@ impl GetArgs {
     pub fn policy(&self) -> CmdResult<Policy> {
         let forced = std::env::var_os("PKG_FORCE_BINARY").is_some_and(|value| value == "yes");
         match (self.substitute_only || forced, self.no_substitutes) {
-            (true, true) => {
-                Err(Failure::usage("`--no-substitutes` contradicts PKG_FORCE_BINARY=yes"))
-            }
+            (true, true) => Err(Failure::usage(
+                "`--no-substitutes` contradicts PKG_FORCE_BINARY=yes",
+            )),
             (true, false) => Ok(Policy::SubstituteOnly),
             (false, true) => Ok(Policy::BuildOnly),
             (false, false) => Ok(Policy::SubstituteOrBuild),
@@ -71,7 +71,10 @@ impl Session {
         let mut tree = context.tree()?;
         let names = tree.package_names(typed)?;
         let graph = context.graph(&mut tree, &names)?;
-        Ok(Self { graph, bench: Bench::open(context, tree, policy)? })
+        Ok(Self {
+            graph,
+            bench: Bench::open(context, tree, policy)?,
+        })
     }
 
     /// Makes the packages and their run closures present, and says where the bytes came from.
@@ -89,7 +92,9 @@ impl Session {
     /// # Errors
     /// Exit code 6 when the outputs differ.
     pub fn check(&self, options: &Options) -> CmdResult<Report> {
-        self.with_builder(|context| builder::check(context, &self.graph, self.graph.roots(), options))
+        self.with_builder(|context| {
+            builder::check(context, &self.graph, self.graph.roots(), options)
+        })
     }
 
     /// What realising would do.
@@ -99,7 +104,12 @@ impl Session {
     pub fn forecast(&self, options: &Options) -> CmdResult<Forecast> {
         let sources = self.bench.fetcher();
         let context = self.bench.build_context(&sources);
-        Ok(builder::forecast(&context, &self.graph, self.graph.roots(), options)?)
+        Ok(builder::forecast(
+            &context,
+            &self.graph,
+            self.graph.roots(),
+            options,
+        )?)
     }
 
     fn with_builder(
@@ -110,7 +120,11 @@ impl Session {
         let (report, failure) = match work(&self.bench.build_context(&sources)) {
             Ok(report) => (report, None),
             Err(failure) => {
-                let BuildFailure { error, others, report } = *failure;
+                let BuildFailure {
+                    error,
+                    others,
+                    report,
+                } = *failure;
                 (report, Some((error, others)))
             }
         };
@@ -131,7 +145,9 @@ impl Session {
         report: &Report,
     ) -> Failure {
         for (package, because) in &report.skipped {
-            self.bench.ui.status(format!("{package} was not built, it needs {because}"));
+            self.bench
+                .ui
+                .status(format!("{package} was not built, it needs {because}"));
         }
         for other in others {
             self.bench.ui.failure(&Failure::from(other));
@@ -147,9 +163,14 @@ impl Session {
     /// # Errors
     /// A bug if one is missing.
     pub fn closure(&self, report: &Report) -> CmdResult<Vec<Input>> {
-        report.closure(&self.graph, self.graph.roots()).ok_or_else(|| {
-            Failure::new(Exit::Bug, "a package of the closure is missing though all were realised")
-        })
+        report
+            .closure(&self.graph, self.graph.roots())
+            .ok_or_else(|| {
+                Failure::new(
+                    Exit::Bug,
+                    "a package of the closure is missing though all were realised",
+                )
+            })
     }
 
     /// Composes the closure in a directory that must not exist yet.
@@ -157,7 +178,11 @@ impl Session {
     /// # Errors
     /// When it exists, or cannot be written.
     pub fn place(&self, report: &Report, dir: &Path) -> CmdResult {
-        Ok(venv::compose(&self.bench.store, &self.closure(report)?, dir)?)
+        Ok(venv::compose(
+            &self.bench.store,
+            &self.closure(report)?,
+            dir,
+        )?)
     }
 
     /// Prints the outputs of the packages asked for, one path a line.
@@ -168,8 +193,12 @@ impl Session {
         let Bench { store, ui, .. } = &self.bench;
         let mut outputs = Vec::new();
         for id in self.graph.roots() {
-            let Some(realised) = report.realised.get(self.graph.name(*id)) else { continue };
-            let path = store.open_blob(&realised.blob.sha256)?.map(|blob| blob.path().to_owned());
+            let Some(realised) = report.realised.get(self.graph.name(*id)) else {
+                continue;
+            };
+            let path = store
+                .open_blob(&realised.blob.sha256)?
+                .map(|blob| blob.path().to_owned());
             outputs.push(Output {
                 name: realised.package.clone(),
                 pkghash: realised.pkghash.to_string(),
@@ -182,7 +211,9 @@ impl Session {
         if ui.json() {
             return ui.json_data(&outputs);
         }
-        outputs.iter().try_for_each(|output| ui.data(output.path.display()))
+        outputs
+            .iter()
+            .try_for_each(|output| ui.data(output.path.display()))
     }
 }
 

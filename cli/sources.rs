@@ -115,10 +115,14 @@ impl SourceSet {
         for (sha256, (package, source)) in &self.sources {
             if let Some(other) = names.insert(&source.file, package) {
                 let (file, package) = (&source.file, package.as_str());
-                return Err(Failure::usage(format!("`{other}` and `{package}` have different sources `{file}`"))
-                    .hint("place them with one command each"));
+                return Err(Failure::usage(format!(
+                    "`{other}` and `{package}` have different sources `{file}`"
+                ))
+                .hint("place them with one command each"));
             }
-            let Some(mut blob) = store.open_blob(sha256)? else { continue };
+            let Some(mut blob) = store.open_blob(sha256)? else {
+                continue;
+            };
             fs::create_dir_all(dir)?;
             let mut out = OutFile::create(&dir.join(&source.file))?;
             io::copy(&mut blob, out.file())?;
@@ -149,7 +153,11 @@ impl SourceSet {
             return context.ui.json_data(&listed);
         }
         listed.iter().try_for_each(|source| {
-            context.ui.data(format!("{}  {}", source.sha256, crate::sanitize::line(&source.file)))
+            context.ui.data(format!(
+                "{}  {}",
+                source.sha256,
+                crate::sanitize::line(&source.file)
+            ))
         })
     }
 }
@@ -172,7 +180,9 @@ fn work<'a>(
         match result {
             Ok(Some((bytes, received))) => state.0.add(bytes, &received),
             Ok(None) => {}
-            Err(error) => state.1.push((format!("`{}` of `{package}`", source.file), error)),
+            Err(error) => state
+                .1
+                .push((format!("`{}` of `{package}`", source.file), error)),
         }
     }
 }
@@ -192,15 +202,23 @@ fn fetch_one(
         return Ok(None);
     }
     let urls: Vec<_> = source.urls.iter().map(ToString::to_string).collect();
-    let request =
-        SourceRequest { sha256: source.sha256, file_name: &source.file, urls: &urls };
+    let request = SourceRequest {
+        sha256: source.sha256,
+        file_name: &source.file,
+        urls: &urls,
+    };
     let progress = watch.transfer(format!("fetching {} for {package}", source.file));
     let fetched = fetcher.fetch(&request, store, &progress)?;
     drop(progress);
     keep(store, &fetched.blob, &source.file)?;
     let bytes = fetched.blob.size;
     let shown_as = Some(source.file.as_str());
-    watch.event(&Event::Fetched { package, source: shown_as, bytes, received: &fetched.received });
+    watch.event(&Event::Fetched {
+        package,
+        source: shown_as,
+        bytes,
+        received: &fetched.received,
+    });
     Ok(Some((bytes, fetched.received)))
 }
 
@@ -209,8 +227,14 @@ fn fetch_one(
 /// # Errors
 /// When the store's index cannot be written.
 pub fn keep(store: &Store, blob: &Blob, file_name: &str) -> Result<(), store::StoreError> {
-    let kind = PinKind::Source { file_name: file_name.to_owned() };
-    store.pin(&Pin { sha256: blob.sha256, kind, added_unix_secs: unix_secs() })?;
+    let kind = PinKind::Source {
+        file_name: file_name.to_owned(),
+    };
+    store.pin(&Pin {
+        sha256: blob.sha256,
+        kind,
+        added_unix_secs: unix_secs(),
+    })?;
     store.provide(&Multihash::sha2_256(&blob.sha256), ProvideKind::Source)?;
     if let Ok(root) = Multihash::of(&blob.root) {
         store.provide(&root, ProvideKind::Root)?;
@@ -226,12 +250,16 @@ fn conclude(context: &Context, failures: Failures) -> CmdResult {
     let count = failures.len();
     let told = |(what, error)| Failure::from(error).context(format!("cannot fetch source {what}"));
     let mut failures = failures.into_iter().map(told);
-    let Some(first) = failures.next() else { return Ok(()) };
+    let Some(first) = failures.next() else {
+        return Ok(());
+    };
     for other in failures {
         context.ui.failure(&other);
     }
     if count > 1 {
-        context.ui.status(format!("{count} sources could not be fetched"));
+        context
+            .ui
+            .status(format!("{count} sources could not be fetched"));
     }
     Err(first)
 }

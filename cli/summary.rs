@@ -61,7 +61,11 @@ impl Tally {
             .map(|(count, (one, many))| format!("{count} {}", if *count == 1 { one } else { many }))
             .collect();
         let total = format!("fetched {} ({})", self.items, units::bytes(self.bytes));
-        Some(if parts.is_empty() { total } else { format!("{total}: {}", parts.join(", ")) })
+        Some(if parts.is_empty() {
+            total
+        } else {
+            format!("{total}: {}", parts.join(", "))
+        })
     }
 }
 
@@ -86,10 +90,16 @@ mod tests {
         let http = || Origin::Http("https://x".into());
         let mut tally = Tally::default();
         assert_eq!(tally.line(), None);
-        tally.add(3 << 20, &[(lan(), 2 << 20), (Origin::Peer("b".into()), 1 << 20)]);
+        tally.add(
+            3 << 20,
+            &[(lan(), 2 << 20), (Origin::Peer("b".into()), 1 << 20)],
+        );
         tally.add(1 << 20, &[(lan(), 1 << 20)]);
         tally.add(1 << 20, &[(http(), 1 << 20)]);
-        assert_eq!(tally.line().unwrap(), "fetched 3 (5.0 MiB): 2 LAN peers, 1 https");
+        assert_eq!(
+            tally.line().unwrap(),
+            "fetched 3 (5.0 MiB): 2 LAN peers, 1 https"
+        );
     }
 
     #[test]

@@ -49,7 +49,10 @@ pub enum TreeError {
 
 impl TreeError {
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -68,13 +71,22 @@ impl DiskTree {
             return Err(Failure::usage(message));
         }
         let current = std::env::current_dir()?;
-        current.ancestors().find(|dir| dir.join("pkg").is_dir()).map_or_else(
-            || {
-                Err(Failure::usage("no package tree here: neither this folder nor a parent holds `pkg/`")
+        current
+            .ancestors()
+            .find(|dir| dir.join("pkg").is_dir())
+            .map_or_else(
+                || {
+                    Err(Failure::usage(
+                        "no package tree here: neither this folder nor a parent holds `pkg/`",
+                    )
                     .hint("change into a package tree, or name it with `--tree DIR`"))
-            },
-            |root| Ok(Self { root: root.to_owned() }),
-        )
+                },
+                |root| {
+                    Ok(Self {
+                        root: root.to_owned(),
+                    })
+                },
+            )
     }
 
     /// The folder that holds `pkg/`.
@@ -115,8 +127,11 @@ impl DiskTree {
         if same(Path::new(folder)) || same(&self.root.join(folder)) {
             return Ok(());
         }
-        let message =
-            format!("`{}` is not in the package tree `{}`", crate::sanitize::line(typed), ours.display());
+        let message = format!(
+            "`{}` is not in the package tree `{}`",
+            crate::sanitize::line(typed),
+            ours.display()
+        );
         Err(Failure::usage(message).hint("name another tree with `--tree DIR`"))
     }
 
@@ -145,14 +160,21 @@ impl DiskTree {
             return Err(io::Error::other("not a regular file"));
         }
         let mut bytes = Vec::new();
-        File::open(&path)?.take(FILES_BYTES_MAX).read_to_end(&mut bytes)?;
+        File::open(&path)?
+            .take(FILES_BYTES_MAX)
+            .read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
     fn load_from(&self, dir: &Path) -> Result<Option<PackageFiles>, TreeError> {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(TreeError::io(dir)(error)),
@@ -167,7 +189,9 @@ impl DiskTree {
                 b"run-deps" => files.run_deps = Some(read_bounded(&path, DEPS_BYTES_MAX)?),
                 b"fetch" => files.fetch = Some(read_bounded(&path, FETCH_BYTES_MAX)?),
                 b"files" => walk(&path, &mut files.files)?,
-                other => files.other.push(String::from_utf8_lossy(other).into_owned()),
+                other => files
+                    .other
+                    .push(String::from_utf8_lossy(other).into_owned()),
             }
         }
         Ok(Some(files))
@@ -182,7 +206,9 @@ impl PackageSource for DiskTree {
     }
 
     fn names(&self) -> Vec<PackageName> {
-        let Ok(entries) = fs::read_dir(self.root.join("pkg")) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.root.join("pkg")) else {
+            return Vec::new();
+        };
         let mut names: Vec<PackageName> = entries
             .flatten()
             .filter(|entry| entry.path().is_dir())
@@ -201,8 +227,14 @@ impl RecipeFiles for DiskTree {
 
 fn read_script(path: &Path) -> Result<FileBytes, TreeError> {
     let bytes = read_bounded(path, BUILD_BYTES_MAX)?;
-    let mode = fs::metadata(path).map_err(TreeError::io(path))?.permissions().mode();
-    Ok(FileBytes { executable: mode & 0o100 != 0, bytes })
+    let mode = fs::metadata(path)
+        .map_err(TreeError::io(path))?
+        .permissions()
+        .mode();
+    Ok(FileBytes {
+        executable: mode & 0o100 != 0,
+        bytes,
+    })
 }
 
 /// Reads one byte more than allowed at most, which is enough for `recipe` to refuse it.
@@ -210,7 +242,9 @@ fn read_bounded(path: &Path, bytes_max: usize) -> Result<Vec<u8>, TreeError> {
     let mut bytes = Vec::new();
     let file = open_regular(path)?;
     let limit = bytes_max as u64 + 1;
-    file.take(limit).read_to_end(&mut bytes).map_err(TreeError::io(path))?;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(TreeError::io(path))?;
     Ok(bytes)
 }
 
@@ -238,8 +272,13 @@ fn walk(top: &Path, into: &mut Vec<FileEntry>) -> Result<(), TreeError> {
                 continue;
             }
             let content = read_entry(&path, &kind, &mut bytes_left)?;
-            let below = path.strip_prefix(top).expect("the walk stays below its top");
-            into.push(FileEntry { path: below.as_os_str().as_bytes().to_vec(), content });
+            let below = path
+                .strip_prefix(top)
+                .expect("the walk stays below its top");
+            into.push(FileEntry {
+                path: below.as_os_str().as_bytes().to_vec(),
+                content,
+            });
             if into.len() > FILES_MAX || bytes_left == 0 {
                 return Ok(());
             }
@@ -248,10 +287,16 @@ fn walk(top: &Path, into: &mut Vec<FileEntry>) -> Result<(), TreeError> {
     Ok(())
 }
 
-fn read_entry(path: &Path, kind: &fs::Metadata, bytes_left: &mut u64) -> Result<FileContent, TreeError> {
+fn read_entry(
+    path: &Path,
+    kind: &fs::Metadata,
+    bytes_left: &mut u64,
+) -> Result<FileContent, TreeError> {
     if kind.is_symlink() {
         let target = fs::read_link(path).map_err(TreeError::io(path))?;
-        return Ok(FileContent::Symlink { target: target.into_os_string().into_vec() });
+        return Ok(FileContent::Symlink {
+            target: target.into_os_string().into_vec(),
+        });
     }
     if !kind.is_file() {
         return Err(TreeError::NotAFile(path.to_owned()));
@@ -259,11 +304,17 @@ fn read_entry(path: &Path, kind: &fs::Metadata, bytes_left: &mut u64) -> Result<
     let (digest, size) = hash(path, *bytes_left)?;
     *bytes_left -= size;
     let executable = kind.permissions().mode() & 0o100 != 0;
-    Ok(FileContent::Regular { executable, digest, size })
+    Ok(FileContent::Regular {
+        executable,
+        digest,
+        size,
+    })
 }
 
 fn hash(path: &Path, bytes_max: u64) -> Result<(Sha256, u64), TreeError> {
-    let mut file = File::open(path).map_err(TreeError::io(path))?.take(bytes_max);
+    let mut file = File::open(path)
+        .map_err(TreeError::io(path))?
+        .take(bytes_max);
     let mut hasher = Hasher::new();
     let mut size = 0;
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -305,7 +356,10 @@ mod tests {
         found.sort_by(|a, b| a.path.cmp(&b.path));
         assert_eq!(
             found,
-            [FileEntry::symlink("link", "sub/a.patch"), FileEntry::regular("sub/a.patch", false, b"patch")]
+            [
+                FileEntry::symlink("link", "sub/a.patch"),
+                FileEntry::regular("sub/a.patch", false, b"patch")
+            ]
         );
         assert_eq!(tree.load(&"gcc".parse().unwrap()).unwrap(), None);
         assert_eq!(tree.names(), ["make".parse().unwrap()]);
@@ -330,10 +384,26 @@ mod tests {
         let (dir, tree) = tree();
         let absolute = format!("{}/pkg/make/", dir.path().display());
         for typed in ["make", "pkg/make", "./pkg/make/", &absolute] {
-            assert_eq!(tree.package_name(typed).unwrap().as_str(), "make", "{typed}");
+            assert_eq!(
+                tree.package_name(typed).unwrap().as_str(),
+                "make",
+                "{typed}"
+            );
         }
-        for typed in ["", "/", "Make", "../make", "other/make", "/etc/passwd", "pkg/../make"] {
-            assert_eq!(tree.package_name(typed).unwrap_err().exit(), Exit::Usage, "{typed}");
+        for typed in [
+            "",
+            "/",
+            "Make",
+            "../make",
+            "other/make",
+            "/etc/passwd",
+            "pkg/../make",
+        ] {
+            assert_eq!(
+                tree.package_name(typed).unwrap_err().exit(),
+                Exit::Usage,
+                "{typed}"
+            );
         }
     }
 }

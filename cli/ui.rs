@@ -50,7 +50,13 @@ impl Ui {
         };
         let dumb = std::env::var_os("TERM").is_none_or(|t| t == "dumb");
         let live = terminal && !dumb && volume != Volume::Quiet;
-        Self { volume, json: global.json, color, bars: Arc::new(MultiProgress::new()), live }
+        Self {
+            volume,
+            json: global.json,
+            color,
+            bars: Arc::new(MultiProgress::new()),
+            live,
+        }
     }
 
     /// Whether data is printed as JSON.
@@ -117,7 +123,11 @@ impl Ui {
         for line in failure.detail_lines() {
             self.say(&format!("  | {line}"));
         }
-        self.say(&format!("{} {}", self.painted("error:", "31;1"), failure.message()));
+        self.say(&format!(
+            "{} {}",
+            self.painted("error:", "31;1"),
+            failure.message()
+        ));
         for hint in failure.hint_lines() {
             self.say(&format!("{} {hint}", self.painted("hint:", "36")));
         }
@@ -129,7 +139,11 @@ impl Ui {
     }
 
     fn painted(&self, word: &str, code: &str) -> String {
-        if self.color { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() }
+        if self.color {
+            format!("\u{1b}[{code}m{word}\u{1b}[0m")
+        } else {
+            word.to_owned()
+        }
     }
 
     /// Writes a line above the bars. A stderr that went away is nobody's concern. The colour was added by us, so the text

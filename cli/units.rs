@@ -57,7 +57,12 @@ mod tests {
 
     #[test]
     fn durations_name_their_two_largest_units() {
-        for (seconds, text) in [(0, "0.0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")] {
+        for (seconds, text) in [
+            (0, "0.0 s"),
+            (59, "59 s"),
+            (200, "3 min 20 s"),
+            (7500, "2 h 5 min"),
+        ] {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
         assert_eq!(count(1, "peer"), "1 peer");

@@ -42,12 +42,20 @@ impl Watch {
     /// Shows events on `ui` and stops when `interrupt` says so.
     pub fn new(ui: &Ui, interrupt: &Interrupt) -> Self {
         let tasks = ui.tasks();
-        Self { ui: ui.clone(), interrupt: interrupt.clone(), tasks, live: Mutex::default() }
+        Self {
+            ui: ui.clone(),
+            interrupt: interrupt.clone(),
+            tasks,
+            live: Mutex::default(),
+        }
     }
 
     /// Watches a single transfer.
     pub fn transfer(&self, label: String) -> Transfer<'_> {
-        Transfer { task: self.tasks.start(label), interrupt: &self.interrupt }
+        Transfer {
+            task: self.tasks.start(label),
+            interrupt: &self.interrupt,
+        }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -96,12 +104,22 @@ impl Watch {
         let mut live = self.live();
         let partial = live.partial.entry(package.clone()).or_default();
         partial.extend_from_slice(text);
-        let whole = partial.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
-        let cut = if partial.len() - whole > LINE_BYTES_MAX { partial.len() } else { whole };
+        let whole = partial
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |last| last + 1);
+        let cut = if partial.len() - whole > LINE_BYTES_MAX {
+            partial.len()
+        } else {
+            whole
+        };
         let lines: Vec<u8> = partial.drain(..cut).collect();
         drop(live);
         for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            self.ui.detail(format!("{package}| {}", sanitize::bytes(line, LINE_CHARACTERS_MAX)));
+            self.ui.detail(format!(
+                "{package}| {}",
+                sanitize::bytes(line, LINE_CHARACTERS_MAX)
+            ));
         }
     }
 }
@@ -114,23 +132,49 @@ impl Observer for Watch {
         }
         match event {
             Event::Looking { package } => self.looking(package),
-            Event::Fetching { package, source, bytes, total } => {
-                self.running(package, *source, format!("fetching {}", named(package, *source)));
+            Event::Fetching {
+                package,
+                source,
+                bytes,
+                total,
+            } => {
+                self.running(
+                    package,
+                    *source,
+                    format!("fetching {}", named(package, *source)),
+                );
                 self.moved(package, *source, *bytes, *total);
             }
-            Event::Fetched { package, source, bytes, received } => {
+            Event::Fetched {
+                package,
+                source,
+                bytes,
+                received,
+            } => {
                 self.ended(package, *source);
                 let (what, size) = (named(package, *source), units::bytes(*bytes));
-                self.ui.status(format!("fetched {what} ({size}) from {}", origins(received)));
+                self.ui.status(format!(
+                    "fetched {what} ({size}) from {}",
+                    origins(received)
+                ));
             }
             Event::Building { package, phase } => {
-                self.running(package, None, format!("building {package}: {}", doing(*phase)));
+                self.running(
+                    package,
+                    None,
+                    format!("building {package}: {}", doing(*phase)),
+                );
             }
             Event::Output { package, text } => self.output(package, text),
-            Event::Built { package, bytes, elapsed } => {
+            Event::Built {
+                package,
+                bytes,
+                elapsed,
+            } => {
                 self.ended(package, None);
                 let (size, time) = (units::bytes(*bytes), units::duration(*elapsed));
-                self.ui.status(format!("built {package} ({size}) in {time}"));
+                self.ui
+                    .status(format!("built {package} ({size}) in {time}"));
             }
             Event::Warning { package, text } => {
                 self.ui.warn(format!("{package}: {}", sanitize::line(text)));
@@ -183,13 +227,21 @@ pub fn origins(received: &[(Origin, u64)]) -> String {
     let mut sorted: Vec<_> = received.iter().collect();
     sorted.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let names: Vec<_> = sorted.iter().map(|(origin, _)| short(origin)).collect();
-    if names.is_empty() { "this store".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "this store".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 /// An origin as people tell it apart: the end of a peer id, for they all begin alike.
 fn short(origin: &Origin) -> String {
     const PEER_ID_END: usize = 8;
-    let end = |id: &str| id.chars().skip(id.chars().count().saturating_sub(PEER_ID_END)).collect::<String>();
+    let end = |id: &str| {
+        id.chars()
+            .skip(id.chars().count().saturating_sub(PEER_ID_END))
+            .collect::<String>()
+    };
     match origin {
         Origin::LanPeer(id) => format!("LAN peer …{}", sanitize::line(&end(id))),
         Origin::Peer(id) => format!("peer …{}", sanitize::line(&end(id))),

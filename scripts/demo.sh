@@ -10,8 +10,8 @@
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/p2pkgs-demo}
-# What travels: a make, a program that needs others at run time, and a language.
-packages='make gzip lua'
+# What travels: a make and an editor, which need a shell at run time, and a language.
+packages='make ed lua'
 daemons=
 started=$(date +%s)
 
@@ -177,7 +177,7 @@ step "The user trusts the builder's key, and fetches: nothing is built"
 in_home user key trust --name builder "$key"
 # shellcheck disable=SC2086
 in_home user fetch $packages >/dev/null
-in_home user --offline venv "$work/venv" make gzip
+in_home user --offline venv "$work/venv" make lua
 say "venv-run make --version:"
 "$work/venv/bin/venv-run" make --version | sed 's/^/        /'
 daemon user

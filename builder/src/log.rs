@@ -44,6 +44,8 @@ impl Log {
             _ => {}
         }
         let file = File::create(path).map_err(|e| Error::io("create", path, e))?;
+        // Says to `log -f` that more may come; a file system without locks only costs that.
+        let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
         Ok(Self {
             file,
             path: path.to_owned(),

@@ -60,7 +60,9 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         error => Failure::from(error),
     })?;
     drop(bench);
-    context.ui.status(format!("the seed {} is the pinned one", seed.name));
+    context
+        .ui
+        .status(format!("the seed {} is the pinned one", seed.name));
     if context.ui.json() {
         return context.ui.json_data(&Made {
             seed: seed.name.to_string(),

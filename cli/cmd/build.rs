@@ -41,7 +41,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     if args.dry_run {
         return show(context, &session.forecast(&options)?);
     }
-    let report = if args.check { session.check(&options)? } else { session.realise(&options)? };
+    let report = if args.check {
+        session.check(&options)?
+    } else {
+        session.realise(&options)?
+    };
     if args.check {
         context.ui.status("a second build gave the same bytes");
     }
@@ -67,7 +71,10 @@ fn show(context: &Context, forecast: &Forecast) -> CmdResult {
         fetch: forecast
             .fetch
             .iter()
-            .map(|(name, size)| Fetch { name: name.to_string(), size: *size })
+            .map(|(name, size)| Fetch {
+                name: name.to_string(),
+                size: *size,
+            })
             .collect(),
         build: forecast.build.iter().map(ToString::to_string).collect(),
         sources: forecast.sources.iter().map(source_name).collect(),
@@ -80,7 +87,10 @@ fn show(context: &Context, forecast: &Forecast) -> CmdResult {
     }
     let bytes = plan.fetch.iter().map(|fetch| fetch.size).sum();
     let (fetch, build) = (plan.fetch.len(), plan.build.len());
-    context.ui.status(format!("{fetch} to fetch ({}), {build} to build", units::bytes(bytes)));
+    context.ui.status(format!(
+        "{fetch} to fetch ({}), {build} to build",
+        units::bytes(bytes)
+    ));
     match plan.missing.first() {
         None => Ok(()),
         Some(name) => {
@@ -92,15 +102,21 @@ fn show(context: &Context, forecast: &Forecast) -> CmdResult {
 
 fn print(context: &Context, plan: &Plan) -> CmdResult {
     for fetch in &plan.fetch {
-        context.ui.data(format!("fetch {} {}", fetch.name, fetch.size))?;
+        context
+            .ui
+            .data(format!("fetch {} {}", fetch.name, fetch.size))?;
     }
     for source in &plan.sources {
-        context.ui.data(format!("source {}", crate::sanitize::line(source)))?;
+        context
+            .ui
+            .data(format!("source {}", crate::sanitize::line(source)))?;
     }
     for name in &plan.build {
         context.ui.data(format!("build {name}"))?;
     }
-    plan.missing.iter().try_for_each(|name| context.ui.data(format!("missing {name}")))
+    plan.missing
+        .iter()
+        .try_for_each(|name| context.ui.data(format!("missing {name}")))
 }
 
 fn source_name(wanted: &Wanted) -> String {

@@ -33,14 +33,24 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let graph = context.graph(&mut tree, &names)?;
     let mut members = BTreeMap::new();
     for root in graph.roots() {
-        let closure =
-            if args.build { graph.build_closure(*root) } else { graph.run_closure(*root) };
-        members.extend(closure.into_iter().map(|id| (graph.name(id).clone(), graph.pkghash(id))));
+        let closure = if args.build {
+            graph.build_closure(*root)
+        } else {
+            graph.run_closure(*root)
+        };
+        members.extend(
+            closure
+                .into_iter()
+                .map(|id| (graph.name(id).clone(), graph.pkghash(id))),
+        );
     }
     if context.ui.json() {
         let members: Vec<_> = members
             .iter()
-            .map(|(name, hash)| Member { name: name.to_string(), pkghash: hash.to_string() })
+            .map(|(name, hash)| Member {
+                name: name.to_string(),
+                pkghash: hash.to_string(),
+            })
             .collect();
         return context.ui.json_data(&members);
     }

@@ -41,7 +41,15 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     if context.ui.json() {
         let all: BTreeMap<_, _> = config
             .settings()
-            .map(|(key, s)| (key, Value { value: &s.value, origin: s.origin.to_string() }))
+            .map(|(key, s)| {
+                (
+                    key,
+                    Value {
+                        value: &s.value,
+                        origin: s.origin.to_string(),
+                    },
+                )
+            })
             .collect();
         return context.ui.json_data(&all);
     }

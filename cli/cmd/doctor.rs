@@ -42,11 +42,21 @@ struct Check {
 
 impl Check {
     fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Ok, check, found: found.into(), hints: Vec::new(), exit: Exit::Ok }
+        Self {
+            verdict: Verdict::Ok,
+            check,
+            found: found.into(),
+            hints: Vec::new(),
+            exit: Exit::Ok,
+        }
     }
 
     fn warn(check: &'static str, found: impl Into<String>, hint: &str) -> Self {
-        Self { verdict: Verdict::Warn, hints: vec![hint.to_owned()], ..Self::ok(check, found) }
+        Self {
+            verdict: Verdict::Warn,
+            hints: vec![hint.to_owned()],
+            ..Self::ok(check, found)
+        }
     }
 
     fn fail(check: &'static str, failure: &Failure) -> Self {
@@ -86,7 +96,10 @@ pub fn run(context: &Context, _args: &Args) -> CmdResult {
             print(context, check)?;
         }
     }
-    let failed: Vec<_> = checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Fail)
+        .collect();
     match failed.first() {
         None => Ok(()),
         Some(first) => {
@@ -102,7 +115,9 @@ fn print(context: &Context, check: &Check) -> CmdResult {
         Verdict::Warn => "warn",
         Verdict::Fail => "fail",
     };
-    context.ui.data(format!("{verdict} {}: {}", check.check, check.found))?;
+    context
+        .ui
+        .data(format!("{verdict} {}: {}", check.check, check.found))?;
     for hint in &check.hints {
         context.ui.status(format!("hint: {hint}"));
     }
@@ -117,7 +132,11 @@ fn sandbox() -> CmdResult<String> {
 fn store(context: &Context) -> CmdResult<String> {
     let blobs = context.store()?.blobs()?;
     let bytes = blobs.iter().map(|blob| blob.size).sum();
-    Ok(format!("{}, {}", units::count(blobs.len(), "blob"), units::bytes(bytes)))
+    Ok(format!(
+        "{}, {}",
+        units::count(blobs.len(), "blob"),
+        units::bytes(bytes)
+    ))
 }
 
 fn disk(context: &Context) -> Check {
@@ -151,7 +170,11 @@ fn keys(context: &Context) -> CmdResult<String> {
 fn tree(context: &Context) -> Check {
     match context.tree() {
         Ok(tree) => Check::ok("package tree", tree.root().display().to_string()),
-        Err(_) => Check::warn("package tree", "none here", "change into one, or name it with `--tree DIR`"),
+        Err(_) => Check::warn(
+            "package tree",
+            "none here",
+            "change into one, or name it with `--tree DIR`",
+        ),
     }
 }
 
@@ -188,12 +211,21 @@ fn peers(context: &Context) -> Check {
             return Ok(None);
         }
         let remote = Remote::new(context)?;
-        let Some(client) = remote.client()? else { return Ok(None) };
+        let Some(client) = remote.client()? else {
+            return Ok(None);
+        };
         let reached = std::thread::scope(|scope| {
             let dial = |address: &str| address.parse().is_ok_and(|a| client.connect(a).is_ok());
-            let threads: Vec<_> =
-                network.bootstrap.iter().map(|address| scope.spawn(move || dial(address))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|ok| *ok).count()
+            let threads: Vec<_> = network
+                .bootstrap
+                .iter()
+                .map(|address| scope.spawn(move || dial(address)))
+                .collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().ok())
+                .filter(|ok| *ok)
+                .count()
         });
         Ok(Some((reached, network.bootstrap.len())))
     };

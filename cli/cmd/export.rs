@@ -42,7 +42,9 @@ enum Format {
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     let to_stdout = args.output == Path::new("-");
     match (args.format, to_stdout) {
-        (Format::Dir, true) => return Err(Failure::usage("a directory cannot be written to stdout")),
+        (Format::Dir, true) => {
+            return Err(Failure::usage("a directory cannot be written to stdout"));
+        }
         (Format::Dir, false) => refuse_existing(&args.output)?,
         (Format::Tar, _) => {}
     }
@@ -55,7 +57,13 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         return context.ui.data(args.output.display());
     }
     let export = |writer: &mut dyn std::io::Write| {
-        venv::export(&session.bench.store, &inputs, &session.bench.scratch, writer).map_err(Failure::from)
+        venv::export(
+            &session.bench.store,
+            &inputs,
+            &session.bench.scratch,
+            writer,
+        )
+        .map_err(Failure::from)
     };
     if to_stdout {
         export(&mut std::io::stdout().lock())?;

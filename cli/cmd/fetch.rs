@@ -50,15 +50,26 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
 }
 
 fn packages(context: &Context, args: &Args) -> CmdResult {
-    if let Some(item) = args.items.iter().find(|item| Content::parse(item).is_some()) {
+    if let Some(item) = args
+        .items
+        .iter()
+        .find(|item| Content::parse(item).is_some())
+    {
         let item = crate::sanitize::line(item);
-        return Err(Failure::usage(format!("`{item}` is content, not a package"))
-            .hint(format!("say where to put it: `p2pkgs fetch {item} -o FILE`")));
+        return Err(
+            Failure::usage(format!("`{item}` is content, not a package")).hint(format!(
+                "say where to put it: `p2pkgs fetch {item} -o FILE`"
+            )),
+        );
     }
     if let Some(dir) = &args.into {
         refuse_existing(dir)?;
     }
-    let get = GetArgs { jobs: None, substitute_only: true, no_substitutes: false };
+    let get = GetArgs {
+        jobs: None,
+        substitute_only: true,
+        no_substitutes: false,
+    };
     let options = get.options()?;
     let session = Session::open(context, &args.items, Policy::SubstituteOnly)?;
     let report = session.realise(&options)?;
@@ -93,7 +104,9 @@ impl Content {
     fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("sha256:") {
             Some(digits) => digits.parse().ok().map(Self::Sha256),
-            None => parse_cid(text.strip_prefix("ipfs://").unwrap_or(text)).ok().map(Self::Cid),
+            None => parse_cid(text.strip_prefix("ipfs://").unwrap_or(text))
+                .ok()
+                .map(Self::Cid),
         }
     }
 
@@ -111,8 +124,10 @@ fn content(context: &Context, items: &[String], output: &Path) -> CmdResult {
     };
     let content = Content::parse(item).ok_or_else(|| {
         let item = crate::sanitize::line(item);
-        Failure::usage(format!("`{item}` is neither a CID nor `sha256:` and 64 digits"))
-            .hint("packages are placed with `--into DIR`")
+        Failure::usage(format!(
+            "`{item}` is neither a CID nor `sha256:` and 64 digits"
+        ))
+        .hint("packages are placed with `--into DIR`")
     })?;
     let store = context.store()?;
     let blob = match content.local(store)? {
@@ -130,7 +145,11 @@ fn fetch_content(context: &Context, content: Content, shown: &str) -> CmdResult<
     let fetched = match content {
         Content::Cid(cid) => remote.fetch_cid(cid, &progress),
         Content::Sha256(sha256) => {
-            let request = SourceRequest { sha256, file_name: "", urls: &[] };
+            let request = SourceRequest {
+                sha256,
+                file_name: "",
+                urls: &[],
+            };
             remote.fetch(&request, store, &progress)
         }
     };
@@ -149,7 +168,10 @@ fn fetch_content(context: &Context, content: Content, shown: &str) -> CmdResult<
 
 fn write_blob(store: &Store, blob: &Blob, output: &Path) -> CmdResult {
     let mut file = store.open_blob(&blob.sha256)?.ok_or_else(|| {
-        Failure::new(Exit::Other, format!("`{}` vanished from the store", blob.sha256))
+        Failure::new(
+            Exit::Other,
+            format!("`{}` vanished from the store", blob.sha256),
+        )
     })?;
     if output == Path::new("-") {
         let mut out = io::stdout().lock();

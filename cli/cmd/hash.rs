@@ -47,7 +47,9 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     }
     for id in ids {
         if args.derivation {
-            context.ui.raw(graph.derivation(*id).to_string().as_bytes())?;
+            context
+                .ui
+                .raw(graph.derivation(*id).to_string().as_bytes())?;
         } else {
             context.ui.data(graph.pkghash(*id))?;
         }

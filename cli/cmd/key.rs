@@ -50,9 +50,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     match &args.command {
         Command::New { name } => new(context, name),
         Command::List => list(context),
-        Command::Trust { keys, name, threshold } => {
-            trust(context, keys, name.as_deref(), *threshold)
-        }
+        Command::Trust {
+            keys,
+            name,
+            threshold,
+        } => trust(context, keys, name.as_deref(), *threshold),
         Command::Untrust { keys } => untrust(context, keys),
     }
 }
@@ -60,11 +62,17 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
 fn new(context: &Context, name: &str) -> CmdResult {
     let (key, is_new) = keys::create_key(context.home()?, name)?;
     if !is_new {
-        return Err(Failure::usage(format!("there is a key `{name}` already: {}", key.public()))
-            .hint("name another one: `p2pkgs key new NAME`"));
+        return Err(
+            Failure::usage(format!("there is a key `{name}` already: {}", key.public()))
+                .hint("name another one: `p2pkgs key new NAME`"),
+        );
     }
-    context.ui.status(format!("made key `{name}`; others use what it signs after:"));
-    context.ui.status(format!("  p2pkgs key trust {}", key.public()));
+    context.ui.status(format!(
+        "made key `{name}`; others use what it signs after:"
+    ));
+    context
+        .ui
+        .status(format!("  p2pkgs key trust {}", key.public()));
     context.ui.data(key.public())
 }
 
@@ -102,16 +110,28 @@ fn list(context: &Context) -> CmdResult {
         return context.ui.json_data(&listing);
     }
     if listing.threshold > 1 {
-        context.ui.status(format!("{} trusted keys must agree on an output", listing.threshold));
+        context.ui.status(format!(
+            "{} trusted keys must agree on an output",
+            listing.threshold
+        ));
     }
     listing.keys.iter().try_for_each(|listed| {
         let name = listed.name.as_deref().unwrap_or("-");
-        context.ui.data(format!("{} {} {}", listed.kind, listed.key, crate::sanitize::line(name)))
+        context.ui.data(format!(
+            "{} {} {}",
+            listed.kind,
+            listed.key,
+            crate::sanitize::line(name)
+        ))
     })
 }
 
 fn listed_as_trusted(trusted: TrustedKey) -> Listed {
-    Listed { kind: "trusted", key: trusted.key.to_string(), name: trusted.name }
+    Listed {
+        kind: "trusted",
+        key: trusted.key.to_string(),
+        name: trusted.name,
+    }
 }
 
 fn trust(
@@ -133,7 +153,9 @@ fn trust(
     }
     if let Some(threshold) = threshold {
         file.threshold = Some(usize::try_from(threshold).unwrap_or(usize::MAX));
-        context.ui.status(format!("{threshold} trusted keys must agree on an output from now on"));
+        context.ui.status(format!(
+            "{threshold} trusted keys must agree on an output from now on"
+        ));
     }
     keys::write_trust_file(home, &file)
 }
@@ -152,7 +174,10 @@ fn untrust(context: &Context, unwanted: &[String]) -> CmdResult {
             return Err(Failure::usage(format!("`{text}` is not a trusted key"))
                 .hint("`p2pkgs key list` shows them"));
         }
-        context.ui.status(format!("no longer trusting {}", crate::sanitize::line(text)));
+        context.ui.status(format!(
+            "no longer trusting {}",
+            crate::sanitize::line(text)
+        ));
     }
     keys::write_trust_file(home, &file)
 }

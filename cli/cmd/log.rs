@@ -38,12 +38,18 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let log = match File::open(&path) {
         Ok(log) => BufReader::new(log),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Failure::new(Exit::NotFound, format!("`{name}` as it is now was not built here"))
-                .hint("only what is built has a log, what is fetched has none"));
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("`{name}` as it is now was not built here"),
+            )
+            .hint("only what is built has a log, what is fetched has none"));
         }
         Err(error) => return Err(Failure::from(error)),
     };
-    let mut reader = LogReader { log, partial: Vec::new() };
+    let mut reader = LogReader {
+        log,
+        partial: Vec::new(),
+    };
     // What is written between the last look at the lock and the last reading is read by it.
     while args.follow && is_being_written(reader.log.get_ref()) && !context.interrupt.is_set() {
         reader.print(context)?;
@@ -51,12 +57,17 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     }
     reader.print(context)?;
     reader.print_rest(context)?;
-    if context.interrupt.is_set() { Err(Failure::interrupted()) } else { Ok(()) }
+    if context.interrupt.is_set() {
+        Err(Failure::interrupted())
+    } else {
+        Ok(())
+    }
 }
 
 /// A running build holds a lock on its log.
 fn is_being_written(log: &File) -> bool {
-    let busy = flock(log, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK);
+    let busy =
+        flock(log, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK);
     if !busy {
         // Closing would do it too, but the file stays open and the next build must not meet our lock.
         let _ = flock(log, FlockOperation::Unlock);
@@ -73,8 +84,12 @@ struct LogReader {
 impl LogReader {
     fn print(&mut self, context: &Context) -> CmdResult {
         loop {
-            let room = LINE_BYTES_MAX.saturating_sub(self.partial.len() as u64).max(1);
-            let read = (&mut self.log).take(room).read_until(b'\n', &mut self.partial)?;
+            let room = LINE_BYTES_MAX
+                .saturating_sub(self.partial.len() as u64)
+                .max(1);
+            let read = (&mut self.log)
+                .take(room)
+                .read_until(b'\n', &mut self.partial)?;
             if read == 0 {
                 return Ok(());
             }

@@ -62,7 +62,11 @@ fn add(context: &Context, files: &[PathBuf]) -> CmdResult {
     for path in files {
         let cannot = || format!("cannot add `{}`", path.display());
         let blob = ingest(context, path).map_err(|f| f.context(cannot()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         keep(context.store()?, &blob, &name)?;
         listed.push(entry(&blob, name));
         if context.interrupt.is_set() {
@@ -101,19 +105,30 @@ fn list(context: &Context) -> CmdResult {
     let store = context.store()?;
     let mut listed = Vec::new();
     for pin in store.pins(Some(PinClass::Source))? {
-        let PinKind::Source { file_name } = pin.kind else { continue };
+        let PinKind::Source { file_name } = pin.kind else {
+            continue;
+        };
         if let Some(blob) = store.blob(&pin.sha256)? {
             listed.push(entry(&blob, file_name));
         }
     }
     listed.sort_by(|a, b| (&a.file, &a.sha256).cmp(&(&b.file, &b.sha256)));
     let bytes = listed.iter().map(|l| l.size).sum();
-    context.ui.status(format!("{}, {}", units::count(listed.len(), "source"), units::bytes(bytes)));
+    context.ui.status(format!(
+        "{}, {}",
+        units::count(listed.len(), "source"),
+        units::bytes(bytes)
+    ));
     print(context, &listed)
 }
 
 fn entry(blob: &Blob, file: String) -> Listed {
-    Listed { sha256: blob.sha256.to_string(), cid: blob.root.to_string(), size: blob.size, file }
+    Listed {
+        sha256: blob.sha256.to_string(),
+        cid: blob.root.to_string(),
+        size: blob.size,
+        file,
+    }
 }
 
 fn print(context: &Context, listed: &[Listed]) -> CmdResult {
@@ -122,7 +137,9 @@ fn print(context: &Context, listed: &[Listed]) -> CmdResult {
     }
     listed.iter().try_for_each(|l| {
         let file = crate::sanitize::line(&l.file);
-        context.ui.data(format!("{} {} {} {file}", l.sha256, l.cid, l.size))
+        context
+            .ui
+            .data(format!("{} {} {} {file}", l.sha256, l.cid, l.size))
     })
 }
 
@@ -134,7 +151,9 @@ pub fn tell_of_daemon(context: &Context) -> CmdResult {
     if daemon::is_running(context.home()?) {
         context.ui.detail("the daemon announces it");
     } else {
-        context.ui.status("no daemon runs: it is announced when one does (`p2pkgs node run`)");
+        context
+            .ui
+            .status("no daemon runs: it is announced when one does (`p2pkgs node run`)");
     }
     Ok(())
 }

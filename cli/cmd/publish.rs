@@ -63,7 +63,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     if context.ui.json() {
         return context.ui.json_data(&published);
     }
-    published.iter().try_for_each(|p| context.ui.data(format!("{} {} {}", p.pkghash, p.cid, p.name)))
+    published.iter().try_for_each(|p| {
+        context
+            .ui
+            .data(format!("{} {} {}", p.pkghash, p.cid, p.name))
+    })
 }
 
 /// Signs and queues one package, if it was built here.
@@ -106,7 +110,9 @@ fn announce_others(store: &Store, graph: &Graph, id: PackageId) -> CmdResult {
 }
 
 fn is_here(store: &Store, realisation: &Realisation) -> CmdResult<bool> {
-    Ok(store.blob(&realisation.sha256)?.is_some_and(|blob| blob.root == realisation.output))
+    Ok(store
+        .blob(&realisation.sha256)?
+        .is_some_and(|blob| blob.root == realisation.output))
 }
 
 fn announce(store: &Store, realisation: &Realisation) -> CmdResult {

@@ -30,12 +30,18 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         session.bench.require_sandbox()?;
         let report = session.realise(&options)?;
         let inputs = session.closure(&report)?;
-        venv::cached(&session.bench.store, &inputs, &context.home()?.path("venvs"))?
+        venv::cached(
+            &session.bench.store,
+            &inputs,
+            &context.home()?.path("venvs"),
+        )?
     };
     if context.interrupt.is_set() {
         return Err(Failure::interrupted());
     }
     let error = venv::exec(&dir, &args.command);
     let script = dir.join(venv::VENV_RUN);
-    Err(Failure::from(error).context(format!("cannot run `{}`", script.display())).exit_with(Exit::Other))
+    Err(Failure::from(error)
+        .context(format!("cannot run `{}`", script.display()))
+        .exit_with(Exit::Other))
 }

@@ -41,8 +41,10 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
 /// A usage error when there is something already.
 pub fn refuse_existing(dir: &std::path::Path) -> CmdResult {
     if dir.symlink_metadata().is_ok() {
-        return Err(Failure::usage(format!("`{}` exists already", dir.display()))
-            .hint("name a directory that does not exist yet"));
+        return Err(
+            Failure::usage(format!("`{}` exists already", dir.display()))
+                .hint("name a directory that does not exist yet"),
+        );
     }
     Ok(())
 }

@@ -45,16 +45,25 @@ struct Step {
 }
 
 fn needed(context: &Context, graph: &Graph, from: PackageId, to: &PackageName) -> CmdResult {
-    let chain = graph.id(to).and_then(|to| graph.chain(from, to)).ok_or_else(|| {
-        Failure::new(Exit::Other, format!("`{}` does not need `{to}`", graph.name(from)))
-    })?;
+    let chain = graph
+        .id(to)
+        .and_then(|to| graph.chain(from, to))
+        .ok_or_else(|| {
+            Failure::new(
+                Exit::Other,
+                format!("`{}` does not need `{to}`", graph.name(from)),
+            )
+        })?;
     if !context.ui.json() {
         return context.ui.data(chain);
     }
     let steps: Vec<_> = chain
         .steps
         .iter()
-        .map(|(kind, name)| Step { kind: kind.to_string(), name: name.to_string() })
+        .map(|(kind, name)| Step {
+            kind: kind.to_string(),
+            name: name.to_string(),
+        })
         .collect();
     context.ui.json_data(&steps)
 }
@@ -76,14 +85,23 @@ fn changed(context: &Context, graph: &Graph, id: PackageId, from: Option<PkgHash
     let Some(old) = old else {
         if context.ui.json() {
             let (old, reasons) = (None, Vec::new());
-            return context.ui.json_data(&Changes { old, new: new.to_string(), reasons });
+            return context.ui.json_data(&Changes {
+                old,
+                new: new.to_string(),
+                reasons,
+            });
         }
-        context.ui.status(format!("the store holds no other `{name}`; this is what its hash covers:"));
+        context.ui.status(format!(
+            "the store holds no other `{name}`; this is what its hash covers:"
+        ));
         return context.ui.raw(graph.derivation(id).to_string().as_bytes());
     };
     let mut lookup = lookup(store, graph);
     let before = lookup(&old).ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("the store holds no derivation `{old}`"))
+        Failure::new(
+            Exit::NotFound,
+            format!("the store holds no derivation `{old}`"),
+        )
     })?;
     let explanation = explain(&before, &graph.derivation(id), lookup);
     if context.ui.json() {
@@ -91,7 +109,9 @@ fn changed(context: &Context, graph: &Graph, id: PackageId, from: Option<PkgHash
         let (old, new) = (Some(old.to_string()), new.to_string());
         return context.ui.json_data(&Changes { old, new, reasons });
     }
-    context.ui.status(format!("`{name}` was {old} and is {new}"));
+    context
+        .ui
+        .status(format!("`{name}` was {old} and is {new}"));
     let text = explanation.to_string();
     text.lines().try_for_each(|line| context.ui.data(line))
 }

@@ -53,7 +53,10 @@ pub struct Task {
 
 impl Tasks {
     pub(super) fn new(ui: Ui) -> Self {
-        let shared = Arc::new(Shared { ui, running: Mutex::default() });
+        let shared = Arc::new(Shared {
+            ui,
+            running: Mutex::default(),
+        });
         let ticker = (!shared.ui.live).then(|| start_ticker(Arc::clone(&shared)));
         Self { shared, ticker }
     }
@@ -65,9 +68,18 @@ impl Tasks {
         let mut running = self.shared.lock();
         let id = running.next;
         running.next += 1;
-        let state = State { label, since: Instant::now(), bytes: 0, total: None, bar };
+        let state = State {
+            label,
+            since: Instant::now(),
+            bytes: 0,
+            total: None,
+            bar,
+        };
         running.tasks.insert(id, state);
-        Task { shared: Arc::clone(&self.shared), id }
+        Task {
+            shared: Arc::clone(&self.shared),
+            id,
+        }
     }
 
     fn new_bar(&self, label: &str) -> ProgressBar {
@@ -149,7 +161,9 @@ impl State {
         if let Some(total) = total.filter(|total| self.total != Some(*total)) {
             self.total = Some(total);
             bar.set_length(total);
-            bar.set_style(style("  {spinner} {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec}"));
+            bar.set_style(style(
+                "  {spinner} {msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec}",
+            ));
         }
         bar.set_position(bytes);
     }

@@ -27,9 +27,9 @@ pub(crate) fn reach(address: &Multiaddr) -> Reach {
         Some(Protocol::Ip4(ip)) => reach_of_ip(IpAddr::V4(ip)),
         Some(Protocol::Ip6(ip)) => reach_of_ip(IpAddr::V6(ip)),
         Some(Protocol::Memory(_)) => Reach::Near,
-        Some(
-            Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_),
-        ) => Reach::Global,
+        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_)) => {
+            Reach::Global
+        }
         _ => Reach::Nowhere,
     }
 }
@@ -96,15 +96,21 @@ mod tests {
         ] {
             assert_eq!(of(near), Reach::Near, "{near}");
         }
-        for global in
-            ["/ip4/1.2.3.4/tcp/1", "/ip4/100.128.0.1/tcp/1", "/ip6/2001:db8::1/tcp/1", "/dns4/a.b/tcp/1"]
-        {
+        for global in [
+            "/ip4/1.2.3.4/tcp/1",
+            "/ip4/100.128.0.1/tcp/1",
+            "/ip6/2001:db8::1/tcp/1",
+            "/dns4/a.b/tcp/1",
+        ] {
             assert_eq!(of(global), Reach::Global, "{global}");
         }
         assert_eq!(of("/ip4/0.0.0.0/tcp/1"), Reach::Nowhere);
         assert_eq!(of("/tcp/1"), Reach::Nowhere);
         let relay = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq";
-        assert_eq!(of(&format!("/ip4/1.2.3.4/tcp/1/p2p/{relay}/p2p-circuit")), Reach::Nowhere);
+        assert_eq!(
+            of(&format!("/ip4/1.2.3.4/tcp/1/p2p/{relay}/p2p-circuit")),
+            Reach::Nowhere
+        );
     }
 
     #[test]

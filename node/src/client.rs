@@ -40,7 +40,13 @@ impl Shared {
         deadlines: Deadlines,
         runtime: Handle,
     ) -> Self {
-        Self { peer_id, limits, deadlines, runtime, lies: Mutex::default() }
+        Self {
+            peer_id,
+            limits,
+            deadlines,
+            runtime,
+            lies: Mutex::default(),
+        }
     }
 }
 
@@ -96,7 +102,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::TimedOut`] when it could not be reached, [`ClientError::Stopped`].
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, ClientError> {
-        let peer = self.request(|reply| Command::Connect { address, reply }).await?;
+        let peer = self
+            .request(|reply| Command::Connect { address, reply })
+            .await?;
         peer.ok_or(ClientError::TimedOut)
     }
 
@@ -138,7 +146,9 @@ impl Client {
         pkghash: PkgHash,
         enough: impl Fn(&[SignedRealisation]) -> bool,
     ) -> Result<Realisations, ClientError> {
-        let mut answers = self.lookup(Question::Realisations(pkghash), Vec::new()).await?;
+        let mut answers = self
+            .lookup(Question::Realisations(pkghash), Vec::new())
+            .await?;
         let mut result = Realisations::default();
         let mut statements = Vec::new();
         while let Some(found) = answers.recv().await {
@@ -168,7 +178,9 @@ impl Client {
 
     /// A handle for threads. They must not be threads of the runtime itself.
     pub fn blocking(&self) -> BlockingClient {
-        BlockingClient { client: self.clone() }
+        BlockingClient {
+            client: self.clone(),
+        }
     }
 
     /// Ends the node. Running fetches fail; connections are closed.
@@ -189,7 +201,12 @@ impl Client {
     ) -> Result<mpsc::Receiver<Found>, ClientError> {
         // Every peer answers once, and the end is told once.
         let (sink, answers) = mpsc::channel(self.shared.limits.lookup_peers + 1);
-        self.send(Command::Lookup { question, providers, sink }).await?;
+        self.send(Command::Lookup {
+            question,
+            providers,
+            sink,
+        })
+        .await?;
         Ok(answers)
     }
 
@@ -198,11 +215,19 @@ impl Client {
         root: Cid,
         providers: Vec<PeerId>,
     ) -> Result<OpenedSession, ClientError> {
-        self.request(|reply| Command::OpenSession { root, providers, reply }).await
+        self.request(|reply| Command::OpenSession {
+            root,
+            providers,
+            reply,
+        })
+        .await
     }
 
     pub(crate) async fn send(&self, command: Command) -> Result<(), ClientError> {
-        self.commands.send(command).await.map_err(|_| ClientError::Stopped)
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| ClientError::Stopped)
     }
 
     /// Sends a command unless too many wait; for what is only a courtesy.
@@ -221,7 +246,11 @@ impl Client {
 
     /// Remembers that peers gave a wrong root for a source.
     pub(crate) fn remember_lie(&self, sha256: Sha256, peers: &[PeerId]) {
-        let mut lies = self.shared.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lies = self
+            .shared
+            .lies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for peer in peers {
             tracing::warn!(%peer, %sha256, "peer gave a wrong root for a source");
             if lies.len() < LIES_MAX {
@@ -232,7 +261,11 @@ impl Client {
 
     /// Whether a peer gave a wrong root for this source before.
     pub(crate) fn has_lied(&self, peer: &PeerId, sha256: &Sha256) -> bool {
-        let lies = self.shared.lies.lock().unwrap_or_else(PoisonError::into_inner);
+        let lies = self
+            .shared
+            .lies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         lies.contains(&(*peer, *sha256))
     }
 }

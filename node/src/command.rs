@@ -21,17 +21,34 @@ pub(crate) enum Command {
     /// Tell how the node is doing.
     Status { reply: oneshot::Sender<Status> },
     /// Connect to a peer; answers when it has introduced itself.
-    Connect { address: Multiaddr, reply: oneshot::Sender<Option<PeerId>> },
+    Connect {
+        address: Multiaddr,
+        reply: oneshot::Sender<Option<PeerId>>,
+    },
     /// Ask the network something.
-    Lookup { question: Question, providers: Vec<PeerId>, sink: mpsc::Sender<Found> },
+    Lookup {
+        question: Question,
+        providers: Vec<PeerId>,
+        sink: mpsc::Sender<Found>,
+    },
     /// Announce one key now; answers with the number of DHT nodes that were told, 0 for a failure.
-    Provide { key: Multihash, reply: oneshot::Sender<u32> },
+    Provide {
+        key: Multihash,
+        reply: oneshot::Sender<u32>,
+    },
     /// Open a session for the blocks below a root.
-    OpenSession { root: Cid, providers: Vec<PeerId>, reply: oneshot::Sender<OpenedSession> },
+    OpenSession {
+        root: Cid,
+        providers: Vec<PeerId>,
+        reply: oneshot::Sender<OpenedSession>,
+    },
     /// Want blocks.
     Want { session: SessionId, cids: Vec<Cid> },
     /// Name more providers.
-    AddProviders { session: SessionId, providers: Vec<PeerId> },
+    AddProviders {
+        session: SessionId,
+        providers: Vec<PeerId>,
+    },
     /// End a session.
     CloseSession { session: SessionId },
     /// End the node.
@@ -66,7 +83,10 @@ pub(crate) enum Found {
     /// A peer holds the source.
     Holding { peer: PeerId, holding: Holding },
     /// A peer knows realisations, all verified and about the right package.
-    Realisations { peer: PeerId, realisations: Vec<SignedRealisation> },
+    Realisations {
+        peer: PeerId,
+        realisations: Vec<SignedRealisation>,
+    },
     /// A peer announced the key.
     Provider { peer: PeerId },
     /// Nothing more will come.
@@ -89,7 +109,11 @@ pub(crate) struct OpenedSession {
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
     /// A wanted block, verified.
-    Block { cid: Cid, data: Bytes, from: Option<(PeerId, Reach)> },
+    Block {
+        cid: Cid,
+        data: Bytes,
+        from: Option<(PeerId, Reach)>,
+    },
     /// Nobody has this block.
     Missing { cid: Cid },
     /// A search for providers has ended.

@@ -129,12 +129,20 @@ impl EventLoop {
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
-            Command::Connect { address, reply } => self.connect(address, reply),
-            Command::Lookup { question, providers, sink } => {
+            Command::Connect { address, reply } => self.connect(&address, reply),
+            Command::Lookup {
+                question,
+                providers,
+                sink,
+            } => {
                 self.start_lookup(question, &providers, sink);
             }
             Command::Provide { key, reply } => self.provide_now(key, reply),
-            Command::OpenSession { root, providers, reply } => {
+            Command::OpenSession {
+                root,
+                providers,
+                reply,
+            } => {
                 self.open_session(root, &providers, reply);
             }
             Command::Want { session, cids } => self.want(session, &cids),
@@ -149,13 +157,23 @@ impl EventLoop {
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id, endpoint, ..
+            } => {
                 self.peer_connected(peer_id, endpoint.get_remote_address());
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                num_established: 0,
+                ..
+            } => {
                 self.peer_disconnected(&peer_id);
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error,
+                ..
+            } => {
                 self.dial_failed(&peer, &error);
             }
             SwarmEvent::NewListenAddr { address, .. } => self.listening(&address),
@@ -181,14 +199,22 @@ impl EventLoop {
 
     fn on_kad(&mut self, event: kad::Event) {
         match event {
-            kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
-                self.on_query(id, &result, stats.num_requests(), stats.num_successes());
+            kad::Event::OutboundQueryProgressed {
+                id,
+                result,
+                stats,
+                step,
+            } => {
+                self.on_query(id, &result, stats.num_requests());
                 if step.last {
                     self.query_ended(id, stats.num_requests(), stats.num_successes());
                 }
             }
             kad::Event::InboundRequest {
-                request: kad::InboundRequest::AddProvider { record: Some(record) },
+                request:
+                    kad::InboundRequest::AddProvider {
+                        record: Some(record),
+                    },
             } => self.keep_provider_record(record),
             kad::Event::RoutingUpdated { .. } => self.start_waiting_queries(),
             _ => {}
@@ -196,7 +222,7 @@ impl EventLoop {
     }
 
     /// A query has found something.
-    fn on_query(&mut self, id: kad::QueryId, result: &kad::QueryResult, asked: u32, _told: u32) {
+    fn on_query(&mut self, id: kad::QueryId, result: &kad::QueryResult, asked: u32) {
         let kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
             providers,
             ..
@@ -205,7 +231,11 @@ impl EventLoop {
             return;
         };
         let local = *self.swarm.local_peer_id();
-        let providers: Vec<_> = providers.iter().filter(|peer| **peer != local).copied().collect();
+        let providers: Vec<_> = providers
+            .iter()
+            .filter(|peer| **peer != local)
+            .copied()
+            .collect();
         match self.queries.get(&id) {
             Some(QueryUse::Lookup(lookup)) => self.providers_found(*lookup, &providers, asked),
             Some(QueryUse::Session(session)) => self.session_providers(*session, &providers),
@@ -238,7 +268,11 @@ impl EventLoop {
         self.look_for_due_keys();
         self.contact_bootstrap_again();
         self.start_waiting_queries();
-        self.swarm.behaviour_mut().kad.store_mut().collect(Instant::now());
+        self.swarm
+            .behaviour_mut()
+            .kad
+            .store_mut()
+            .collect(Instant::now());
     }
 
     fn on_deadline(&mut self) {
@@ -252,7 +286,11 @@ impl EventLoop {
         let lookups = self.lookups.next_deadline();
         let contacts = self.peers.next_deadline();
         // Without any the tick comes first anyway.
-        lookups.into_iter().chain(contacts).min().unwrap_or_else(|| Instant::now() + TICK)
+        lookups
+            .into_iter()
+            .chain(contacts)
+            .min()
+            .unwrap_or_else(|| Instant::now() + TICK)
     }
 
     /// Runs something that may block, off this task.
@@ -263,5 +301,7 @@ impl EventLoop {
 
 /// Seconds since 1970.
 fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -191,8 +191,13 @@ impl Behaviour {
 
     fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) {
         let now = Instant::now();
-        let lost: Vec<_> = self.in_flight.extract_if(|_, on| *on == connection).collect();
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let lost: Vec<_> = self
+            .in_flight
+            .extract_if(|_, on| *on == connection)
+            .collect();
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return;
+        };
         entry.connections.retain(|(id, _)| *id != connection);
         if entry.connections.is_empty() {
             self.peers.remove(&peer);
@@ -207,10 +212,13 @@ impl Behaviour {
 
     /// Hands a message to the peer's connection, unless the upload limit holds it back.
     fn transmit(&mut self, transmit: Transmit<PeerId>, now: Instant) {
-        let Some((connection, reach)) =
-            self.peers.get(&transmit.to).and_then(|peer| peer.connections.first().copied())
+        let Some((connection, reach)) = self
+            .peers
+            .get(&transmit.to)
+            .and_then(|peer| peer.connections.first().copied())
         else {
-            self.machine.handle_send_failed(transmit.to, transmit.id, now);
+            self.machine
+                .handle_send_failed(transmit.to, transmit.id, now);
             return;
         };
         if transmit.lane == Lane::Blocks
@@ -221,7 +229,12 @@ impl Behaviour {
             self.held_back.push_back(transmit);
             return;
         }
-        let Transmit { id, to, lane, message } = transmit;
+        let Transmit {
+            id,
+            to,
+            lane,
+            message,
+        } = transmit;
         self.in_flight.insert(id, connection);
         self.events.push_back(ToSwarm::NotifyHandler {
             peer_id: to,
@@ -241,9 +254,17 @@ impl Behaviour {
 
     fn translate(&mut self, event: bitswap::Event<PeerId>, now: Instant) {
         let event = match event {
-            bitswap::Event::Block { sessions, cid, data, from } => {
-                Event::Block { sessions, cid, data, from }
-            }
+            bitswap::Event::Block {
+                sessions,
+                cid,
+                data,
+                from,
+            } => Event::Block {
+                sessions,
+                cid,
+                data,
+                from,
+            },
             bitswap::Event::FindProviders { session, .. } => Event::FindProviders { session },
             bitswap::Event::Missing { session, cid } => Event::Missing { session, cid },
             bitswap::Event::PeerMisbehaved { peer, what } => Event::Misbehaved { peer, what },
@@ -260,7 +281,9 @@ impl Behaviour {
             // Connected, but it speaks no Bitswap: as good as unreachable.
             self.machine.handle_disconnected(peer, now);
         } else {
-            self.events.push_back(ToSwarm::Dial { opts: DialOpts::peer_id(peer).build() });
+            self.events.push_back(ToSwarm::Dial {
+                opts: DialOpts::peer_id(peer).build(),
+            });
         }
     }
 
@@ -296,8 +319,15 @@ impl Behaviour {
 
     /// Sees to it that the task wakes when the machine or the upload limit wants to go on.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let next = self.machine.poll_timeout().into_iter().chain(self.held_until).min();
-        let Some(next) = next else { return Poll::Pending };
+        let next = self
+            .machine
+            .poll_timeout()
+            .into_iter()
+            .chain(self.held_until)
+            .min();
+        let Some(next) = next else {
+            return Poll::Pending;
+        };
         if self.timer_at != Some(next) {
             self.timer_at = Some(next);
             self.timer.as_mut().reset(next.into());
@@ -343,10 +373,18 @@ impl NetworkBehaviour for Behaviour {
                 endpoint,
                 ..
             }) => self.connected(peer_id, connection_id, endpoint.get_remote_address()),
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
                 self.disconnected(peer_id, connection_id);
             }
-            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, .. }) => {
+            FromSwarm::DialFailure(DialFailure {
+                peer_id: Some(peer),
+                error,
+                ..
+            }) => {
                 let still_trying = matches!(error, DialError::DialPeerConditionFalse(_));
                 if !still_trying && !self.peers.contains_key(&peer) {
                     self.machine.handle_disconnected(peer, Instant::now());

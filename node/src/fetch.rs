@@ -24,7 +24,7 @@ use bytes::Bytes;
 use libp2p::PeerId;
 use store::dag::{DagError, Leaf, Walk, WalkLimits};
 use store::substitute::{Asked, FetchError, Fetched, Origin, Progress};
-use store::{Block, Blob, Expected, Ingest, Store, StoreError};
+use store::{Blob, Block, Expected, Ingest, Store, StoreError};
 use tokio::sync::mpsc;
 
 use crate::SESSION_WANTS_MAX;
@@ -105,14 +105,23 @@ pub(crate) fn fetch_cid(
     }
     let expected = Expected::anything();
     let providers = providers.to_vec();
-    let plan = Plan { root, providers, expected: &expected, claimed_size: None };
+    let plan = Plan {
+        root,
+        providers,
+        expected: &expected,
+        claimed_size: None,
+    };
     fetch(client, &plan, store, progress, &mut NobodyElse)
 }
 
 /// Something that was here already.
 pub(crate) fn local(blob: Blob) -> Fetched {
     let received = vec![(Origin::Local, blob.size)];
-    Fetched { blob, received, asked: Asked::default() }
+    Fetched {
+        blob,
+        received,
+        asked: Asked::default(),
+    }
 }
 
 /// Carries out a plan.
@@ -138,8 +147,14 @@ pub(crate) fn fetch(
         asked: Asked::default(),
     };
     let result = fetch.run(plan, holders);
-    client.try_send(Command::CloseSession { session: fetch.session.id });
-    result.map(|blob| Fetched { blob, received: fetch.origins(), asked: fetch.asked })
+    client.try_send(Command::CloseSession {
+        session: fetch.session.id,
+    });
+    result.map(|blob| Fetched {
+        blob,
+        received: fetch.origins(),
+        asked: fetch.asked,
+    })
 }
 
 impl Fetch<'_> {
@@ -149,7 +164,8 @@ impl Fetch<'_> {
         if let Some(size) = plan.expected.size {
             ingest.reserve(size)?;
         }
-        let mut walk = Walk::new(plan.root, self.limits(plan)).map_err(|e| self.bad_dag(plan, &e))?;
+        let mut walk =
+            Walk::new(plan.root, self.limits(plan)).map_err(|e| self.bad_dag(plan, &e))?;
         let mut window = Window::new(self.client.shared().limits.fetch_window_bytes);
         loop {
             self.write_ready(plan, &mut walk, &mut ingest, &mut window)?;
@@ -174,7 +190,11 @@ impl Fetch<'_> {
         let claimed = plan.expected.size.or(plan.claimed_size);
         let most = self.client.shared().limits.file_bytes_max;
         let bytes_max = claimed.map_or(most, |size| size.min(most));
-        WalkLimits { bytes_max, nodes_max: NODES_MAX, depth_max: DEPTH_MAX }
+        WalkLimits {
+            bytes_max,
+            nodes_max: NODES_MAX,
+            depth_max: DEPTH_MAX,
+        }
     }
 
     /// Writes what has come in order.
@@ -202,11 +222,18 @@ impl Fetch<'_> {
         if cids.is_empty() {
             return Ok(());
         }
-        self.send(Command::Want { session: self.session.id, cids })
+        self.send(Command::Want {
+            session: self.session.id,
+            cids,
+        })
     }
 
     fn send(&self, command: Command) -> Result<(), FetchError> {
-        self.client.shared().runtime.block_on(self.client.send(command)).map_err(stopped)
+        self.client
+            .shared()
+            .runtime
+            .block_on(self.client.send(command))
+            .map_err(stopped)
     }
 
     /// Waits for something to happen, looking up from time to time.
@@ -237,7 +264,10 @@ impl Fetch<'_> {
         let providers = holders.newcomers();
         if !providers.is_empty() {
             self.asked.providers += providers.len() as u32;
-            self.send(Command::AddProviders { session: self.session.id, providers })?;
+            self.send(Command::AddProviders {
+                session: self.session.id,
+                providers,
+            })?;
             let missing = std::mem::take(&mut self.missing);
             return self.send_wants(missing);
         }
@@ -270,12 +300,17 @@ impl Fetch<'_> {
         event: SessionEvent,
     ) -> Result<(), FetchError> {
         match event {
-            SessionEvent::Block { cid, data, from } => self.take_block(plan, walk, &cid, data, from),
+            SessionEvent::Block { cid, data, from } => {
+                self.take_block(plan, walk, &cid, data, from)
+            }
             SessionEvent::Missing { cid } => {
                 self.missing.push(cid);
                 Ok(())
             }
-            SessionEvent::Searched { dht_nodes, providers } => {
+            SessionEvent::Searched {
+                dht_nodes,
+                providers,
+            } => {
                 self.asked.dht_nodes += dht_nodes;
                 self.asked.providers = self.asked.providers.max(providers);
                 Ok(())
@@ -299,7 +334,8 @@ impl Fetch<'_> {
         }
         let hash = Multihash::of(cid).map_err(|error| failed(error.into()))?;
         let block = Block::verify(hash, data).map_err(|error| failed(error.into()))?;
-        walk.handle_block(&block).map_err(|e| self.bad_dag(plan, &e))
+        walk.handle_block(&block)
+            .map_err(|e| self.bad_dag(plan, &e))
     }
 
     /// A holder that cannot even tell the length of its own DAG is not worth the bytes.
@@ -320,14 +356,25 @@ impl Fetch<'_> {
     fn invalid(&self, expected: String, got: String) -> FetchError {
         let most = self.origins().into_iter().max_by_key(|(_, bytes)| *bytes);
         let from = most.map_or(Origin::Local, |(origin, _)| origin);
-        FetchError::Invalid { expected, got, from }
+        FetchError::Invalid {
+            expected,
+            got,
+            from,
+        }
     }
 
     fn origins(&self) -> Vec<(Origin, u64)> {
         let origin = |(peer, (reach, bytes)): (&PeerId, &(Reach, u64))| {
             let name = peer.to_string();
             let near = *reach == Reach::Near;
-            (if near { Origin::LanPeer(name) } else { Origin::Peer(name) }, *bytes)
+            (
+                if near {
+                    Origin::LanPeer(name)
+                } else {
+                    Origin::Peer(name)
+                },
+                *bytes,
+            )
         };
         self.received.iter().map(origin).collect()
     }
@@ -350,19 +397,28 @@ struct Window {
 
 impl Window {
     fn new(bytes: u64) -> Self {
-        Self { bytes, leaf_bytes: BLOCK_BYTES_FIRST }
+        Self {
+            bytes,
+            leaf_bytes: BLOCK_BYTES_FIRST,
+        }
     }
 
     /// The largest leaf seen decides, once there was one: the last of a file may be short.
     fn saw_leaf(&mut self, bytes: u64) {
         let first = self.leaf_bytes == BLOCK_BYTES_FIRST;
         let bytes = bytes.max(BLOCK_BYTES_MIN);
-        self.leaf_bytes = if first { bytes } else { self.leaf_bytes.max(bytes) };
+        self.leaf_bytes = if first {
+            bytes
+        } else {
+            self.leaf_bytes.max(bytes)
+        };
     }
 
     fn blocks(&self) -> usize {
         let blocks = (self.bytes / self.leaf_bytes).max(2);
-        usize::try_from(blocks).unwrap_or(usize::MAX).min(SESSION_WANTS_MAX)
+        usize::try_from(blocks)
+            .unwrap_or(usize::MAX)
+            .min(SESSION_WANTS_MAX)
     }
 }
 

@@ -39,7 +39,9 @@ pub struct HttpSources {
 impl HttpSources {
     /// Fetches with the given patience, refusing files above `file_bytes_max`. Proxies are taken from the environment.
     pub fn new(deadlines: Deadlines, file_bytes_max: u64, mirrors: MirrorResolver) -> Self {
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
         let config = Agent::config_builder()
             .tls_config(tls)
             .user_agent(concat!("p2pkgs/", env!("CARGO_PKG_VERSION")))
@@ -51,7 +53,12 @@ impl HttpSources {
             .timeout_per_read(Some(deadlines.stall))
             .timeout_global(Some(deadlines.total))
             .build();
-        Self { agent: config.into(), deadlines, file_bytes_max, mirrors }
+        Self {
+            agent: config.into(),
+            deadlines,
+            file_bytes_max,
+            mirrors,
+        }
     }
 
     fn expand(&self, urls: &[String]) -> Vec<String> {
@@ -82,7 +89,11 @@ impl HttpSources {
         };
         let blob = transfer.run(&request.sha256)?;
         let received = vec![(origin(url), blob.size)];
-        Ok(Fetched { blob, received, asked: Asked::default() })
+        Ok(Fetched {
+            blob,
+            received,
+            asked: Asked::default(),
+        })
     }
 }
 
@@ -120,7 +131,9 @@ impl SourceFetcher for HttpSources {
 
 impl fmt::Debug for HttpSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpSources").field("deadlines", &self.deadlines).finish_non_exhaustive()
+        f.debug_struct("HttpSources")
+            .field("deadlines", &self.deadlines)
+            .finish_non_exhaustive()
     }
 }
 

@@ -35,7 +35,13 @@ pub fn load_or_create(path: &Path) -> Result<Keypair, IdentityError> {
 }
 
 fn load(path: &Path) -> Result<Option<Keypair>, IdentityError> {
-    let io = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
+    let io = |action| {
+        move |source| IdentityError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -43,28 +49,50 @@ fn load(path: &Path) -> Result<Option<Keypair>, IdentityError> {
     };
     let mode = file.metadata().map_err(io("inspect"))?.permissions().mode() & 0o777;
     if mode & OTHERS != 0 {
-        return Err(IdentityError::Exposed { path: path.to_owned(), mode });
+        return Err(IdentityError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let mut bytes = Vec::new();
-    file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(io("read"))?;
-    let key = Keypair::from_protobuf_encoding(&bytes)
-        .map_err(|source| IdentityError::Malformed { path: path.to_owned(), source })?;
+    file.take(KEY_FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(io("read"))?;
+    let key =
+        Keypair::from_protobuf_encoding(&bytes).map_err(|source| IdentityError::Malformed {
+            path: path.to_owned(),
+            source,
+        })?;
     match key.key_type() {
         KeyType::Ed25519 => Ok(Some(key)),
-        _ => Err(IdentityError::Kind { path: path.to_owned() }),
+        _ => Err(IdentityError::Kind {
+            path: path.to_owned(),
+        }),
     }
 }
 
 /// Writes a new key beside `path` and links it into place, which fails rather than replaces when another process was first.
 fn create(path: &Path) -> Result<Keypair, IdentityError> {
-    let io = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
+    let io = |action| {
+        move |source| IdentityError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
     let key = Keypair::generate_ed25519();
-    let bytes = key.to_protobuf_encoding().expect("an Ed25519 key has a protobuf form");
+    let bytes = key
+        .to_protobuf_encoding()
+        .expect("an Ed25519 key has a protobuf form");
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(io("make the folder of"))?;
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.{}", std::process::id(), key.public().to_peer_id()));
+    name.push(format!(
+        ".{}.{}",
+        std::process::id(),
+        key.public().to_peer_id()
+    ));
     let temporary = path.with_file_name(name);
     let result = write_new(&temporary, &bytes)
         .and_then(|()| match fs::hard_link(&temporary, path) {
@@ -79,7 +107,11 @@ fn create(path: &Path) -> Result<Keypair, IdentityError> {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -95,8 +127,15 @@ mod tests {
         let first = load_or_create(&path).unwrap();
         let again = load_or_create(&path).unwrap();
         assert_eq!(first.public().to_peer_id(), again.public().to_peer_id());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no stray files");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "no stray files"
+        );
     }
 
     #[test]
@@ -104,8 +143,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("node.key");
         let peers: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| load_or_create(&path))).collect();
-            threads.into_iter().map(|t| t.join().unwrap().unwrap().public().to_peer_id()).collect()
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| load_or_create(&path)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap().unwrap().public().to_peer_id())
+                .collect()
         });
         assert!(peers.iter().all(|peer| *peer == peers[0]));
     }
@@ -130,12 +174,18 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("node.key");
         write_new(&path, b"not a key").unwrap();
-        assert!(matches!(load_or_create(&path), Err(IdentityError::Malformed { .. })));
+        assert!(matches!(
+            load_or_create(&path),
+            Err(IdentityError::Malformed { .. })
+        ));
         assert_eq!(fs::read(&path).unwrap(), b"not a key");
 
         let open = home.path().join("open.key");
         load_or_create(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(load_or_create(&open), Err(IdentityError::Exposed { mode: 0o640, .. })));
+        assert!(matches!(
+            load_or_create(&open),
+            Err(IdentityError::Exposed { mode: 0o640, .. })
+        ));
     }
 }

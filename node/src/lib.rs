@@ -37,15 +37,11 @@ pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 
 pub use crate::client::{BlockingClient, Client, Providers, Realisations};
-pub use crate::config::{
-    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits,
-};
+pub use crate::config::{Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits};
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::http::{HttpSources, MirrorResolver};
 pub use crate::node::Node;
-pub use crate::status::{
-    AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
-};
+pub use crate::status::{AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus};
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 
 pub(crate) use crate::event_loop::SESSION_WANTS_MAX;

@@ -114,7 +114,10 @@ impl Lookup {
 
     /// Who was asked. Connected peers that could not help are no providers and are not counted.
     pub(crate) fn asked(&self) -> Asked {
-        let mut asked = Asked { dht_nodes: self.dht_nodes, ..Asked::default() };
+        let mut asked = Asked {
+            dht_nodes: self.dht_nodes,
+            ..Asked::default()
+        };
         for (reason, outcome) in self.peers.values() {
             if *reason == Reason::Connected && *outcome != Some(Outcome::Answered) {
                 continue;
@@ -150,7 +153,10 @@ mod tests {
         assert!(!lookup.is_done());
         lookup.settle(&b, Outcome::Unreachable);
         assert!(lookup.is_done() && !lookup.is_overdue());
-        assert_eq!(lookup.asked().to_string(), "asked 3 DHT nodes, 2 providers (1 unreachable)");
+        assert_eq!(
+            lookup.asked().to_string(),
+            "asked 3 DHT nodes, 2 providers (1 unreachable)"
+        );
     }
 
     #[test]
@@ -162,7 +168,10 @@ mod tests {
         lookup.ask(provider, Reason::Provider);
         lookup.settle(&provider, Outcome::Refused);
         lookup.dht_done(1);
-        assert_eq!(lookup.asked().to_string(), "asked 1 DHT node, 1 provider (1 refused)");
+        assert_eq!(
+            lookup.asked().to_string(),
+            "asked 1 DHT node, 1 provider (1 refused)"
+        );
     }
 
     #[test]
@@ -170,11 +179,17 @@ mod tests {
         let mut lookup = Lookup::new(2);
         lookup.ask(PeerId::random(), Reason::Provider);
         lookup.ask(PeerId::random(), Reason::Provider);
-        assert!(!lookup.ask(PeerId::random(), Reason::Provider), "no more than two");
+        assert!(
+            !lookup.ask(PeerId::random(), Reason::Provider),
+            "no more than two"
+        );
         lookup.dht_progress(7);
         lookup.expire();
         assert!(lookup.is_done() && lookup.is_overdue());
         let asked = lookup.asked();
-        assert_eq!((asked.dht_nodes, asked.providers, asked.timed_out), (7, 2, 2));
+        assert_eq!(
+            (asked.dht_nodes, asked.providers, asked.timed_out),
+            (7, 2, 2)
+        );
     }
 }

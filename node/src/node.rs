@@ -45,7 +45,10 @@ impl Node {
         for address in &config.listen {
             swarm
                 .listen_on(address.clone())
-                .map_err(|source| StartError::Listen { address: address.clone(), source })?;
+                .map_err(|source| StartError::Listen {
+                    address: address.clone(),
+                    source,
+                })?;
         }
         for address in &config.external {
             swarm.add_external_address(address.clone());
@@ -59,7 +62,10 @@ impl Node {
         );
         let event_loop = EventLoop::new(swarm, commands, store, config);
         let task = tokio::spawn(event_loop.run());
-        Ok(Self { client: Client::new(sender, Arc::new(shared)), task })
+        Ok(Self {
+            client: Client::new(sender, Arc::new(shared)),
+            task,
+        })
     }
 
     /// A handle on it.
@@ -81,7 +87,10 @@ impl Node {
 }
 
 fn check_bootstrap(addresses: &[Multiaddr]) -> Result<(), StartError> {
-    match addresses.iter().find(|address| split_peer(address).is_none()) {
+    match addresses
+        .iter()
+        .find(|address| split_peer(address).is_none())
+    {
         Some(address) => Err(StartError::Bootstrap(address.clone())),
         None => Ok(()),
     }

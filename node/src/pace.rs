@@ -36,7 +36,13 @@ pub(crate) struct Pace {
 impl Pace {
     /// Starts the clock.
     pub(crate) fn new(deadlines: Deadlines, now: Instant) -> Self {
-        Self { deadlines, started: now, last: None, window: (now, 0), slow: false }
+        Self {
+            deadlines,
+            started: now,
+            last: None,
+            window: (now, 0),
+            slow: false,
+        }
     }
 
     /// Notes that bytes came.
@@ -75,7 +81,8 @@ impl Pace {
             None => self.started + self.deadlines.first_byte,
             Some(last) => last + self.deadlines.stall,
         };
-        due.min(self.started + self.deadlines.total).saturating_duration_since(now)
+        due.min(self.started + self.deadlines.total)
+            .saturating_duration_since(now)
     }
 }
 

@@ -62,7 +62,12 @@ impl ProviderStore {
 
     /// Forgets what has expired.
     pub(crate) fn collect(&mut self, now: Instant) {
-        let Self { others, per_peer, records, .. } = self;
+        let Self {
+            others,
+            per_peer,
+            records,
+            ..
+        } = self;
         others.retain(|_, providers| {
             providers.retain(|record| {
                 let keep = !record.is_expired(now);
@@ -92,14 +97,19 @@ impl ProviderStore {
         }
         *self.per_peer.entry(record.provider).or_default() += 1;
         self.records += 1;
-        self.others.entry(record.key.clone()).or_default().push(record);
+        self.others
+            .entry(record.key.clone())
+            .or_default()
+            .push(record);
         Ok(())
     }
 
     /// Drops one record of the peer that has most, unless that is the one who asks for more.
     fn make_room(&mut self, asking: &PeerId) -> bool {
-        let Some(greediest) =
-            self.per_peer.iter().max_by_key(|(peer, count)| (**count, peer.to_bytes()))
+        let Some(greediest) = self
+            .per_peer
+            .iter()
+            .max_by_key(|(peer, count)| (**count, peer.to_bytes()))
         else {
             return false;
         };
@@ -108,7 +118,10 @@ impl ProviderStore {
             return false;
         }
         let victim = self.others.iter().find_map(|(key, providers)| {
-            providers.iter().any(|record| record.provider == greediest).then(|| key.clone())
+            providers
+                .iter()
+                .any(|record| record.provider == greediest)
+                .then(|| key.clone())
         });
         victim.is_some_and(|key| {
             self.remove_provider(&key, &greediest);
@@ -173,7 +186,9 @@ impl RecordStore for ProviderStore {
             self.own.remove(key);
             return;
         }
-        let Some(providers) = self.others.get_mut(key) else { return };
+        let Some(providers) = self.others.get_mut(key) else {
+            return;
+        };
         let before = providers.len();
         providers.retain(|record| record.provider != *peer);
         let emptied = providers.is_empty();
@@ -197,7 +212,11 @@ mod tests {
     }
 
     fn record(name: u32, provider: PeerId) -> ProviderRecord {
-        ProviderRecord::new(key(name), provider, vec!["/ip4/10.0.0.1/tcp/1".parse().unwrap()])
+        ProviderRecord::new(
+            key(name),
+            provider,
+            vec!["/ip4/10.0.0.1/tcp/1".parse().unwrap()],
+        )
     }
 
     #[test]
@@ -227,7 +246,11 @@ mod tests {
         again.addresses = vec!["/ip4/10.9.9.9/tcp/9".parse().unwrap(); 50];
         store.add_provider(again).unwrap();
         assert_eq!(store.len(), PROVIDERS_PER_KEY_MAX);
-        let kept = store.providers(&key(1)).into_iter().find(|r| r.provider == first).unwrap();
+        let kept = store
+            .providers(&key(1))
+            .into_iter()
+            .find(|r| r.provider == first)
+            .unwrap();
         assert_eq!(kept.addresses.len(), ADDRESSES_MAX);
     }
 
@@ -258,17 +281,30 @@ mod tests {
         store.collect(now + Duration::from_secs(5));
         assert_eq!((store.len(), store.providers(&key(1)).len()), (1, 1));
         store.collect(now + Duration::from_secs(11));
-        assert_eq!((store.len(), store.others.len(), store.per_peer.len()), (0, 0, 0));
+        assert_eq!(
+            (store.len(), store.others.len(), store.per_peer.len()),
+            (0, 0, 0)
+        );
     }
 
     #[test]
     fn records_without_addresses_or_with_odd_keys_are_not_accepted() {
         let peer = PeerId::random();
         assert!(ProviderStore::accepts(&record(1, peer)));
-        assert!(!ProviderStore::accepts(&ProviderRecord::new(key(1), peer, Vec::new())));
-        let long = ProviderRecord { key: RecordKey::new(&[0; 81]), ..record(1, peer) };
+        assert!(!ProviderStore::accepts(&ProviderRecord::new(
+            key(1),
+            peer,
+            Vec::new()
+        )));
+        let long = ProviderRecord {
+            key: RecordKey::new(&[0; 81]),
+            ..record(1, peer)
+        };
         assert!(!ProviderStore::accepts(&long));
-        let empty = ProviderRecord { key: RecordKey::new(b""), ..record(1, peer) };
+        let empty = ProviderRecord {
+            key: RecordKey::new(b""),
+            ..record(1, peer)
+        };
         assert!(!ProviderStore::accepts(&empty));
     }
 }

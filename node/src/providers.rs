@@ -87,18 +87,26 @@ impl Announcer {
     /// What to ask the store for now; nothing while there is no room for more announcements.
     pub(crate) fn ask(&self, now: u64) -> Option<Ask> {
         if self.stale.is_none() {
-            return Some(Ask { due_unix_secs: now + 2 * REPROVIDE.as_secs(), limit: STALE_MAX });
+            return Some(Ask {
+                due_unix_secs: now + 2 * REPROVIDE.as_secs(),
+                limit: STALE_MAX,
+            });
         }
         // Keys that are in flight or wait after a failure are due as well and must not hide the others.
         let limit = self.in_flight_max + self.in_flight.len() + self.retry.len();
         let room = self.in_flight.len() < self.in_flight_max;
-        room.then_some(Ask { due_unix_secs: now, limit })
+        room.then_some(Ask {
+            due_unix_secs: now,
+            limit,
+        })
     }
 
     /// Takes the store's answer, and picks the keys to announce now: what is due, then what is out of date.
     pub(crate) fn pick(&mut self, due: &[Provide], now: u64) -> Vec<Multihash> {
         if self.stale.is_none() {
-            let announced = due.iter().filter(|provide| provide.provided_unix_secs.is_some());
+            let announced = due
+                .iter()
+                .filter(|provide| provide.provided_unix_secs.is_some());
             self.stale = Some(announced.map(|provide| provide.key).collect());
         }
         self.retry.retain(|_, at| *at > now);
@@ -134,8 +142,18 @@ impl Announcer {
 
     /// How it stands.
     pub(crate) fn counts(&self) -> Counts {
-        let Self { done, failed, last_unix_secs, .. } = *self;
-        Counts { in_flight: self.in_flight.len(), done, failed, last_unix_secs }
+        let Self {
+            done,
+            failed,
+            last_unix_secs,
+            ..
+        } = *self;
+        Counts {
+            in_flight: self.in_flight.len(),
+            done,
+            failed,
+            last_unix_secs,
+        }
     }
 }
 
@@ -150,7 +168,11 @@ mod tests {
 
     fn provide(name: u8, provided_unix_secs: Option<u64>) -> Provide {
         let key = Multihash::sha2_256(&Sha256::of(&[name]));
-        Provide { key, kind: ProvideKind::Source, provided_unix_secs }
+        Provide {
+            key,
+            kind: ProvideKind::Source,
+            provided_unix_secs,
+        }
     }
 
     fn keys(provides: &[Provide]) -> Vec<Multihash> {
@@ -170,7 +192,9 @@ mod tests {
     #[test]
     fn after_a_start_or_a_new_address_every_old_record_is_renewed_once() {
         let mut announcer = Announcer::new(8);
-        let old: Vec<_> = (0..20).map(|name| provide(name, Some(START - 60))).collect();
+        let old: Vec<_> = (0..20)
+            .map(|name| provide(name, Some(START - 60)))
+            .collect();
         let first = announcer.ask(START).unwrap();
         assert!(first.due_unix_secs > START + 22 * 3600 && first.limit > 1000);
         assert_eq!(announcer.pick(&old, START), keys(&old[..8]));
@@ -202,7 +226,10 @@ mod tests {
         assert_eq!(announcer.pick(&due, START), keys(&due[3..4]));
         announcer.settle(&due[0].key, true, START);
         assert_eq!(announcer.pick(&due[1..2], START + 1), []);
-        assert_eq!(announcer.pick(&due[1..2], START + RETRY.as_secs()), keys(&due[1..2]));
+        assert_eq!(
+            announcer.pick(&due[1..2], START + RETRY.as_secs()),
+            keys(&due[1..2])
+        );
         let counts = announcer.counts();
         assert_eq!((counts.in_flight, counts.done, counts.failed), (3, 1, 1));
     }

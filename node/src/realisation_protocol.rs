@@ -57,7 +57,9 @@ impl Request {
 
     fn decode(body: &[u8]) -> Result<Self, WireError> {
         let digests = Reader(body).digests(KEYS_MAX)?;
-        Ok(Self(digests.into_iter().map(PkgHash::from_digest).collect()))
+        Ok(Self(
+            digests.into_iter().map(PkgHash::from_digest).collect(),
+        ))
     }
 }
 
@@ -158,7 +160,9 @@ impl Codec for RealisationCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        Ok(Response::decode(&read_frame(io, RESPONSE_BYTES_MAX).await?)?)
+        Ok(Response::decode(
+            &read_frame(io, RESPONSE_BYTES_MAX).await?,
+        )?)
     }
 
     async fn write_request<T>(
@@ -209,14 +213,24 @@ mod tests {
 
     #[test]
     fn statements_survive_their_way_and_are_verified_on_receipt() {
-        let packages = vec![vec![statement(1, 1), statement(1, 2)], vec![], vec![statement(3, 1)]];
-        let response = Response { packages, invalid: 0 };
+        let packages = vec![
+            vec![statement(1, 1), statement(1, 2)],
+            vec![],
+            vec![statement(3, 1)],
+        ];
+        let response = Response {
+            packages,
+            invalid: 0,
+        };
         assert_eq!(Response::decode(&response.encode()), Ok(response));
     }
 
     #[test]
     fn a_forged_statement_is_dropped_and_counted_beside_a_good_one() {
-        let response = Response { packages: vec![vec![statement(1, 1), statement(1, 2)]], invalid: 0 };
+        let response = Response {
+            packages: vec![vec![statement(1, 1), statement(1, 2)]],
+            invalid: 0,
+        };
         let mut body = response.encode();
         let last = body.len() - 1;
         body[last] ^= 1;
@@ -228,7 +242,10 @@ mod tests {
     #[test]
     fn a_true_statement_about_another_package_counts_as_invalid() {
         let request = Request(vec![pkghash(1)]);
-        let moved = Response { packages: vec![vec![statement(2, 1)]], invalid: 0 };
+        let moved = Response {
+            packages: vec![vec![statement(2, 1)]],
+            invalid: 0,
+        };
         let got = moved.matched_to(&request).unwrap();
         assert_eq!((got.packages[0].len(), got.invalid), (0, 1));
         assert_eq!(Response::default().matched_to(&request), None);
@@ -237,19 +254,35 @@ mod tests {
     #[test]
     fn more_than_fits_is_cut_and_never_over_the_limit() {
         let statements: Vec<_> = (0..40).map(|signer| statement(1, signer)).collect();
-        let response = Response { packages: vec![statements; KEYS_MAX], invalid: 0 };
+        let response = Response {
+            packages: vec![statements; KEYS_MAX],
+            invalid: 0,
+        };
         let body = response.encode();
         assert!(body.len() <= RESPONSE_BYTES_MAX);
         let got = Response::decode(&body).unwrap();
-        assert!(got.packages.iter().all(|package| package.len() == STATEMENTS_MAX));
+        assert!(
+            got.packages
+                .iter()
+                .all(|package| package.len() == STATEMENTS_MAX)
+        );
     }
 
     #[test]
     fn counts_and_lengths_over_their_limits_are_refused() {
-        assert_eq!(Response::decode(&[1, 17]), Err(WireError::Range("number of statements")));
-        assert_eq!(Response::decode(&[65]), Err(WireError::Range("number of answers")));
+        assert_eq!(
+            Response::decode(&[1, 17]),
+            Err(WireError::Range("number of statements"))
+        );
+        assert_eq!(
+            Response::decode(&[65]),
+            Err(WireError::Range("number of answers"))
+        );
         let long = [1, 1, 0x81, 0x20];
-        assert_eq!(Response::decode(&long), Err(WireError::Range("statement length")));
+        assert_eq!(
+            Response::decode(&long),
+            Err(WireError::Range("statement length"))
+        );
         assert_eq!(Response::decode(&[1, 1, 5, 1]), Err(WireError::Short));
         assert_eq!(Response::decode(&[0, 0]), Err(WireError::Trailing));
     }

@@ -86,7 +86,9 @@ impl Response {
         if count > KEYS_MAX {
             return Err(WireError::Range("number of answers"));
         }
-        let answers = (0..count).map(|_| decode_answer(&mut reader)).collect::<Result<_, _>>()?;
+        let answers = (0..count)
+            .map(|_| decode_answer(&mut reader))
+            .collect::<Result<_, _>>()?;
         reader.end()?;
         Ok(Self(answers))
     }
@@ -124,7 +126,9 @@ impl Codec for SourceCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        Ok(Response::decode(&read_frame(io, RESPONSE_BYTES_MAX).await?)?)
+        Ok(Response::decode(
+            &read_frame(io, RESPONSE_BYTES_MAX).await?,
+        )?)
     }
 
     async fn write_request<T>(
@@ -160,7 +164,10 @@ mod tests {
     use super::*;
 
     fn holding(size: u64) -> Holding {
-        Holding { root: block_cid(BlockCodec::DagPb, &Sha256::of(b"root")), size }
+        Holding {
+            root: block_cid(BlockCodec::DagPb, &Sha256::of(b"root")),
+            size,
+        }
     }
 
     #[test]
@@ -169,22 +176,34 @@ mod tests {
         assert_eq!(request.encode(), [vec![1], vec![7; 32]].concat());
         let response = Response(vec![None, Some(holding(300))]);
         let root = holding(0).root.to_bytes();
-        assert_eq!(response.encode(), [vec![2, 0, 1, 0xac, 0x02, 36], root].concat());
+        assert_eq!(
+            response.encode(),
+            [vec![2, 0, 1, 0xac, 0x02, 36], root].concat()
+        );
     }
 
     #[test]
     fn version_0_roots_are_answers_too() {
         let root = base::parse_cid("QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH").unwrap();
-        let response = Response(vec![Some(Holding { root, size: u64::MAX >> 1 })]);
+        let response = Response(vec![Some(Holding {
+            root,
+            size: u64::MAX >> 1,
+        })]);
         assert_eq!(Response::decode(&response.encode()), Ok(response));
     }
 
     #[test]
     fn foreign_hashes_and_bad_tags_are_refused() {
         // An identity CID.
-        assert_eq!(Response::decode(&[1, 1, 5, 4, 1, 0x55, 0, 0]), Err(WireError::Cid));
+        assert_eq!(
+            Response::decode(&[1, 1, 5, 4, 1, 0x55, 0, 0]),
+            Err(WireError::Cid)
+        );
         assert_eq!(Response::decode(&[1, 2]), Err(WireError::Range("answer")));
-        assert_eq!(Response::decode(&[65]), Err(WireError::Range("number of answers")));
+        assert_eq!(
+            Response::decode(&[65]),
+            Err(WireError::Range("number of answers"))
+        );
         assert_eq!(Response::decode(&[1, 1]), Err(WireError::Short));
     }
 

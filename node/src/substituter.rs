@@ -39,7 +39,11 @@ pub struct PeerSubstituter {
 impl PeerSubstituter {
     /// Looks until everybody has answered or the deadline comes; see [`Self::until`].
     pub fn new(client: Client) -> Self {
-        Self { client, enough: Arc::new(|_, _| false), holders: Arc::default() }
+        Self {
+            client,
+            enough: Arc::new(|_, _| false),
+            holders: Arc::default(),
+        }
     }
 
     /// Lets a query end as soon as `enough` says so: the place for the caller's trust policy. Without it a stranger's
@@ -49,7 +53,10 @@ impl PeerSubstituter {
         self,
         enough: impl Fn(&PkgHash, &[SignedRealisation]) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { enough: Arc::new(enough), ..self }
+        Self {
+            enough: Arc::new(enough),
+            ..self
+        }
     }
 
     fn remember(&self, pkghash: PkgHash, peers: Vec<PeerId>) {
@@ -68,19 +75,30 @@ impl PeerSubstituter {
 
 impl Substituter for PeerSubstituter {
     fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
-        let search = self.client.find_realisations(*pkghash, |found| (self.enough)(pkghash, found));
+        let search = self
+            .client
+            .find_realisations(*pkghash, |found| (self.enough)(pkghash, found));
         let found = self
             .client
             .shared()
             .runtime
             .block_on(search)
-            .map_err(|error| QueryError::Failed { source: error.into() })?;
+            .map_err(|error| QueryError::Failed {
+                source: error.into(),
+            })?;
         if found.overdue && found.found.is_empty() {
             return Err(QueryError::TimedOut { asked: found.asked });
         }
         self.remember(*pkghash, found.peers);
-        let realisations = found.found.into_iter().map(|(_, statement)| statement).collect();
-        Ok(Query { realisations, asked: found.asked })
+        let realisations = found
+            .found
+            .into_iter()
+            .map(|(_, statement)| statement)
+            .collect();
+        Ok(Query {
+            realisations,
+            asked: found.asked,
+        })
     }
 
     fn fetch(
@@ -99,9 +117,16 @@ impl Substituter for PeerSubstituter {
             &providers,
         )?;
         let expected = Expected::realisation(realisation);
-        let plan =
-            Plan { root: realisation.output, providers, expected: &expected, claimed_size: None };
-        let mut knowers = Knowers { search: &mut search, root: realisation.output };
+        let plan = Plan {
+            root: realisation.output,
+            providers,
+            expected: &expected,
+            claimed_size: None,
+        };
+        let mut knowers = Knowers {
+            search: &mut search,
+            root: realisation.output,
+        };
         let result = fetch::fetch(&self.client, &plan, store, progress, &mut knowers);
         search.count(result)
     }
@@ -109,7 +134,9 @@ impl Substituter for PeerSubstituter {
 
 impl fmt::Debug for PeerSubstituter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerSubstituter").field("client", &self.client).finish_non_exhaustive()
+        f.debug_struct("PeerSubstituter")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,7 +182,9 @@ impl SourceFetcher for PeerSources {
                 }
             }
         }
-        search.count(Err(last.unwrap_or(FetchError::Missing { asked: Asked::default() })))
+        search.count(Err(last.unwrap_or(FetchError::Missing {
+            asked: Asked::default(),
+        })))
     }
 }
 
@@ -172,7 +201,12 @@ impl PeerSources {
         let expected = Expected::sha256(request.sha256);
         let providers = search.name_holders(&root);
         let claimed_size = Some(holding.size);
-        let plan = Plan { root, providers, expected: &expected, claimed_size };
+        let plan = Plan {
+            root,
+            providers,
+            expected: &expected,
+            claimed_size,
+        };
         let mut knowers = Knowers { search, root };
         fetch::fetch(&self.client, &plan, store, progress, &mut knowers)
     }
@@ -202,7 +236,11 @@ impl<'a> Search<'a> {
         providers: &[PeerId],
     ) -> Result<Self, FetchError> {
         let lookup = client.lookup(question, providers.to_vec());
-        let answers = client.shared().runtime.block_on(lookup).map_err(fetch::stopped)?;
+        let answers = client
+            .shared()
+            .runtime
+            .block_on(lookup)
+            .map_err(fetch::stopped)?;
         let sha256 = match question {
             Question::Source(sha256) => Some(sha256),
             Question::Realisations(_) | Question::Providers(_) => None,
@@ -224,20 +262,23 @@ impl<'a> Search<'a> {
     /// Takes whatever has been answered so far, without waiting.
     fn drain(&mut self) {
         while let Ok(found) = self.answers.try_recv() {
-            self.take(found);
+            self.take(&found);
         }
     }
 
-    fn take(&mut self, found: Found) {
+    fn take(&mut self, found: &Found) {
         match found {
-            Found::Holding { peer, holding } => self.take_holding(peer, holding),
-            Found::Realisations { peer, .. } | Found::Provider { peer } => self.knowers.push(peer),
-            Found::Finished { asked, overdue } => self.finished = Some((asked, overdue)),
+            Found::Holding { peer, holding } => self.take_holding(*peer, *holding),
+            Found::Realisations { peer, .. } | Found::Provider { peer } => self.knowers.push(*peer),
+            Found::Finished { asked, overdue } => self.finished = Some((*asked, *overdue)),
         }
     }
 
     fn take_holding(&mut self, peer: PeerId, holding: Holding) {
-        if self.sha256.is_some_and(|sha256| self.client.has_lied(&peer, &sha256)) {
+        if self
+            .sha256
+            .is_some_and(|sha256| self.client.has_lied(&peer, &sha256))
+        {
             self.lied += 1;
             return;
         }
@@ -251,7 +292,11 @@ impl<'a> Search<'a> {
     fn next_root(&mut self, progress: &dyn Progress) -> Result<Option<(Cid, Holding)>, FetchError> {
         loop {
             self.drain();
-            let untried = self.roots.iter().find(|(root, _)| !self.tried.contains(root)).copied();
+            let untried = self
+                .roots
+                .iter()
+                .find(|(root, _)| !self.tried.contains(root))
+                .copied();
             if let Some((root, holding)) = untried {
                 self.tried.insert(root);
                 return Ok(Some((root, holding)));
@@ -267,7 +312,7 @@ impl<'a> Search<'a> {
             let runtime = &self.client.shared().runtime;
             let next = runtime.block_on(async { tokio::time::timeout(wait, answers.recv()).await });
             match next {
-                Ok(Some(found)) => self.take(found),
+                Ok(Some(found)) => self.take(&found),
                 Ok(None) => return Err(fetch::stopped(crate::error::ClientError::Stopped)),
                 Err(_) => {}
             }
@@ -294,22 +339,33 @@ impl<'a> Search<'a> {
         self.drain();
         let (mut asked, overdue) = self.finished.unwrap_or_else(|| {
             let providers = self.named.len() as u32;
-            (Asked { providers, ..Asked::default() }, false)
+            (
+                Asked {
+                    providers,
+                    ..Asked::default()
+                },
+                false,
+            )
         });
         asked.invalid += self.lied;
         match result {
-            Ok(fetched) => Ok(Fetched { asked: joined(asked, fetched.asked), ..fetched }),
+            Ok(fetched) => Ok(Fetched {
+                asked: joined(asked, fetched.asked),
+                ..fetched
+            }),
             Err(FetchError::Missing { asked: more } | FetchError::TimedOut { asked: more })
                 if overdue =>
             {
-                Err(FetchError::TimedOut { asked: joined(asked, more) })
+                Err(FetchError::TimedOut {
+                    asked: joined(asked, more),
+                })
             }
-            Err(FetchError::Missing { asked: more }) => {
-                Err(FetchError::Missing { asked: joined(asked, more) })
-            }
-            Err(FetchError::TimedOut { asked: more }) => {
-                Err(FetchError::TimedOut { asked: joined(asked, more) })
-            }
+            Err(FetchError::Missing { asked: more }) => Err(FetchError::Missing {
+                asked: joined(asked, more),
+            }),
+            Err(FetchError::TimedOut { asked: more }) => Err(FetchError::TimedOut {
+                asked: joined(asked, more),
+            }),
             Err(error) => Err(error),
         }
     }
@@ -333,9 +389,18 @@ struct Knowers<'s, 'a> {
 impl Holders for Knowers<'_, '_> {
     fn newcomers(&mut self) -> Vec<PeerId> {
         self.search.drain();
-        let Search { holders, knowers, named, .. } = &mut *self.search;
+        let Search {
+            holders,
+            knowers,
+            named,
+            ..
+        } = &mut *self.search;
         let holders = holders.get(&self.root).into_iter().flatten();
-        holders.chain(knowers.iter()).filter(|peer| named.insert(**peer)).copied().collect()
+        holders
+            .chain(knowers.iter())
+            .filter(|peer| named.insert(**peer))
+            .copied()
+            .collect()
     }
 
     fn may_bring_more(&self) -> bool {

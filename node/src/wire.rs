@@ -103,7 +103,11 @@ impl<'a> Reader<'a> {
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 let padded = byte == 0 && shift > 0;
-                return if padded { Err(WireError::Range(what)) } else { Ok(value) };
+                return if padded {
+                    Err(WireError::Range(what))
+                } else {
+                    Ok(value)
+                };
             }
         }
         Err(WireError::Range(what))
@@ -112,7 +116,9 @@ impl<'a> Reader<'a> {
     /// A digest.
     pub(crate) fn sha256(&mut self) -> Result<Sha256, WireError> {
         let bytes = self.bytes(Sha256::LEN)?;
-        Ok(Sha256::from_bytes(bytes.try_into().map_err(|_| WireError::Short)?))
+        Ok(Sha256::from_bytes(
+            bytes.try_into().map_err(|_| WireError::Short)?,
+        ))
     }
 
     /// A count byte and as many digests: the body of both our requests.
@@ -121,7 +127,9 @@ impl<'a> Reader<'a> {
         if count == 0 || count > count_max {
             return Err(WireError::Range("number of keys"));
         }
-        let digests = (0..count).map(|_| self.sha256()).collect::<Result<_, _>>()?;
+        let digests = (0..count)
+            .map(|_| self.sha256())
+            .collect::<Result<_, _>>()?;
         self.end()?;
         Ok(digests)
     }
@@ -133,12 +141,20 @@ impl<'a> Reader<'a> {
         let cid = Cid::try_from(bytes).map_err(|_| WireError::Cid)?;
         base::Codec::of(&cid).map_err(|_| WireError::Cid)?;
         base::Multihash::of(&cid).map_err(|_| WireError::Cid)?;
-        if cid.encoded_len() == length { Ok(cid) } else { Err(WireError::Cid) }
+        if cid.encoded_len() == length {
+            Ok(cid)
+        } else {
+            Err(WireError::Cid)
+        }
     }
 
     /// Makes sure that nothing is left.
     pub(crate) fn end(self) -> Result<(), WireError> {
-        if self.0.is_empty() { Ok(()) } else { Err(WireError::Trailing) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(WireError::Trailing)
+        }
     }
 }
 
@@ -177,11 +193,26 @@ mod tests {
         // 2^62 bytes announced, none sent: an allocation would abort the process.
         let mut announced = Vec::new();
         put_uvarint(&mut announced, 1 << 62);
-        assert_eq!(frame(&announced, 4096).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(frame(&[0x80; 10], 4096).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(frame(&[0x81, 0x00], 4096).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(frame(&[5, 1, 2], 4096).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(frame(&[], 4096).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            frame(&announced, 4096).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        assert_eq!(
+            frame(&[0x80; 10], 4096).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        assert_eq!(
+            frame(&[0x81, 0x00], 4096).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        assert_eq!(
+            frame(&[5, 1, 2], 4096).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        assert_eq!(
+            frame(&[], 4096).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]
@@ -189,9 +220,15 @@ mod tests {
         let digest = Sha256::of(b"x");
         let body = digests_body([digest, digest].iter());
         assert_eq!(Reader(&body).digests(64), Ok(vec![digest, digest]));
-        assert_eq!(Reader(&body).digests(1), Err(WireError::Range("number of keys")));
+        assert_eq!(
+            Reader(&body).digests(1),
+            Err(WireError::Range("number of keys"))
+        );
         assert_eq!(Reader(&body[..64]).digests(64), Err(WireError::Short));
-        assert_eq!(Reader(&[0]).digests(64), Err(WireError::Range("number of keys")));
+        assert_eq!(
+            Reader(&[0]).digests(64),
+            Err(WireError::Range("number of keys"))
+        );
         assert_eq!(Reader(&[]).digests(64), Err(WireError::Short));
         let mut longer = body;
         longer.push(0);

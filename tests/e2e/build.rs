@@ -23,7 +23,10 @@ fn what_is_built_once_is_there_the_next_time_without_a_network() {
     let mut env = TestEnv::new();
     {
         let home = env.home("user");
-        let first = home.run(&["build", "hello"]).assert_exit(0).assert_says("made builder key");
+        let first = home
+            .run(&["build", "hello"])
+            .assert_exit(0)
+            .assert_says("made builder key");
         let first = first.assert_says("built hello").assert_says("fetched 2 (");
         assert!(output(&first.stdout).is_file());
         assert!(home.ok(&["log", "hello"]).is_empty(), "it prints nothing");
@@ -32,8 +35,14 @@ fn what_is_built_once_is_there_the_next_time_without_a_network() {
     let home = env.home("user");
     let again = home.run(&["--offline", "build", "hello"]).assert_exit(0);
     assert!(output(&again.stdout).is_file());
-    assert!(again.stderr.is_empty(), "nothing was to be done: {}", again.stderr);
-    let fetched = home.run(&["--offline", "fetch", "hello", "--into", "placed"]).assert_exit(0);
+    assert!(
+        again.stderr.is_empty(),
+        "nothing was to be done: {}",
+        again.stderr
+    );
+    let fetched = home
+        .run(&["--offline", "fetch", "hello", "--into", "placed"])
+        .assert_exit(0);
     assert_eq!(fetched.stdout, again.stdout);
     let placed = fs::read_to_string(env.path("placed/share/hello/greeting.txt")).unwrap();
     assert_eq!(placed, greeting());
@@ -60,12 +69,22 @@ fn a_failed_build_ends_with_5_and_shows_the_last_forty_lines_without_escapes() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    let failed = home.run(&["build", "broken"]).assert_exit(5).assert_says("exit status 7");
+    let failed = home
+        .run(&["build", "broken"])
+        .assert_exit(5)
+        .assert_says("exit status 7");
     let failed = failed.assert_says("hint: the whole log is `");
     assert!(failed.stderr.contains("line 60") && failed.stderr.contains("line 22"));
-    assert!(!failed.stderr.contains("line 21\n"), "only the last lines: {}", failed.stderr);
+    assert!(
+        !failed.stderr.contains("line 21\n"),
+        "only the last lines: {}",
+        failed.stderr
+    );
     assert!(failed.stderr.contains("red alert"));
-    assert!(!failed.stderr.contains('\u{1b}'), "no escape sequence of a build reaches the terminal");
+    assert!(
+        !failed.stderr.contains('\u{1b}'),
+        "no escape sequence of a build reaches the terminal"
+    );
     let log = home.ok(&["log", "broken"]);
     assert_eq!(log.lines().count(), 61);
     assert!(log.starts_with("line 1\n") && !log.contains('\u{1b}'));
@@ -78,9 +97,20 @@ fn one_failure_stops_the_rest_unless_told_to_keep_going() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    let failed = home.run(&["build", "-j1", "-k", "-K", "broken", "hello"]).assert_exit(5);
-    let failed = failed.assert_says("built hello").assert_says("scratch directory is kept in `");
-    let kept = failed.stderr.split("kept in `").nth(1).unwrap().split('`').next().unwrap();
+    let failed = home
+        .run(&["build", "-j1", "-k", "-K", "broken", "hello"])
+        .assert_exit(5);
+    let failed = failed
+        .assert_says("built hello")
+        .assert_says("scratch directory is kept in `");
+    let kept = failed
+        .stderr
+        .split("kept in `")
+        .nth(1)
+        .unwrap()
+        .split('`')
+        .next()
+        .unwrap();
     assert!(PathBuf::from(kept).is_dir());
     home.run(&["--offline", "fetch", "hello"]).assert_exit(0);
 }
@@ -92,7 +122,9 @@ fn a_second_build_is_compared_with_the_first() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    home.run(&["build", "--check", "greet"]).assert_exit(0).assert_says("same bytes");
+    home.run(&["build", "--check", "greet"])
+        .assert_exit(0)
+        .assert_says("same bytes");
     home.run(&["build", "--check", "flaky"])
         .assert_exit(6)
         .assert_says("share/random")
@@ -106,12 +138,26 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    let plan = home.run(&["--offline", "build", "--dry-run", "greet"]).assert_exit(0);
+    let plan = home
+        .run(&["--offline", "build", "--dry-run", "greet"])
+        .assert_exit(0);
     let plan = plan.assert_says("0 to fetch (0 B), 2 to build");
-    assert_eq!(plan.stdout, "source toy\nsource hello/greeting.txt\nbuild hello\nbuild greet\n");
-    home.run(&["--offline", "build", "--dry-run", "--substitute-only", "greet"]).assert_exit(3);
+    assert_eq!(
+        plan.stdout,
+        "source toy\nsource hello/greeting.txt\nbuild hello\nbuild greet\n"
+    );
+    home.run(&[
+        "--offline",
+        "build",
+        "--dry-run",
+        "--substitute-only",
+        "greet",
+    ])
+    .assert_exit(3);
     home.ok(&["build", "greet"]);
-    let plan = home.run(&["--offline", "build", "--dry-run", "greet"]).assert_exit(0);
+    let plan = home
+        .run(&["--offline", "build", "--dry-run", "greet"])
+        .assert_exit(0);
     assert_eq!(plan.stdout, "");
 }
 
@@ -122,13 +168,19 @@ fn a_changed_recipe_is_explained_down_to_its_cause() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    home.run(&["why", "greet"]).assert_exit(0).assert_says("holds no other");
+    home.run(&["why", "greet"])
+        .assert_exit(0)
+        .assert_says("holds no other");
     home.ok(&["build", "greet"]);
     let script = env.tree().join("pkg/hello/build");
     let text = fs::read_to_string(&script).unwrap();
     fs::write(&script, text + "# changed\n").unwrap();
     let why = home.run(&["why", "greet"]).assert_exit(0);
-    assert!(why.stdout.contains("hello") && why.stdout.contains("`build` changed"), "{}", why.stdout);
+    assert!(
+        why.stdout.contains("hello") && why.stdout.contains("`build` changed"),
+        "{}",
+        why.stdout
+    );
 }
 
 #[test]
@@ -141,7 +193,11 @@ fn several_commands_in_one_home_build_side_by_side() {
     let names = ["hello", "greet", "greet", "hello"];
     let children = names.map(|name| {
         let mut command = home.command(&["build", name]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     });
     for (child, name) in children.into_iter().zip(names) {
         let finished = Finished::wait(child, format!("build {name}"), COMMAND_DEADLINE);
@@ -166,7 +222,11 @@ fn an_interrupted_build_ends_with_130_and_leaves_nothing_running() {
     let home = env.home("user");
     let scratch = home.path("scratch").display().to_string();
     let mut command = home.command(&["build", "slow"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_until("the build runs", || {
         let log = home.run(&["log", "slow"]);
         log.code == Some(0) && log.stdout.contains("started")
@@ -174,9 +234,14 @@ fn an_interrupted_build_ends_with_130_and_leaves_nothing_running() {
     assert!(!processes_with(&scratch).is_empty());
     signal(child.id(), Signal::INT);
     Finished::wait(child, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
-    wait_until("the sandbox is gone", || processes_with(&scratch).is_empty());
+    wait_until("the sandbox is gone", || {
+        processes_with(&scratch).is_empty()
+    });
     let left = fs::read_dir(home.path("scratch")).unwrap().flatten();
-    let left: Vec<_> = left.map(|e| e.file_name()).filter(|n| n != "lock").collect();
+    let left: Vec<_> = left
+        .map(|e| e.file_name())
+        .filter(|n| n != "lock")
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -188,11 +253,23 @@ fn a_log_is_followed_until_its_build_ends() {
     let env = TestEnv::new();
     let home = env.home("user");
     let mut command = home.command(&["build", "slow"]);
-    let build = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("the build runs", || home.run(&["log", "slow"]).stdout.contains("started"));
+    let build = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the build runs", || {
+        home.run(&["log", "slow"]).stdout.contains("started")
+    });
     let mut command = home.command(&["log", "-f", "slow"]);
-    let follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("it says more", || home.run(&["log", "slow"]).stdout.contains("still here"));
+    let follower = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it says more", || {
+        home.run(&["log", "slow"]).stdout.contains("still here")
+    });
     signal(build.id(), Signal::TERM);
     Finished::wait(build, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
     let followed = Finished::wait(follower, "log -f slow".into(), COMMAND_DEADLINE).assert_exit(0);

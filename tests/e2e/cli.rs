@@ -30,8 +30,16 @@ fn mistakes_on_the_command_line_end_with_2() {
     ] {
         let finished = home.run(args);
         assert_eq!(finished.code, Some(2), "{args:?}: {}", finished.stderr);
-        assert!(finished.stdout.is_empty(), "{args:?} printed data: {}", finished.stdout);
-        assert!(finished.stderr.starts_with("error: "), "{args:?}: {}", finished.stderr);
+        assert!(
+            finished.stdout.is_empty(),
+            "{args:?} printed data: {}",
+            finished.stdout
+        );
+        assert!(
+            finished.stderr.starts_with("error: "),
+            "{args:?}: {}",
+            finished.stderr
+        );
     }
 }
 
@@ -41,8 +49,18 @@ fn help_and_version_go_to_stdout_and_tell_the_exit_codes() {
     let home = env.home("user");
     let help = home.run(&["--help"]).assert_exit(0);
     assert!(help.stderr.is_empty());
-    for word in ["fetch", "build", "bootstrap", "Exit codes:", "130 interrupted"] {
-        assert!(help.stdout.contains(word), "no `{word}` in: {}", help.stdout);
+    for word in [
+        "fetch",
+        "build",
+        "bootstrap",
+        "Exit codes:",
+        "130 interrupted",
+    ] {
+        assert!(
+            help.stdout.contains(word),
+            "no `{word}` in: {}",
+            help.stdout
+        );
     }
     assert!(home.ok(&["--version"]).starts_with("p2pkgs 0."));
     for shell in ["bash", "zsh", "fish"] {
@@ -56,12 +74,16 @@ fn a_tree_is_found_from_below_and_its_absence_is_told() {
     let home = env.home("user");
     let expected = home.ok(&["hash", "hello"]);
     let mut command = home.command(&["hash", "hello"]);
-    command.env_remove("P2PKGS_TREE").current_dir(env.tree().join("pkg/greet/files"));
+    command
+        .env_remove("P2PKGS_TREE")
+        .current_dir(env.tree().join("pkg/greet/files"));
     let found = Finished::of(command, COMMAND_DEADLINE).assert_exit(0);
     assert_eq!(found.stdout, expected);
     let mut command = home.command(&["hash", "hello"]);
     command.env_remove("P2PKGS_TREE").current_dir("/");
-    Finished::of(command, COMMAND_DEADLINE).assert_exit(2).assert_says("hint: ");
+    Finished::of(command, COMMAND_DEADLINE)
+        .assert_exit(2)
+        .assert_says("hint: ");
 }
 
 #[test]
@@ -70,7 +92,11 @@ fn settings_know_who_set_them_and_unknown_ones_are_told() {
     let home = env.home("user");
     let path = home.path("config.toml");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("[network]", "[limits]\nconections = 3\n\n[network]")).unwrap();
+    fs::write(
+        &path,
+        text.replace("[network]", "[limits]\nconections = 3\n\n[network]"),
+    )
+    .unwrap();
     let mut command = home.command(&["--offline", "config", "show", "--origin"]);
     command.env("P2PKGS_LIMITS_CONNECTIONS", "12");
     let shown = Finished::of(command, COMMAND_DEADLINE)
@@ -81,10 +107,19 @@ fn settings_know_who_set_them_and_unknown_ones_are_told() {
         "network.enabled = false  # `--offline`",
         "trust.threshold = 1  # profile `lan`",
     ] {
-        assert!(shown.stdout.lines().any(|l| l == line), "no `{line}` in: {}", shown.stdout);
+        assert!(
+            shown.stdout.lines().any(|l| l == line),
+            "no `{line}` in: {}",
+            shown.stdout
+        );
     }
     let of_file = format!("# `{}`", path.display());
-    assert!(shown.stdout.lines().any(|l| l.starts_with("deadlines.dial-secs = 5") && l.ends_with(&of_file)));
+    assert!(
+        shown
+            .stdout
+            .lines()
+            .any(|l| l.starts_with("deadlines.dial-secs = 5") && l.ends_with(&of_file))
+    );
 }
 
 #[test]
@@ -100,7 +135,9 @@ fn a_bad_setting_stops_only_commands_that_use_it() {
         .assert_says("`trust.threshold` must be a whole number");
     fs::write(home.path("config.toml"), "this is no toml").unwrap();
     home.ok(&["hash", "hello"]);
-    home.run(&["--offline", "fetch", "hello"]).assert_exit(2).assert_says("is not valid TOML");
+    home.run(&["--offline", "fetch", "hello"])
+        .assert_exit(2)
+        .assert_says("is not valid TOML");
 }
 
 #[test]
@@ -110,11 +147,16 @@ fn keys_are_made_listed_trusted_and_forgotten() {
     let key = ann.ok(&["key", "new"]);
     let key = key.trim_end();
     assert!(key.starts_with("ed25519:"));
-    ann.run(&["key", "new"]).assert_exit(2).assert_says("already");
+    ann.run(&["key", "new"])
+        .assert_exit(2)
+        .assert_says("already");
     assert_eq!(ann.ok(&["key", "list"]), format!("own {key} default\n"));
     bob.ok(&["key", "trust", "--name", "ann", key]);
     bob.ok(&["key", "trust", "--threshold", "2"]);
-    let list = bob.run(&["key", "list"]).assert_exit(0).assert_says("2 trusted keys must agree");
+    let list = bob
+        .run(&["key", "list"])
+        .assert_exit(0)
+        .assert_says("2 trusted keys must agree");
     assert_eq!(list.stdout, format!("trusted {key} ann\n"));
     bob.ok(&["key", "untrust", "ann"]);
     assert_eq!(bob.ok(&["key", "list"]), "");
@@ -130,7 +172,8 @@ fn a_miss_without_a_network_ends_at_once_with_3_and_says_so() {
         .assert_says("hint: `p2pkgs build hello` builds it from source");
     let digits = "0".repeat(64);
     let nothing = format!("sha256:{digits}");
-    home.run(&["--offline", "fetch", &nothing, "-o", "out"]).assert_exit(3);
+    home.run(&["--offline", "fetch", &nothing, "-o", "out"])
+        .assert_exit(3);
     assert!(!env.path("out").exists());
     home.run(&["log", "hello"]).assert_exit(3);
 }
@@ -141,21 +184,36 @@ fn what_this_version_cannot_honour_is_told_and_not_ignored() {
     let home = env.home("user");
     let mut command = home.command(&["--offline", "fetch", "hello"]);
     command.env("PKG_CACHE_URL", "http://127.0.0.1:1");
-    Finished::of(command, COMMAND_DEADLINE).assert_exit(3).assert_says("PKG_CACHE_URL is set");
-    home.run(&["--profile", "private", "fetch", "hello"]).assert_exit(2).assert_says("private swarms");
+    Finished::of(command, COMMAND_DEADLINE)
+        .assert_exit(3)
+        .assert_says("PKG_CACHE_URL is set");
+    home.run(&["--profile", "private", "fetch", "hello"])
+        .assert_exit(2)
+        .assert_says("private swarms");
 }
 
 #[test]
 fn a_full_disk_ends_with_10_and_a_closed_reader_is_no_failure() {
     let env = TestEnv::new();
     let home = env.home("user");
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut child =
-        home.command(&["graph"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut child = home
+        .command(&["graph"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let status = wait_with_deadline(&mut child, COMMAND_DEADLINE).unwrap();
     assert_eq!(status.code(), Some(10));
-    let mut child =
-        home.command(&["graph"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = home
+        .command(&["graph"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let status = wait_with_deadline(&mut child, COMMAND_DEADLINE).unwrap();
     assert_eq!(status.code(), Some(0));
@@ -166,14 +224,22 @@ fn a_second_daemon_in_one_home_ends_with_9() {
     let env = TestEnv::new();
     let home = env.home("user");
     let daemon = home.daemon(&[]);
-    home.run(&["node", "run"]).assert_exit(9).assert_says("`p2pkgs node status`");
+    home.run(&["node", "run"])
+        .assert_exit(9)
+        .assert_says("`p2pkgs node status`");
     assert_eq!(home.ok(&["node", "id"]).trim_end(), daemon.peer_id());
     let status = home.ok(&["node", "status"]);
-    assert!(status.contains(&format!("peer id: {}", daemon.peer_id())), "{status}");
-    let json: serde_json::Value = serde_json::from_str(&home.ok(&["node", "status", "--json"])).unwrap();
+    assert!(
+        status.contains(&format!("peer id: {}", daemon.peer_id())),
+        "{status}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&home.ok(&["node", "status", "--json"])).unwrap();
     assert_eq!(json["pid"].as_u64(), Some(u64::from(daemon.pid())));
     assert_eq!(daemon.stop(), Some(0));
-    home.run(&["node", "status"]).assert_exit(1).assert_says("no daemon runs");
+    home.run(&["node", "status"])
+        .assert_exit(1)
+        .assert_says("no daemon runs");
 }
 
 #[test]
@@ -184,7 +250,8 @@ fn first_peers_that_cannot_be_reached_end_with_7() {
     home.bootstrap_from(&gone);
     gone.kill();
     home.run(&["doctor"]).assert_exit(7);
-    home.run(&["--offline", "node", "find", &"0".repeat(64)]).assert_exit(7);
+    home.run(&["--offline", "node", "find", &"0".repeat(64)])
+        .assert_exit(7);
 }
 
 #[test]
@@ -193,12 +260,20 @@ fn a_machine_without_bubblewrap_is_told_with_8_how_to_install_it() {
     let home = env.home("user");
     let mut command = home.command(&["doctor"]);
     command.env("PATH", env.path("nothing"));
-    let doctor = Finished::of(command, COMMAND_DEADLINE).assert_exit(8).assert_says("hint: ");
-    assert!(doctor.stdout.contains("fail sandbox: "), "{}", doctor.stdout);
+    let doctor = Finished::of(command, COMMAND_DEADLINE)
+        .assert_exit(8)
+        .assert_says("hint: ");
+    assert!(
+        doctor.stdout.contains("fail sandbox: "),
+        "{}",
+        doctor.stdout
+    );
     let mut command = home.command(&["build", "hello"]);
     command.env("PATH", env.path("nothing"));
     if crate::support::static_busybox().is_some() {
-        Finished::of(command, COMMAND_DEADLINE).assert_exit(8).assert_says("install");
+        Finished::of(command, COMMAND_DEADLINE)
+            .assert_exit(8)
+            .assert_says("install");
     }
 }
 
@@ -206,5 +281,7 @@ fn a_machine_without_bubblewrap_is_told_with_8_how_to_install_it() {
 fn something_that_is_not_needed_has_no_chain_and_ends_with_1() {
     let env = TestEnv::new();
     let home = env.home("user");
-    home.run(&["why", "hello", "greet"]).assert_exit(1).assert_says("does not need");
+    home.run(&["why", "hello", "greet"])
+        .assert_exit(1)
+        .assert_says("does not need");
 }

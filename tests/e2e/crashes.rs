@@ -2,9 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::support::{
-    COMMAND_DEADLINE, Finished, TestEnv, sandbox_works, signal, wait_until,
-};
+use crate::support::{COMMAND_DEADLINE, Finished, TestEnv, sandbox_works, signal, wait_until};
 use rustix::process::Signal;
 
 #[test]
@@ -15,15 +13,27 @@ fn a_killed_build_leaves_a_home_that_works_and_is_cleaned_up() {
     let env = TestEnv::new();
     let home = env.home("user");
     let mut command = home.command(&["build", "slow"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("the build runs", || home.run(&["log", "slow"]).stdout.contains("started"));
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the build runs", || {
+        home.run(&["log", "slow"]).stdout.contains("started")
+    });
     signal(child.id(), Signal::KILL);
     let killed = Finished::wait(child, "build slow".into(), COMMAND_DEADLINE);
     assert_eq!(killed.code, None);
     home.ok(&["build", "hello"]);
     let left = std::fs::read_dir(home.path("scratch")).unwrap().flatten();
-    let left: Vec<_> = left.map(|e| e.file_name()).filter(|n| n != "lock").collect();
-    assert!(left.is_empty(), "what the killed build left is removed by the next: {left:?}");
+    let left: Vec<_> = left
+        .map(|e| e.file_name())
+        .filter(|n| n != "lock")
+        .collect();
+    assert!(
+        left.is_empty(),
+        "what the killed build left is removed by the next: {left:?}"
+    );
 }
 
 #[test]
@@ -36,13 +46,17 @@ fn a_killed_daemon_is_simply_started_again() {
     let peer_id = first.peer_id().to_owned();
     first.wait_until_all_is_announced();
     first.kill();
-    home.run(&["node", "status"]).assert_exit(1).assert_says("no daemon runs");
+    home.run(&["node", "status"])
+        .assert_exit(1)
+        .assert_says("no daemon runs");
     let second = home.daemon(&[&meeting]);
     assert_eq!(second.peer_id(), peer_id);
     home.ok(&["node", "status"]);
     let user = env.home("user");
     user.bootstrap_from(&second);
-    user.run(&["fetch", "--sources", "hello"]).assert_exit(0).assert_says("2 LAN peers");
+    user.run(&["fetch", "--sources", "hello"])
+        .assert_exit(0)
+        .assert_says("2 LAN peers");
 }
 
 #[test]
@@ -61,11 +75,17 @@ fn a_provider_that_dies_during_a_transfer_is_replaced() {
     let user = env.home("user");
     user.bootstrap_from(&meeting);
     let mut command = user.command(&["fetch", "--sources", "big"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // Whoever has begun to send is the one to kill, by the kernel's own count of what it wrote.
     let sent = |pid: u32| {
         let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-        let line = io.lines().find_map(|l| l.strip_prefix("wchar: ").map(str::to_owned));
+        let line = io
+            .lines()
+            .find_map(|l| l.strip_prefix("wchar: ").map(str::to_owned));
         line.and_then(|n| n.parse::<u64>().ok()).unwrap_or_default()
     };
     let before = (sent(first.pid()), sent(second.pid()));
@@ -73,7 +93,11 @@ fn a_provider_that_dies_during_a_transfer_is_replaced() {
     wait_until("a transfer has begun", || {
         begun(sent(first.pid()), before.0) || begun(sent(second.pid()), before.1)
     });
-    if begun(sent(first.pid()), before.0) { first.kill() } else { second.kill() }
+    if begun(sent(first.pid()), before.0) {
+        first.kill()
+    } else {
+        second.kill()
+    }
     let finished = Finished::wait(child, "fetch --sources big".into(), COMMAND_DEADLINE);
     finished.assert_exit(0).assert_says("LAN peer");
 }
@@ -88,7 +112,11 @@ fn a_command_that_is_killed_while_it_fetches_starts_again_from_a_clean_store() {
     user.bootstrap_from(&mirror);
     for _ in 0..3 {
         let mut command = user.command(&["fetch", "--sources", "big"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let store = user.path("store");
         wait_until("something is in the store", || store.exists());
         child.kill().unwrap();

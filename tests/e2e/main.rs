@@ -42,7 +42,11 @@ fn no_test_file_is_forgotten() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             let is_index = path.file_name().unwrap() == index;
-            assert!(is_index || text.contains(&format!("mod {name};")), "{} is not listed", path.display());
+            assert!(
+                is_index || text.contains(&format!("mod {name};")),
+                "{} is not listed",
+                path.display()
+            );
         }
     }
 }

@@ -13,7 +13,10 @@ fn packages_travel_from_mirror_to_builder_to_user_to_the_next_user() {
     }
     let mut env = TestEnv::new();
     // The mirror has the sources from their origin; then the origin is switched off.
-    env.home("mirror").run(&["mirror", "seed", "greet"]).assert_exit(0).assert_says("2 https");
+    env.home("mirror")
+        .run(&["mirror", "seed", "greet"])
+        .assert_exit(0)
+        .assert_says("2 https");
     env.stop_origin();
 
     let meeting = env.home("meeting").daemon(&[]);
@@ -25,8 +28,15 @@ fn packages_travel_from_mirror_to_builder_to_user_to_the_next_user() {
     builder_home.bootstrap_from(&meeting);
     let built = builder_home.run(&["build", "greet"]).assert_exit(0);
     let built = built.assert_says("built greet").assert_says("fetched 2 (");
-    assert!(built.stderr.contains("2 LAN peers"), "from the mirror: {}", built.stderr);
-    builder_home.run(&["publish", "greet"]).assert_exit(0).assert_says("no daemon runs");
+    assert!(
+        built.stderr.contains("2 LAN peers"),
+        "from the mirror: {}",
+        built.stderr
+    );
+    builder_home
+        .run(&["publish", "greet"])
+        .assert_exit(0)
+        .assert_says("no daemon runs");
     let key = builder_home.ok(&["key", "list"]);
     let key = key.split_whitespace().nth(1).unwrap();
     let builder = builder_home.daemon(&[&meeting]);
@@ -60,14 +70,21 @@ fn packages_travel_from_mirror_to_builder_to_user_to_the_next_user() {
     second_home.ok(&["key", "trust", key]);
     let fetched = second_home.run(&["fetch", "greet"]).assert_exit(0);
     let short = &user.peer_id()[user.peer_id().len() - 8..];
-    assert!(fetched.stderr.contains(short), "from the first user: {}", fetched.stderr);
+    assert!(
+        fetched.stderr.contains(short),
+        "from the first user: {}",
+        fetched.stderr
+    );
 
     // With everyone gone a miss ends with 3 and says who was asked.
     user.kill();
     let miss = second_home.run(&["fetch", "big"]).assert_exit(3);
     assert!(miss.stderr.contains("asked "), "{}", miss.stderr);
     meeting.kill();
-    second_home.run(&["fetch", "big"]).assert_exit(3).assert_says("asked ");
+    second_home
+        .run(&["fetch", "big"])
+        .assert_exit(3)
+        .assert_says("asked ");
 }
 
 #[test]
@@ -81,7 +98,9 @@ fn a_daemon_serves_what_its_home_gets_while_it_runs() {
     env.stop_origin();
     let user = env.home("user");
     user.bootstrap_from(&meeting);
-    user.run(&["fetch", "--sources", "hello"]).assert_exit(0).assert_says("2 LAN peers");
+    user.run(&["fetch", "--sources", "hello"])
+        .assert_exit(0)
+        .assert_says("2 LAN peers");
     let found = user.ok(&["node", "find", sha_of_greeting()]);
     assert_eq!(found.trim_end(), mirror.peer_id());
     wait_until("the mirror counts what it sent", || {
@@ -107,7 +126,13 @@ fn a_command_beside_a_daemon_finds_peers_through_it() {
     let user = env.home("user");
     let _daemon = user.daemon(&[&meeting]);
     fs::remove_file(env.path("origin/greeting.txt")).unwrap();
-    user.run(&["fetch", &format!("sha256:{}", sha_of_greeting()), "-o", "out"]).assert_exit(0);
+    user.run(&[
+        "fetch",
+        &format!("sha256:{}", sha_of_greeting()),
+        "-o",
+        "out",
+    ])
+    .assert_exit(0);
     assert_eq!(fs::read_to_string(env.path("out")).unwrap(), greeting());
 }
 
@@ -123,7 +148,9 @@ fn upstreams_variables_still_mean_what_they_meant() {
     user.bootstrap_from(&meeting);
     let mut command = user.command(&["fetch", "--sources", "hello"]);
     command.env("PKG_MIRROR_IPFS", "no");
-    Finished::of(command, COMMAND_DEADLINE).assert_exit(0).assert_says("2 https");
+    Finished::of(command, COMMAND_DEADLINE)
+        .assert_exit(0)
+        .assert_says("2 https");
     let mut command = user.command(&["build", "hello"]);
     command.env("PKG_FORCE_BINARY", "yes");
     Finished::of(command, COMMAND_DEADLINE).assert_exit(3);

@@ -18,10 +18,16 @@ fn pinned_tree(env: &TestEnv) -> PathBuf {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
     let zeros = "0".repeat(64);
-    write("seed/fetch", &format!("url: https://example.org/seed.tar\nsha256: {zeros}\n"));
+    write(
+        "seed/fetch",
+        &format!("url: https://example.org/seed.tar\nsha256: {zeros}\n"),
+    );
     write("lib/build", "#!/bin/sh\ntrue\n");
     write("lib/build-deps", "../seed\n");
-    write("lib/fetch", &format!("url: mirror://gnu/lib-1.tar\nsha256: {zeros}\n"));
+    write(
+        "lib/fetch",
+        &format!("url: mirror://gnu/lib-1.tar\nsha256: {zeros}\n"),
+    );
     write("tool/build", "#!/bin/sh\nfalse\n");
     write("tool/build-deps", "../lib\n../seed\n");
     write("tool/run-deps", "../lib\n");
@@ -54,9 +60,16 @@ fn hashes_closures_chains_and_graphs_of_a_fixed_tree_are_pinned() {
         ask(&["graph", "tool"]),
         "lib -build-> seed\ntool -build-> lib\ntool -build-> seed\ntool -run-> lib\n"
     );
-    assert_eq!(ask(&["graph"]), ask(&["graph", "tool"]), "without names the whole tree is meant");
+    assert_eq!(
+        ask(&["graph"]),
+        ask(&["graph", "tool"]),
+        "without names the whole tree is meant"
+    );
     let dot = ask(&["graph", "--dot", "tool"]);
-    assert!(dot.starts_with("digraph packages {\n") && dot.contains("\"tool\" -> \"lib\""), "{dot}");
+    assert!(
+        dot.starts_with("digraph packages {\n") && dot.contains("\"tool\" -> \"lib\""),
+        "{dot}"
+    );
 }
 
 #[test]
@@ -67,13 +80,21 @@ fn urls_and_the_place_of_the_tree_do_not_count_and_everything_else_does() {
     let before = hash();
     let fetch = tree.join("pkg/lib/fetch");
     let text = fs::read_to_string(&fetch).unwrap();
-    fs::write(&fetch, text.replace("mirror://gnu", "https://example.org/x")).unwrap();
+    fs::write(
+        &fetch,
+        text.replace("mirror://gnu", "https://example.org/x"),
+    )
+    .unwrap();
     assert_eq!(hash(), before, "a URL is not part of the package");
     let moved = env.path("elsewhere");
     fs::rename(&tree, &moved).unwrap();
     assert_eq!(in_tree(&home, &moved, &["hash", "tool"]), before);
     fs::write(moved.join("pkg/lib/build"), "#!/bin/sh\ntrue \n").unwrap();
-    assert_ne!(in_tree(&home, &moved, &["hash", "tool"]), before, "a dependency's script is");
+    assert_ne!(
+        in_tree(&home, &moved, &["hash", "tool"]),
+        before,
+        "a dependency's script is"
+    );
 }
 
 #[test]
@@ -99,7 +120,10 @@ fn a_derivation_is_the_text_whose_sha256_is_the_hash() {
     let (home, tree) = (env.home("user"), pinned_tree(&env));
     let text = in_tree(&home, &tree, &["hash", "--derivation", "tool"]);
     let hash = in_tree(&home, &tree, &["hash", "tool"]);
-    assert_eq!(base::Sha256::of(text.as_bytes()).to_string(), hash.trim_end());
+    assert_eq!(
+        base::Sha256::of(text.as_bytes()).to_string(),
+        hash.trim_end()
+    );
 }
 
 #[test]
@@ -108,7 +132,9 @@ fn mistakes_in_a_tree_are_told_with_file_and_line() {
     let (home, tree) = (env.home("user"), pinned_tree(&env));
     let tree_flag = tree.to_str().unwrap();
     let refused = |what: &str| {
-        home.run(&["--tree", tree_flag, "hash", "tool"]).assert_exit(1).assert_says(what);
+        home.run(&["--tree", tree_flag, "hash", "tool"])
+            .assert_exit(1)
+            .assert_says(what);
     };
     fs::write(tree.join("pkg/lib/build-deps"), "../seed\n../tool\n").unwrap();
     refused("dependency cycle: lib -build-> tool -build-> lib");
@@ -117,7 +143,11 @@ fn mistakes_in_a_tree_are_told_with_file_and_line() {
     fs::write(tree.join("pkg/lib/build-deps"), "../sede\n").unwrap();
     refused("did you mean `seed`?");
     fs::write(tree.join("pkg/lib/build-deps"), "../seed\n").unwrap();
-    fs::write(tree.join("pkg/lib/fetch"), "url: https://example.org/x\nsha256: 12\n").unwrap();
+    fs::write(
+        tree.join("pkg/lib/fetch"),
+        "url: https://example.org/x\nsha256: 12\n",
+    )
+    .unwrap();
     refused("pkg/lib/fetch:2");
     fs::write(tree.join("pkg/lib/fetch"), b"url: \xff\n").unwrap();
     refused("pkg/lib/fetch:1");

@@ -10,11 +10,18 @@ use crate::support::{TestEnv, greeting};
 fn a_mirror_fetches_the_sources_of_a_tree_once_and_lists_them() {
     let env = TestEnv::new();
     let home = env.home("mirror");
-    let seeded = home.run(&["mirror", "seed", "hello"]).assert_exit(0).assert_says("2 https");
+    let seeded = home
+        .run(&["mirror", "seed", "hello"])
+        .assert_exit(0)
+        .assert_says("2 https");
     let seeded = seeded.assert_says("no daemon runs");
     let sha256 = Sha256::of(greeting().as_bytes());
     let line = format!("{sha256}  greeting.txt");
-    assert!(seeded.stdout.lines().any(|l| l == line), "{}", seeded.stdout);
+    assert!(
+        seeded.stdout.lines().any(|l| l == line),
+        "{}",
+        seeded.stdout
+    );
     let requests = env.origin.as_ref().unwrap().requests();
     home.ok(&["mirror", "seed", "--all"]);
     home.ok(&["mirror", "seed", "--all"]);
@@ -22,7 +29,10 @@ fn a_mirror_fetches_the_sources_of_a_tree_once_and_lists_them() {
     assert_eq!(more, 1, "only what was missing is fetched, once");
     let list = home.ok(&["mirror", "list"]);
     assert_eq!(list.lines().count(), 3);
-    assert!(list.lines().any(|l| l.starts_with(&sha256.to_string()) && l.ends_with(" greeting.txt")));
+    assert!(
+        list.lines()
+            .any(|l| l.starts_with(&sha256.to_string()) && l.ends_with(" greeting.txt"))
+    );
 }
 
 #[test]
@@ -41,7 +51,9 @@ fn files_of_ones_own_are_taken_in_and_given_out_by_every_name() {
         assert_eq!(fs::read_to_string(env.path("out")).unwrap(), "content");
     }
     assert_eq!(home.ok(&["--offline", "fetch", cid, "-o", "-"]), "content");
-    home.run(&["mirror", "add", "no such file"]).assert_exit(1).assert_says("cannot add");
+    home.run(&["mirror", "add", "no such file"])
+        .assert_exit(1)
+        .assert_says("cannot add");
     home.run(&["mirror", "add", "/dev/null"]).assert_exit(2);
 }
 
@@ -50,14 +62,20 @@ fn an_origin_that_sends_other_bytes_ends_with_4_and_says_who_what_and_what_inste
     let env = TestEnv::new();
     let home = env.home("user");
     fs::write(env.path("origin/greeting.txt"), "something else\n").unwrap();
-    let (expected, got) = (Sha256::of(greeting().as_bytes()), Sha256::of(b"something else\n"));
+    let (expected, got) = (
+        Sha256::of(greeting().as_bytes()),
+        Sha256::of(b"something else\n"),
+    );
     home.run(&["fetch", "--sources", "hello"])
         .assert_exit(4)
         .assert_says(&expected.to_string())
         .assert_says(&got.to_string())
         .assert_says(&env.origin.as_ref().unwrap().url());
     let list = home.ok(&["mirror", "list"]);
-    assert!(!list.contains(&got.to_string()), "nothing that does not match is kept");
+    assert!(
+        !list.contains(&got.to_string()),
+        "nothing that does not match is kept"
+    );
 }
 
 #[test]
@@ -65,7 +83,10 @@ fn sources_are_placed_under_their_names() {
     let env = TestEnv::new();
     let home = env.home("user");
     home.ok(&["fetch", "--sources", "hello", "--into", "here"]);
-    assert_eq!(fs::read_to_string(env.path("here/greeting.txt")).unwrap(), greeting());
+    assert_eq!(
+        fs::read_to_string(env.path("here/greeting.txt")).unwrap(),
+        greeting()
+    );
 }
 
 #[test]

@@ -24,7 +24,9 @@ fn as_many_keys_as_asked_for_must_agree() {
     let user = env.home("user");
     user.bootstrap_from(&meeting);
     user.ok(&["key", "trust", "--threshold", "2", &one]);
-    user.run(&["fetch", "hello"]).assert_exit(4).assert_says("1 trusted key");
+    user.run(&["fetch", "hello"])
+        .assert_exit(4)
+        .assert_says("1 trusted key");
     let (_two, two) = builder(&env, "two", &meeting);
     user.run(&["fetch", "hello"]).assert_exit(4);
     user.ok(&["key", "trust", &two]);
@@ -67,9 +69,13 @@ fn only_what_was_built_here_can_be_published() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    home.run(&["publish", "hello"]).assert_exit(3).assert_says("`p2pkgs key new default`");
+    home.run(&["publish", "hello"])
+        .assert_exit(3)
+        .assert_says("`p2pkgs key new default`");
     home.ok(&["key", "new"]);
-    home.run(&["publish", "hello"]).assert_exit(3).assert_says("was not built here");
+    home.run(&["publish", "hello"])
+        .assert_exit(3)
+        .assert_says("was not built here");
     home.ok(&["build", "hello"]);
     home.ok(&["key", "new", "other"]);
     let published = home.ok(&["publish", "--key", "other", "hello"]);

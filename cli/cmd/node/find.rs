@@ -35,11 +35,19 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     }
     context.ui.status(&found.asked);
     if context.ui.json() {
-        let peers: Vec<_> =
-            found.peers.iter().map(|peer| Provider { id: peer.to_string() }).collect();
+        let peers: Vec<_> = found
+            .peers
+            .iter()
+            .map(|peer| Provider {
+                id: peer.to_string(),
+            })
+            .collect();
         return context.ui.json_data(&peers);
     }
-    found.peers.iter().try_for_each(|peer| context.ui.data(peer))
+    found
+        .peers
+        .iter()
+        .try_for_each(|peer| context.ui.data(peer))
 }
 
 /// A hash is taken for what it says: both a package hash and a plain sha256 are looked up under their multihash.

@@ -26,10 +26,20 @@ const WORKERS_MAX: usize = 4;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Multiaddr to listen on instead of those configured; may be repeated
-    #[arg(long, value_name = "ADDR", env = "P2PKGS_LISTEN", value_delimiter = ' ')]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "P2PKGS_LISTEN",
+        value_delimiter = ' '
+    )]
     listen: Vec<String>,
     /// First peer instead of those configured, ending in /p2p/ID; may be repeated
-    #[arg(long, value_name = "ADDR", env = "P2PKGS_BOOTSTRAP", value_delimiter = ' ')]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "P2PKGS_BOOTSTRAP",
+        value_delimiter = ' '
+    )]
     bootstrap: Vec<String>,
 }
 
@@ -61,7 +71,9 @@ pub fn run(context: &mut Context, args: &Args) -> CmdResult {
     let _lock = Lock::take(home)?;
     let config = daemon_config(context)?;
     let store = context.store()?.clone();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(WORKERS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("node")
@@ -83,11 +95,17 @@ async fn serve(context: &Context, client: &Client, is_listening: bool) -> CmdRes
     let addrs = dialable(&status);
     daemon::write_address(home, &addrs)?;
     write_state(home, &status)?;
-    context.ui.status(format!("this node is {}", status.peer_id));
+    context
+        .ui
+        .status(format!("this node is {}", status.peer_id));
     for addr in &addrs {
         context.ui.status(format!("listening on {addr}"));
     }
-    context.ui.json_data(&Ready { event: "ready", peer_id: &status.peer_id, addrs: &addrs })?;
+    context.ui.json_data(&Ready {
+        event: "ready",
+        peer_id: &status.peer_id,
+        addrs: &addrs,
+    })?;
     let mut told = addrs;
     let mut written = Instant::now();
     while !context.interrupt.is_set() {
@@ -96,7 +114,10 @@ async fn serve(context: &Context, client: &Client, is_listening: bool) -> CmdRes
             continue;
         }
         written = Instant::now();
-        let status = client.status().await.map_err(|e| Failure::from(e).exit_with(Exit::Bug))?;
+        let status = client
+            .status()
+            .await
+            .map_err(|e| Failure::from(e).exit_with(Exit::Bug))?;
         let addrs = dialable(&status);
         if let Err(error) = write_state(home, &status) {
             // A full disk must not stop what serves others; the file is merely old then.
@@ -119,7 +140,10 @@ async fn first_status(client: &Client, is_listening: bool) -> CmdResult<Status> 
             return Ok(status);
         }
         if Instant::now() >= deadline {
-            return Err(Failure::new(Exit::Network, "none of the addresses can be listened on"));
+            return Err(Failure::new(
+                Exit::Network,
+                "none of the addresses can be listened on",
+            ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -133,12 +157,22 @@ fn dialable(status: &Status) -> Vec<String> {
     let suffix = format!("/p2p/{}", status.peer_id);
     addrs
         .into_iter()
-        .map(|addr| if addr.ends_with(&suffix) { addr } else { addr + &suffix })
+        .map(|addr| {
+            if addr.ends_with(&suffix) {
+                addr
+            } else {
+                addr + &suffix
+            }
+        })
         .collect()
 }
 
 fn write_state(home: &Home, status: &Status) -> CmdResult {
-    let state = State { pid: std::process::id(), version: env!("CARGO_PKG_VERSION"), status };
+    let state = State {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION"),
+        status,
+    };
     let text = serde_json::to_string_pretty(&state)? + "\n";
     daemon::write_state(home, &text)
         .map_err(|e| Failure::from(e).context("cannot write `node.json`"))

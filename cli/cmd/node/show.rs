@@ -31,7 +31,10 @@ pub fn status(context: &Context) -> CmdResult {
     let mut lines = vec![
         ("peer id", text(&state["peer_id"])),
         ("process", number(&state["pid"]).to_string()),
-        ("running for", units::duration(Duration::from_secs(number(&state["uptime_secs"])))),
+        (
+            "running for",
+            units::duration(Duration::from_secs(number(&state["uptime_secs"]))),
+        ),
     ];
     for address in state["listen_addrs"].as_array().into_iter().flatten() {
         lines.push(("listens on", text(address)));
@@ -40,7 +43,13 @@ pub fn status(context: &Context) -> CmdResult {
         lines.push(("announces", text(address)));
     }
     lines.extend([
-        ("peers", format!("{peers} connected, {} of the DHT known", number(&state["dht_peers"]))),
+        (
+            "peers",
+            format!(
+                "{peers} connected, {} of the DHT known",
+                number(&state["dht_peers"])
+            ),
+        ),
         (
             "to announce",
             format!(
@@ -54,7 +63,9 @@ pub fn status(context: &Context) -> CmdResult {
         ("sent", units::bytes(number(&state["uploaded_bytes"]))),
         ("received", units::bytes(number(&state["downloaded_bytes"]))),
     ]);
-    lines.iter().try_for_each(|(what, value)| context.ui.data(format!("{what}: {value}")))
+    lines
+        .iter()
+        .try_for_each(|(what, value)| context.ui.data(format!("{what}: {value}")))
 }
 
 pub fn peers(context: &Context) -> CmdResult {

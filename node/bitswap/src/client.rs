@@ -493,7 +493,7 @@ impl Client {
             .peers
             .values()
             .map(|peer| peer.list.len() + peer.withdrawn.len());
-        let sessions = self.sessions.values().map(|session| session.queue_len());
+        let sessions = self.sessions.values().map(Session::queue_len);
         self.wants.len() + peers.sum::<usize>() + sessions.sum::<usize>() + self.events.len()
     }
 }

@@ -158,6 +158,10 @@ pub fn send_timeout(bytes: usize) -> Duration {
     (Duration::from_secs(2) + transfer).clamp(Duration::from_secs(10), Duration::from_secs(120))
 }
 
+// A full response with one largest block on top still fits a message.
+const _: () = assert!(RESPONSE_BYTES_TARGET + BLOCK_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(BLOCK_BYTES_MAX <= RESPONSE_BYTES_PER_PEER_MAX);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,9 +173,4 @@ mod tests {
         assert_eq!(send_timeout(MESSAGE_BYTES_MAX), Duration::from_secs(120));
     }
 
-    #[test]
-    fn a_full_response_with_one_largest_block_fits_a_message() {
-        assert!(RESPONSE_BYTES_TARGET + BLOCK_BYTES_MAX < MESSAGE_BYTES_MAX);
-        assert!(BLOCK_BYTES_MAX <= RESPONSE_BYTES_PER_PEER_MAX);
-    }
 }

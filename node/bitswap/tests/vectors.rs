@@ -1,5 +1,7 @@
 //! The wire: samples with known bytes, both ways, and what must be refused.
 
+#![allow(clippy::unwrap_used)] // A vector that cannot be decoded is a failed test.
+
 use base::{Cid, Codec, Sha256, block_cid, parse_cid};
 use bytes::Bytes;
 use p2pkgs_bitswap::{

@@ -58,7 +58,9 @@ impl EventLoop {
             return;
         }
         let now = unix_secs();
-        let Some(ask) = self.announcing.announcer.ask(now) else { return };
+        let Some(ask) = self.announcing.announcer.ask(now) else {
+            return;
+        };
         self.announcing.asking = true;
         let store = self.store.clone();
         self.spawn(move || {
@@ -93,9 +95,14 @@ impl EventLoop {
         let behaviour = self.swarm.behaviour_mut();
         // A key that appears in the queue names something that has just been stored: who waits for it is served.
         for codec in [Codec::Raw, Codec::DagPb] {
-            behaviour.exchange.notify_new_block(&block_cid(codec, &key.digest()));
+            behaviour
+                .exchange
+                .notify_new_block(&block_cid(codec, &key.digest()));
         }
-        match behaviour.kad.start_providing(kad::RecordKey::new(key.as_bytes())) {
+        match behaviour
+            .kad
+            .start_providing(kad::RecordKey::new(key.as_bytes()))
+        {
             Ok(query) => {
                 self.queries.insert(query, QueryUse::Announce(key));
             }

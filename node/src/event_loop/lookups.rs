@@ -41,7 +41,8 @@ impl Lookups {
 
     /// Queues a search for providers.
     pub(super) fn search(&mut self, for_whom: QueryUse, key: &base::Multihash) {
-        self.waiting.push_back((for_whom, kad::RecordKey::new(key.as_bytes())));
+        self.waiting
+            .push_back((for_whom, kad::RecordKey::new(key.as_bytes())));
     }
 }
 
@@ -80,7 +81,9 @@ impl EventLoop {
             return;
         }
         while self.queries.len() < self.config.limits.dht_queries {
-            let Some((for_whom, key)) = self.lookups.waiting.pop_front() else { return };
+            let Some((for_whom, key)) = self.lookups.waiting.pop_front() else {
+                return;
+            };
             let wanted = match for_whom {
                 QueryUse::Lookup(id) => self.lookups.active.contains_key(&id),
                 QueryUse::Session(session) => self.sessions.contains(session),
@@ -127,19 +130,27 @@ impl EventLoop {
     }
 
     fn ask_connected(&mut self, id: LookupId, peer: PeerId) {
-        let Some(active) = self.lookups.active.get(&id) else { return };
-        let speaks = self.peers.connected.get(&peer).is_some_and(|state| match active.question {
-            Question::Source(_) => state.sources,
-            Question::Realisations(_) => state.realisations,
-            Question::Providers(_) => false,
-        });
+        let Some(active) = self.lookups.active.get(&id) else {
+            return;
+        };
+        let speaks = self
+            .peers
+            .connected
+            .get(&peer)
+            .is_some_and(|state| match active.question {
+                Question::Source(_) => state.sources,
+                Question::Realisations(_) => state.realisations,
+                Question::Providers(_) => false,
+            });
         if speaks {
             self.ask(id, peer, Reason::Connected);
         }
     }
 
     fn ask(&mut self, id: LookupId, peer: PeerId, reason: Reason) {
-        let Some(active) = self.lookups.active.get_mut(&id) else { return };
+        let Some(active) = self.lookups.active.get_mut(&id) else {
+            return;
+        };
         if peer == *self.swarm.local_peer_id() || !active.state.ask(peer, reason) {
             return;
         }
@@ -171,7 +182,9 @@ impl EventLoop {
         request: OutboundRequestId,
         response: &source_protocol::Response,
     ) {
-        let Some((id, peer)) = self.lookups.requests.remove(&request) else { return };
+        let Some((id, peer)) = self.lookups.requests.remove(&request) else {
+            return;
+        };
         match response.0[..] {
             [Some(holding)] => {
                 let found = Found::Holding { peer, holding };
@@ -188,7 +201,9 @@ impl EventLoop {
         request: OutboundRequestId,
         response: realisation_protocol::Response,
     ) {
-        let Some((id, peer)) = self.lookups.statements.remove(&request) else { return };
+        let Some((id, peer)) = self.lookups.statements.remove(&request) else {
+            return;
+        };
         let Some(Question::Realisations(pkghash)) =
             self.lookups.active.get(&id).map(|active| active.question)
         else {
@@ -232,7 +247,9 @@ impl EventLoop {
     }
 
     fn settle(&mut self, id: LookupId, peer: &PeerId, outcome: Outcome, found: Option<Found>) {
-        let Some(active) = self.lookups.active.get_mut(&id) else { return };
+        let Some(active) = self.lookups.active.get_mut(&id) else {
+            return;
+        };
         active.state.settle(peer, outcome);
         if let Some(found) = found
             && active.sink.try_send(found).is_err()
@@ -243,7 +260,9 @@ impl EventLoop {
     }
 
     fn finish_if_done(&mut self, id: LookupId) {
-        let Some(active) = self.lookups.active.get(&id) else { return };
+        let Some(active) = self.lookups.active.get(&id) else {
+            return;
+        };
         if active.state.is_done() {
             let (asked, overdue) = (active.state.asked(), active.state.is_overdue());
             // Nobody may be left to hear it.
@@ -260,7 +279,9 @@ impl EventLoop {
             query.finish();
         }
         self.lookups.requests.retain(|_, (lookup, _)| *lookup != id);
-        self.lookups.statements.retain(|_, (lookup, _)| *lookup != id);
+        self.lookups
+            .statements
+            .retain(|_, (lookup, _)| *lookup != id);
     }
 
     pub(super) fn expire_lookups(&mut self) {

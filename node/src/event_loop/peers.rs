@@ -64,12 +64,18 @@ impl Peers {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let patience = (!self.contacts.is_empty() && Instant::now() < self.patience_until)
             .then_some(self.patience_until);
-        self.contacts.values().map(|contact| contact.until).chain(patience).min()
+        self.contacts
+            .values()
+            .map(|contact| contact.until)
+            .chain(patience)
+            .min()
     }
 
     /// How far a connected peer is; a peer that just left counts as far.
     pub(super) fn reach(&self, peer: &PeerId) -> Reach {
-        self.connected.get(peer).map_or(Reach::Global, |state| reach(&state.address))
+        self.connected
+            .get(peer)
+            .map_or(Reach::Global, |state| reach(&state.address))
     }
 }
 
@@ -91,8 +97,8 @@ impl EventLoop {
         self.contact_bootstrap();
     }
 
-    pub(super) fn connect(&mut self, address: Multiaddr, reply: oneshot::Sender<Option<PeerId>>) {
-        match split_peer(&address) {
+    pub(super) fn connect(&mut self, address: &Multiaddr, reply: oneshot::Sender<Option<PeerId>>) {
+        match split_peer(address) {
             Some((peer, address)) => self.contact(peer, address, Some(reply)),
             None => drop(reply.send(None)),
         }
@@ -107,7 +113,12 @@ impl EventLoop {
         if peer == *self.swarm.local_peer_id() {
             return;
         }
-        if self.peers.connected.get(&peer).is_some_and(|state| !state.agent.is_empty()) {
+        if self
+            .peers
+            .connected
+            .get(&peer)
+            .is_some_and(|state| !state.agent.is_empty())
+        {
             if let Some(reply) = reply {
                 let _ = reply.send(Some(peer));
             }
@@ -115,11 +126,10 @@ impl EventLoop {
         }
         // The introduction has the time of one request on top of the dial.
         let until = Instant::now() + self.config.deadlines.dial + self.config.deadlines.request;
-        let contact = self
-            .peers
-            .contacts
-            .entry(peer)
-            .or_insert_with(|| Contact { until, replies: Vec::new() });
+        let contact = self.peers.contacts.entry(peer).or_insert_with(|| Contact {
+            until,
+            replies: Vec::new(),
+        });
         contact.replies.extend(reply);
         let dial = DialOpts::peer_id(peer)
             .condition(PeerCondition::DisconnectedAndNotDialing)
@@ -148,17 +158,25 @@ impl EventLoop {
 
     /// Peers in the routing table.
     pub(super) fn dht_peers(&mut self) -> usize {
-        self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum()
+        self.swarm
+            .behaviour_mut()
+            .kad
+            .kbuckets()
+            .map(|bucket| bucket.num_entries())
+            .sum()
     }
 
     pub(super) fn peer_connected(&mut self, peer: PeerId, address: &Multiaddr) {
-        self.peers.connected.entry(peer).or_insert_with(|| PeerState {
-            address: address.clone(),
-            agent: String::new(),
-            dht: false,
-            sources: false,
-            realisations: false,
-        });
+        self.peers
+            .connected
+            .entry(peer)
+            .or_insert_with(|| PeerState {
+                address: address.clone(),
+                agent: String::new(),
+                dht: false,
+                sources: false,
+                realisations: false,
+            });
     }
 
     pub(super) fn peer_disconnected(&mut self, peer: &PeerId) {
@@ -208,10 +226,16 @@ impl EventLoop {
     /// A peer has said who it is: it may join the routing table, and may be asked what we are looking for.
     fn introduced(&mut self, peer: PeerId, info: &identify::Info) {
         let kad = &mut self.swarm.behaviour_mut().kad;
-        let dht = info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol));
+        let dht = info
+            .protocols
+            .iter()
+            .any(|protocol| kad.protocol_names().contains(protocol));
         if dht {
             let announce = self.config.announce;
-            let addresses = info.listen_addrs.iter().filter(|address| usable(address, announce));
+            let addresses = info
+                .listen_addrs
+                .iter()
+                .filter(|address| usable(address, announce));
             for address in addresses.take(ADDRESSES_PER_PEER_MAX) {
                 kad.add_address(&peer, address.clone());
             }
@@ -253,7 +277,11 @@ impl EventLoop {
     }
 
     pub(super) fn add_external(&mut self, address: Multiaddr) {
-        if self.swarm.external_addresses().any(|known| *known == address) {
+        if self
+            .swarm
+            .external_addresses()
+            .any(|known| *known == address)
+        {
             return;
         }
         self.swarm.add_external_address(address);

@@ -15,8 +15,14 @@ const JOBS_MAX: usize = 64;
 
 /// An answer on its way to a peer.
 pub(super) enum Served {
-    Source(ResponseChannel<source_protocol::Response>, source_protocol::Response),
-    Realisations(ResponseChannel<realisation_protocol::Response>, realisation_protocol::Response),
+    Source(
+        ResponseChannel<source_protocol::Response>,
+        source_protocol::Response,
+    ),
+    Realisations(
+        ResponseChannel<realisation_protocol::Response>,
+        realisation_protocol::Response,
+    ),
 }
 
 impl EventLoop {
@@ -25,7 +31,13 @@ impl EventLoop {
         event: Event<source_protocol::Request, source_protocol::Response>,
     ) {
         match event {
-            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+            Event::Message {
+                message:
+                    Message::Request {
+                        request, channel, ..
+                    },
+                ..
+            } => {
                 if self.jobs.len() < JOBS_MAX {
                     let store = self.store.clone();
                     self.spawn(move || {
@@ -33,10 +45,19 @@ impl EventLoop {
                     });
                 }
             }
-            Event::Message { message: Message::Response { request_id, response }, .. } => {
+            Event::Message {
+                message:
+                    Message::Response {
+                        request_id,
+                        response,
+                    },
+                ..
+            } => {
                 self.source_answered(request_id, &response);
             }
-            Event::OutboundFailure { request_id, error, .. } => {
+            Event::OutboundFailure {
+                request_id, error, ..
+            } => {
                 self.source_request_failed(request_id, &error);
             }
             Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
@@ -48,7 +69,13 @@ impl EventLoop {
         event: Event<realisation_protocol::Request, realisation_protocol::Response>,
     ) {
         match event {
-            Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+            Event::Message {
+                message:
+                    Message::Request {
+                        request, channel, ..
+                    },
+                ..
+            } => {
                 if self.jobs.len() < JOBS_MAX {
                     let store = self.store.clone();
                     self.spawn(move || {
@@ -57,10 +84,19 @@ impl EventLoop {
                     });
                 }
             }
-            Event::Message { message: Message::Response { request_id, response }, .. } => {
+            Event::Message {
+                message:
+                    Message::Response {
+                        request_id,
+                        response,
+                    },
+                ..
+            } => {
                 self.realisations_answered(request_id, response);
             }
-            Event::OutboundFailure { request_id, error, .. } => {
+            Event::OutboundFailure {
+                request_id, error, ..
+            } => {
                 self.realisation_request_failed(request_id, &error);
             }
             Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
@@ -86,7 +122,10 @@ impl EventLoop {
 fn answer_sources(store: &Store, request: &source_protocol::Request) -> source_protocol::Response {
     let answer = |sha256: &base::Sha256| {
         let blob = unless_broken(store.blob(sha256)).flatten()?;
-        Some(Holding { root: blob.root, size: blob.size })
+        Some(Holding {
+            root: blob.root,
+            size: blob.size,
+        })
     };
     source_protocol::Response(request.0.iter().map(answer).collect())
 }
@@ -97,7 +136,10 @@ fn answer_realisations(
 ) -> realisation_protocol::Response {
     let answer = |pkghash| unless_broken(store.realisations(pkghash)).unwrap_or_default();
     let packages = request.0.iter().map(answer).collect();
-    realisation_protocol::Response { packages, invalid: 0 }
+    realisation_protocol::Response {
+        packages,
+        invalid: 0,
+    }
 }
 
 /// To a peer, what cannot be read is not here; the operator is told.

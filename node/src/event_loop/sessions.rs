@@ -43,8 +43,11 @@ impl Active {
 
     /// Those that were not known before.
     fn newcomers(&mut self, providers: &[PeerId]) -> Vec<PeerId> {
-        let new: Vec<_> =
-            providers.iter().filter(|peer| !self.providers.contains(peer)).copied().collect();
+        let new: Vec<_> = providers
+            .iter()
+            .filter(|peer| !self.providers.contains(peer))
+            .copied()
+            .collect();
         self.providers.extend(&new);
         new
     }
@@ -60,7 +63,13 @@ impl EventLoop {
         let id = self.swarm.behaviour_mut().exchange.open_session(providers);
         let (sink, events) = mpsc::channel(EVENTS_MAX);
         let providers = providers.to_vec();
-        let active = Active { root, bytes: 0, sink, providers, searching: false };
+        let active = Active {
+            root,
+            bytes: 0,
+            sink,
+            providers,
+            searching: false,
+        };
         self.sessions.active.insert(id, active);
         if reply.send(OpenedSession { id, events }).is_err() {
             self.close_session(id);
@@ -75,19 +84,29 @@ impl EventLoop {
 
     /// Takes providers that the owner of a session knows of.
     pub(super) fn add_providers(&mut self, session: SessionId, providers: &[PeerId]) {
-        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        let Some(active) = self.sessions.active.get_mut(&session) else {
+            return;
+        };
         let new = active.newcomers(providers);
-        self.swarm.behaviour_mut().exchange.add_providers(session, &new);
+        self.swarm
+            .behaviour_mut()
+            .exchange
+            .add_providers(session, &new);
     }
 
     /// Takes providers that a search has found.
     pub(super) fn session_providers(&mut self, session: SessionId, providers: &[PeerId]) {
-        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        let Some(active) = self.sessions.active.get_mut(&session) else {
+            return;
+        };
         let new = active.newcomers(providers);
         for peer in &new {
             self.dial_provider(*peer);
         }
-        self.swarm.behaviour_mut().exchange.add_providers(session, &new);
+        self.swarm
+            .behaviour_mut()
+            .exchange
+            .add_providers(session, &new);
     }
 
     pub(super) fn search_ended(&mut self, session: SessionId, dht_nodes: u32) {
@@ -95,7 +114,10 @@ impl EventLoop {
             active.searching = false;
             let providers = active.providers.len() as u32;
             // Only for the count of who was asked; a full channel loses nothing that matters.
-            let _ = active.sink.try_send(SessionEvent::Searched { dht_nodes, providers });
+            let _ = active.sink.try_send(SessionEvent::Searched {
+                dht_nodes,
+                providers,
+            });
             self.swarm.behaviour_mut().exchange.search_ended(session);
         }
     }
@@ -107,7 +129,12 @@ impl EventLoop {
 
     pub(super) fn on_exchange(&mut self, event: exchange::Event) {
         match event {
-            exchange::Event::Block { sessions, cid, data, from } => {
+            exchange::Event::Block {
+                sessions,
+                cid,
+                data,
+                from,
+            } => {
                 let from = from.map(|peer| (peer, self.peers.reach(&peer)));
                 for session in sessions {
                     let data = data.clone();
@@ -127,7 +154,9 @@ impl EventLoop {
 
     /// Looks for holders of the session's root: only roots are announced.
     fn search(&mut self, session: SessionId) {
-        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        let Some(active) = self.sessions.active.get_mut(&session) else {
+            return;
+        };
         if std::mem::replace(&mut active.searching, true) {
             return;
         }
@@ -141,7 +170,9 @@ impl EventLoop {
     }
 
     fn deliver(&mut self, session: SessionId, event: SessionEvent) {
-        let Some(active) = self.sessions.active.get_mut(&session) else { return };
+        let Some(active) = self.sessions.active.get_mut(&session) else {
+            return;
+        };
         if let SessionEvent::Block { data, .. } = &event {
             active.bytes += data.len() as u64;
         }

@@ -14,7 +14,11 @@ impl EventLoop {
         Status {
             peer_id: self.swarm.local_peer_id().to_string(),
             listen_addrs: self.swarm.listeners().map(ToString::to_string).collect(),
-            external_addrs: self.swarm.external_addresses().map(ToString::to_string).collect(),
+            external_addrs: self
+                .swarm
+                .external_addresses()
+                .map(ToString::to_string)
+                .collect(),
             uptime_secs: self.started.elapsed().as_secs(),
             dht_server: self.config.dht_mode == DhtMode::Server,
             dht_peers,

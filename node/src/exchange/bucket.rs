@@ -22,7 +22,11 @@ impl Bucket {
     /// A full bucket.
     pub(super) fn new(rate: Option<u64>, now: Instant) -> Self {
         let credit = rate.map_or(0.0, |rate| rate as f64 * BURST.as_secs_f64());
-        Self { rate, credit, at: now }
+        Self {
+            rate,
+            credit,
+            at: now,
+        }
     }
 
     /// Takes `bytes` if there is credit; otherwise says when there will be.
@@ -59,7 +63,10 @@ mod tests {
                 }
             }
             let least = 100_000_000 - size;
-            assert!((least..=101_000_000 + size).contains(&sent), "{size}: {sent}");
+            assert!(
+                (least..=101_000_000 + size).contains(&sent),
+                "{size}: {sent}"
+            );
         }
     }
 

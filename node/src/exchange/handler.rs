@@ -9,11 +9,11 @@ use bitswap::{Lane as LaneKind, Message, TransmitId, Version};
 use futures::StreamExt as _;
 use futures::stream::SelectAll;
 use libp2p::core::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
+use libp2p::swarm::StreamUpgradeError;
 use libp2p::swarm::handler::{
     ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, DialUpgradeError,
     FullyNegotiatedInbound, FullyNegotiatedOutbound, SubstreamProtocol,
 };
-use libp2p::swarm::StreamUpgradeError;
 use libp2p::{Stream, StreamProtocol};
 
 use super::inbound::{Inbound, Read};
@@ -232,7 +232,11 @@ impl OutboundUpgrade<Stream> for Outgoing {
     type Future = Ready<Result<(Stream, Version), Infallible>>;
 
     fn upgrade_outbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
-        let version = if protocol == V1_2 { Version::V1_2 } else { Version::V1_1 };
+        let version = if protocol == V1_2 {
+            Version::V1_2
+        } else {
+            Version::V1_1
+        };
         ready(Ok((stream, version)))
     }
 }

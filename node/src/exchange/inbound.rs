@@ -40,7 +40,13 @@ impl Inbound {
         // A peer that leaves its stream open does not thereby keep the connection.
         stream.ignore_for_keep_alive();
         let decoder = FrameDecoder::default();
-        Self { stream, decoder, unreported: 0, reported_at: Instant::now(), ended: false }
+        Self {
+            stream,
+            decoder,
+            unreported: 0,
+            reported_at: Instant::now(),
+            ended: false,
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Read>> {
@@ -99,6 +105,10 @@ impl futures::Stream for Inbound {
     type Item = Read;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Read>> {
-        if self.ended { Poll::Ready(None) } else { self.poll_read(cx) }
+        if self.ended {
+            Poll::Ready(None)
+        } else {
+            self.poll_read(cx)
+        }
     }
 }

@@ -48,7 +48,12 @@ impl Loader {
     /// Reads from `store`, at most `running_max` at a time.
     pub(super) fn new(store: Arc<dyn BlockStore>, running_max: usize) -> Self {
         let (queue, running) = (VecDeque::new(), FuturesUnordered::new());
-        Self { store, queue, running, running_max: running_max.max(1) }
+        Self {
+            store,
+            queue,
+            running,
+            running_max: running_max.max(1),
+        }
     }
 
     /// Queues a read.
@@ -59,7 +64,9 @@ impl Loader {
     /// The next results. Must be called inside the runtime.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Loaded>> {
         while self.running.len() < self.running_max {
-            let Some(batch) = self.next_batch() else { break };
+            let Some(batch) = self.next_batch() else {
+                break;
+            };
             let store = Arc::clone(&self.store);
             let work = move || batch.into_iter().map(|job| load(&*store, job)).collect();
             self.running.push(tokio::task::spawn_blocking(work));
@@ -78,7 +85,9 @@ impl Loader {
         let mut batch = vec![first];
         if matches!(first, Job::Size(..)) {
             while batch.len() < SIZES_PER_JOB_MAX {
-                let Some(size @ Job::Size(..)) = self.queue.front().copied() else { break };
+                let Some(size @ Job::Size(..)) = self.queue.front().copied() else {
+                    break;
+                };
                 self.queue.pop_front();
                 batch.push(size);
             }

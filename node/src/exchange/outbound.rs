@@ -106,13 +106,19 @@ impl Lane {
             let version = *version;
             self.begin(version);
         }
-        if self.writing.is_some() { self.poll_writing(cx) } else { self.poll_idle(cx) }
+        if self.writing.is_some() {
+            self.poll_writing(cx)
+        } else {
+            self.poll_idle(cx)
+        }
     }
 
     fn begin(&mut self, version: Version) {
         if let Some((id, message)) = self.queue.pop_front() {
             let frame = message.encode(version);
-            self.timer.as_mut().reset(Instant::now() + limits::send_timeout(frame.len()));
+            self.timer
+                .as_mut()
+                .reset(Instant::now() + limits::send_timeout(frame.len()));
             self.writing = Some((id, frame.into_pieces().into()));
         }
     }

@@ -69,7 +69,13 @@ fn serve(stream: TcpStream, act: Act) -> String {
     while reader.read_line(&mut head).unwrap() > 2 {}
     let range = head
         .lines()
-        .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok())
+        .find_map(|line| {
+            line.to_lowercase()
+                .strip_prefix("range: bytes=")?
+                .strip_suffix('-')?
+                .parse()
+                .ok()
+        })
         .unwrap_or(0);
     // A client that leaves early breaks the pipe, which some of these acts are about.
     let _ = answer(&stream, act, range);
@@ -79,7 +85,9 @@ fn serve(stream: TcpStream, act: Act) -> String {
 
 fn answer(mut stream: &TcpStream, act: Act, range: usize) -> std::io::Result<()> {
     let ok = |length: usize| {
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nETag: \"v1\"\r\nConnection: close\r\n\r\n")
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nETag: \"v1\"\r\nConnection: close\r\n\r\n"
+        )
     };
     let wait_until_left = |mut stream: &TcpStream| stream.read(&mut [0]).map(|_| ());
     match act {
@@ -98,7 +106,10 @@ fn answer(mut stream: &TcpStream, act: Act, range: usize) -> std::io::Result<()>
         Act::WrongRange(body) => write_range(stream, &body, range, range + 1),
         Act::Status(status) => write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"),
         Act::Redirect(to) => {
-            write!(stream, "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
+            write!(
+                stream,
+                "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"
+            )
         }
         Act::Silent => wait_until_left(stream),
         Act::Stalled(body, sent) => {
@@ -133,7 +144,10 @@ fn write_range(
 
 /// Something that does not repeat, so that a wrongly resumed file cannot look right.
 fn content(length: usize) -> Vec<u8> {
-    (0..length as u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_be_bytes()).take(length).collect()
+    (0..length as u32)
+        .flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_be_bytes())
+        .take(length)
+        .collect()
 }
 
 struct Fixture {
@@ -153,7 +167,11 @@ fn fixture() -> Fixture {
         ..Deadlines::default()
     };
     let mirrors: MirrorResolver = Arc::new(|_, _| Vec::new());
-    Fixture { _home: home, store, sources: HttpSources::new(deadlines, 1 << 20, mirrors) }
+    Fixture {
+        _home: home,
+        store,
+        sources: HttpSources::new(deadlines, 1 << 20, mirrors),
+    }
 }
 
 impl Fixture {
@@ -168,13 +186,22 @@ impl Fixture {
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
         let urls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
-        let request = SourceRequest { sha256, file_name: "file", urls: &urls };
+        let request = SourceRequest {
+            sha256,
+            file_name: "file",
+            urls: &urls,
+        };
         self.sources.fetch(&request, &self.store, progress)
     }
 
     fn read(&self, sha256: &Sha256) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.store.open_blob(sha256).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+        self.store
+            .open_blob(sha256)
+            .unwrap()
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
         bytes
     }
 }
@@ -194,7 +221,8 @@ impl Progress for Counter {
     }
 
     fn cancelled(&self) -> bool {
-        self.stop_after.is_some_and(|most| self.bytes.load(Ordering::Relaxed) >= most)
+        self.stop_after
+            .is_some_and(|most| self.bytes.load(Ordering::Relaxed) >= most)
     }
 }
 
@@ -204,8 +232,13 @@ fn a_file_arrives_and_says_where_it_came_from() {
     let sha256 = Sha256::of(&body);
     let server = Server::new([Act::Whole(body.clone())]);
     let (fixture, counter) = (fixture(), Counter::default());
-    let fetched = fixture.fetch_watched(sha256, &[&server.url], &counter).unwrap();
-    assert_eq!(fetched.received, [(Origin::Http(server.url.clone()), 300_000)]);
+    let fetched = fixture
+        .fetch_watched(sha256, &[&server.url], &counter)
+        .unwrap();
+    assert_eq!(
+        fetched.received,
+        [(Origin::Http(server.url.clone()), 300_000)]
+    );
     assert_eq!((fetched.blob.size, fetched.asked.caches), (300_000, 1));
     assert_eq!(counter.bytes.into_inner(), 300_000);
     assert_eq!(*counter.total.lock().unwrap(), Some(300_000));
@@ -223,7 +256,9 @@ fn a_dropped_transfer_is_taken_up_where_it_broke() {
         Act::Ranged(body.clone()),
     ]);
     let (fixture, counter) = (fixture(), Counter::default());
-    let fetched = fixture.fetch_watched(Sha256::of(&body), &[&server.url], &counter).unwrap();
+    let fetched = fixture
+        .fetch_watched(Sha256::of(&body), &[&server.url], &counter)
+        .unwrap();
     assert_eq!(fixture.read(&fetched.blob.sha256), body);
     assert_eq!(counter.bytes.into_inner(), 300_000);
     let second = server.requests()[1].to_lowercase();
@@ -234,20 +269,32 @@ fn a_dropped_transfer_is_taken_up_where_it_broke() {
 #[test]
 fn a_server_that_ignores_ranges_is_started_over() {
     let body = content(300_000);
-    let server =
-        Server::new([Act::Truncated(body.clone(), 200_000), Act::Whole(body.clone())]);
+    let server = Server::new([
+        Act::Truncated(body.clone(), 200_000),
+        Act::Whole(body.clone()),
+    ]);
     let (fixture, counter) = (fixture(), Counter::default());
-    let fetched = fixture.fetch_watched(Sha256::of(&body), &[&server.url], &counter).unwrap();
+    let fetched = fixture
+        .fetch_watched(Sha256::of(&body), &[&server.url], &counter)
+        .unwrap();
     assert_eq!(fixture.read(&fetched.blob.sha256), body);
-    assert_eq!(counter.bytes.into_inner(), 300_000, "progress is not told twice");
+    assert_eq!(
+        counter.bytes.into_inner(),
+        300_000,
+        "progress is not told twice"
+    );
 }
 
 #[test]
 fn a_server_that_sends_another_range_is_given_up() {
     let body = content(300_000);
-    let server =
-        Server::new([Act::Truncated(body.clone(), 200_000), Act::WrongRange(body.clone())]);
-    let error = fixture().fetch(Sha256::of(&body), &[&server.url]).unwrap_err();
+    let server = Server::new([
+        Act::Truncated(body.clone(), 200_000),
+        Act::WrongRange(body.clone()),
+    ]);
+    let error = fixture()
+        .fetch(Sha256::of(&body), &[&server.url])
+        .unwrap_err();
     assert!(matches!(error, FetchError::Failed { .. }), "{error:?}");
 }
 
@@ -255,7 +302,9 @@ fn a_server_that_sends_another_range_is_given_up() {
 fn a_transfer_that_breaks_without_progress_is_not_resumed_for_ever() {
     let body = content(1000);
     let server = Server::new([Act::Truncated(body.clone(), 0)]);
-    let error = fixture().fetch(Sha256::of(&body), &[&server.url]).unwrap_err();
+    let error = fixture()
+        .fetch(Sha256::of(&body), &[&server.url])
+        .unwrap_err();
     assert!(matches!(error, FetchError::Failed { .. }), "{error:?}");
     assert_eq!(server.requests().len(), 1);
 }
@@ -270,9 +319,15 @@ fn wrong_bytes_say_expected_got_and_from_and_the_next_url_has_its_chance() {
     let text = error.to_string();
     let got = Sha256::of(&wrong).to_hex();
     assert!(text.contains(&sha256.to_hex()) && text.contains(&got) && text.contains(&liar.url));
-    assert!(fixture.store.blob(&Sha256::of(&wrong)).unwrap().is_none(), "nothing wrong is kept");
+    assert!(
+        fixture.store.blob(&Sha256::of(&wrong)).unwrap().is_none(),
+        "nothing wrong is kept"
+    );
 
-    let (liar, honest) = (Server::new([Act::Whole(wrong)]), Server::new([Act::Whole(right)]));
+    let (liar, honest) = (
+        Server::new([Act::Whole(wrong)]),
+        Server::new([Act::Whole(right)]),
+    );
     let fetched = fixture.fetch(sha256, &[&liar.url, &honest.url]).unwrap();
     assert_eq!((fetched.asked.caches, fetched.asked.invalid), (2, 1));
 }
@@ -281,9 +336,14 @@ fn wrong_bytes_say_expected_got_and_from_and_the_next_url_has_its_chance() {
 fn a_miss_is_a_miss_and_a_refusal_a_refusal() {
     let sha256 = Sha256::of(b"x");
     let fixture = fixture();
-    let (first, second) =
-        (Server::new([Act::Status("404 Not Found")]), Server::new([Act::Status("410 Gone")]));
-    match fixture.fetch(sha256, &[&first.url, &second.url]).unwrap_err() {
+    let (first, second) = (
+        Server::new([Act::Status("404 Not Found")]),
+        Server::new([Act::Status("410 Gone")]),
+    );
+    match fixture
+        .fetch(sha256, &[&first.url, &second.url])
+        .unwrap_err()
+    {
         FetchError::Missing { asked } => assert_eq!(asked.caches, 2),
         other => panic!("{other:?}"),
     }
@@ -293,9 +353,14 @@ fn a_miss_is_a_miss_and_a_refusal_a_refusal() {
     let server = Server::new([Act::Status("500 Oops")]);
     let error = fixture.fetch(sha256, &[&server.url]).unwrap_err();
     assert!(matches!(error, FetchError::Failed { .. }), "{error:?}");
-    let error = fixture.fetch(sha256, &["gopher://example.org/x"]).unwrap_err();
+    let error = fixture
+        .fetch(sha256, &["gopher://example.org/x"])
+        .unwrap_err();
     assert!(matches!(error, FetchError::Refused { .. }), "{error:?}");
-    assert!(matches!(fixture.fetch(sha256, &[]).unwrap_err(), FetchError::Missing { .. }));
+    assert!(matches!(
+        fixture.fetch(sha256, &[]).unwrap_err(),
+        FetchError::Missing { .. }
+    ));
 }
 
 #[test]
@@ -331,8 +396,13 @@ fn silent_and_stalling_servers_are_bounded_by_their_deadlines() {
     );
     let fixture = fixture();
     let error = fixture.fetch(Sha256::of(b"x"), &[&silent.url]).unwrap_err();
-    assert!(matches!(error, FetchError::TimedOut { asked } if asked.timed_out == 1), "{error:?}");
-    let fetched = fixture.fetch(Sha256::of(&body), &[&stalled.url, &good.url]).unwrap();
+    assert!(
+        matches!(error, FetchError::TimedOut { asked } if asked.timed_out == 1),
+        "{error:?}"
+    );
+    let fetched = fixture
+        .fetch(Sha256::of(&body), &[&stalled.url, &good.url])
+        .unwrap();
     assert_eq!((fetched.asked.caches, fetched.asked.timed_out), (2, 1));
     // Far above both deadlines, far below hanging.
     assert!(started.elapsed() < Duration::from_secs(15));
@@ -341,31 +411,44 @@ fn silent_and_stalling_servers_are_bounded_by_their_deadlines() {
 #[test]
 fn a_body_over_the_limit_is_cut_off() {
     let server = Server::new([Act::Endless]);
-    let error = fixture().fetch(Sha256::of(b"x"), &[&server.url]).unwrap_err();
+    let error = fixture()
+        .fetch(Sha256::of(b"x"), &[&server.url])
+        .unwrap_err();
     assert!(matches!(error, FetchError::Refused { .. }), "{error:?}");
     let announced = Server::new([Act::Whole(content(2 << 20))]);
-    let error = fixture().fetch(Sha256::of(b"x"), &[&announced.url]).unwrap_err();
+    let error = fixture()
+        .fetch(Sha256::of(b"x"), &[&announced.url])
+        .unwrap_err();
     assert!(matches!(error, FetchError::Refused { .. }), "{error:?}");
 }
 
 #[test]
 fn cancelling_stops_a_transfer_and_tries_no_other_url() {
     let server = Server::new([Act::Endless]);
-    let counter = Counter { stop_after: Some(50_000), ..Counter::default() };
+    let counter = Counter {
+        stop_after: Some(50_000),
+        ..Counter::default()
+    };
     let urls = [server.url.as_str(), "file:///does/not/matter"];
-    let error = fixture().fetch_watched(Sha256::of(b"x"), &urls, &counter).unwrap_err();
+    let error = fixture()
+        .fetch_watched(Sha256::of(b"x"), &urls, &counter)
+        .unwrap_err();
     assert!(matches!(error, FetchError::Cancelled), "{error:?}");
 }
 
 #[test]
 fn an_unreachable_host_is_counted_and_does_not_hide_the_others() {
     // A port that was just free refuses connections.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let body = content(10);
     let good = Server::new([Act::Whole(body.clone())]);
     let fixture = fixture();
-    let fetched =
-        fixture.fetch(Sha256::of(&body), &[&format!("http://{free}/x"), &good.url]).unwrap();
+    let fetched = fixture
+        .fetch(Sha256::of(&body), &[&format!("http://{free}/x"), &good.url])
+        .unwrap();
     assert_eq!((fetched.asked.caches, fetched.asked.unreachable), (2, 1));
 }
 
@@ -382,7 +465,9 @@ fn local_files_and_mirrors_work_like_any_url() {
         assert_eq!((name, path), ("gnu", "make/make.tar"));
         vec!["file:///nowhere/at/all".to_owned(), mirrored.clone()]
     });
-    let fetched = fixture.fetch(Sha256::of(&body), &["mirror://gnu/make/make.tar"]).unwrap();
+    let fetched = fixture
+        .fetch(Sha256::of(&body), &["mirror://gnu/make/make.tar"])
+        .unwrap();
     assert_eq!(fetched.asked.caches, 2);
     assert_eq!(fetched.received, [(origin(&url), 200_000)]);
     assert!(matches!(fetched.received[0].0, Origin::File(_)));

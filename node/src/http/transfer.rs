@@ -176,7 +176,10 @@ impl Transfer<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(read_failure(error)),
             };
-            partial.ingest.append(&piece[..length]).map_err(store_failure)?;
+            partial
+                .ingest
+                .append(&piece[..length])
+                .map_err(store_failure)?;
             self.took(length as u64, partial)?;
         }
     }
@@ -190,7 +193,8 @@ impl Transfer<'_> {
             return Err(self.too_large(written));
         }
         if written > partial.reported {
-            self.progress.bytes(written - partial.reported, partial.total);
+            self.progress
+                .bytes(written - partial.reported, partial.total);
             partial.reported = written;
         }
         match partial.pace.check(now) {
@@ -205,7 +209,9 @@ impl Transfer<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Failure::Missing),
             Err(error) => return Err(Failure::Broken(error.into())),
         };
-        let metadata = file.metadata().map_err(|error| Failure::Broken(error.into()))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| Failure::Broken(error.into()))?;
         if !metadata.is_file() {
             return Err(Failure::Refused("not a regular file".to_owned()));
         }
@@ -218,7 +224,10 @@ impl Transfer<'_> {
     }
 
     fn too_large(&self, size: u64) -> Failure {
-        Failure::Refused(format!("{size} bytes are over the limit of {}", self.file_bytes_max))
+        Failure::Refused(format!(
+            "{size} bytes are over the limit of {}",
+            self.file_bytes_max
+        ))
     }
 }
 
@@ -239,13 +248,24 @@ impl Failure {
         let asked = Asked::default();
         match self {
             Self::Missing => (0, FetchError::Missing { asked }),
-            Self::Refused(reason) => (1, FetchError::Refused { from: origin(url), reason }),
+            Self::Refused(reason) => (
+                1,
+                FetchError::Refused {
+                    from: origin(url),
+                    reason,
+                },
+            ),
             Self::TimedOut => (2, FetchError::TimedOut { asked }),
             Self::Unreachable(cause) => (2, failed(url, cause.into())),
             Self::Broken(cause) => (2, failed(url, cause)),
-            Self::Invalid { expected, got } => {
-                (3, FetchError::Invalid { expected, got, from: origin(url) })
-            }
+            Self::Invalid { expected, got } => (
+                3,
+                FetchError::Invalid {
+                    expected,
+                    got,
+                    from: origin(url),
+                },
+            ),
             Self::Fatal(error) => (4, error),
         }
     }
@@ -261,7 +281,12 @@ struct UrlError {
 }
 
 fn failed(url: &str, source: Box<dyn std::error::Error + Send + Sync>) -> FetchError {
-    FetchError::Failed { source: Box::new(UrlError { url: url.to_owned(), source }) }
+    FetchError::Failed {
+        source: Box::new(UrlError {
+            url: url.to_owned(),
+            source,
+        }),
+    }
 }
 
 fn store_failure(error: StoreError) -> Failure {
@@ -313,11 +338,18 @@ fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
 fn validator(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name)?.to_str().ok();
     let strong = text(header::ETAG).filter(|tag| !tag.starts_with("W/"));
-    strong.or_else(|| text(header::LAST_MODIFIED)).map(str::to_owned)
+    strong
+        .or_else(|| text(header::LAST_MODIFIED))
+        .map(str::to_owned)
 }
 
 /// The first byte of `Content-Range: bytes FIRST-LAST/TOTAL`.
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
-    text.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+    text.strip_prefix("bytes ")?
+        .split_once('-')?
+        .0
+        .trim()
+        .parse()
+        .ok()
 }

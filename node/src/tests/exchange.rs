@@ -12,16 +12,24 @@ async fn a_want_is_remembered_and_answered_when_the_block_appears() {
     let user_store = Arc::new(Store::open(user_home.path()).unwrap());
     let mut user = swarm_of(&config(DhtMode::Client, &[]), user_store);
     in_time("joining", join(&mut user, &holder.address, &[])).await;
-    let session = user.behaviour_mut().exchange.open_session(&[holder.peer_id()]);
+    let session = user
+        .behaviour_mut()
+        .exchange
+        .open_session(&[holder.peer_id()]);
     user.behaviour_mut().exchange.want(session, &[root]);
     let wait = async {
         loop {
             match user.select_next_some().await {
                 // It has been told that the block is not there.
-                SwarmEvent::Behaviour(BehaviourEvent::Exchange(Event::FindProviders { .. })) => {
+                SwarmEvent::Behaviour(BehaviourEvent::Exchange(Event::FindProviders {
+                    ..
+                })) => {
                     holder.mirror(&bytes);
                     // Announcing needs somebody to tell; the key's turn comes all the same.
-                    let _ = holder.client_handle().provide(base::Multihash::of(&root).unwrap()).await;
+                    let _ = holder
+                        .client_handle()
+                        .provide(base::Multihash::of(&root).unwrap())
+                        .await;
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => return event,
                 _ => {}
@@ -29,8 +37,13 @@ async fn a_want_is_remembered_and_answered_when_the_block_appears() {
         }
     };
     match in_time("the block", wait).await {
-        Event::Block { cid, data, from, .. } => {
-            assert_eq!((cid, &data[..], from), (root, &bytes[..], Some(holder.peer_id())));
+        Event::Block {
+            cid, data, from, ..
+        } => {
+            assert_eq!(
+                (cid, &data[..], from),
+                (root, &bytes[..], Some(holder.peer_id()))
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -41,15 +54,19 @@ async fn two_fetches_of_the_same_file_at_once_both_succeed() {
     let holder = TestNode::server(&[]).await;
     let blob = holder.mirror(&content(1, 6 << 20));
     let user = TestNode::client(&[&holder.address]).await;
-    let (one, two) =
-        tokio::join!(user.fetch_source(blob.sha256), user.fetch_source(blob.sha256));
+    let (one, two) = tokio::join!(
+        user.fetch_source(blob.sha256),
+        user.fetch_source(blob.sha256)
+    );
     assert_eq!(one.unwrap().blob, two.unwrap().blob);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_blocks_and_several_users_are_served_at_once() {
     let holder = TestNode::server(&[]).await;
-    let blobs: Vec<_> = (0..20).map(|name| holder.mirror(&content(name, 30_000))).collect();
+    let blobs: Vec<_> = (0..20)
+        .map(|name| holder.mirror(&content(name, 30_000)))
+        .collect();
     let large = holder.mirror(&content(99, 8 << 20));
     let mut users = Vec::new();
     for _ in 0..3 {
@@ -76,8 +93,13 @@ async fn a_fetch_stops_when_its_owner_wants_it_to() {
     let user = TestNode::client(&[]).await;
     let (blocking, store) = (user.client_handle().blocking(), user.store.clone());
     let fetch = move || blocking.fetch_cid(raw_root(b"x"), &[], &store, &Impatient);
-    let error = in_time("stopping", tokio::task::spawn_blocking(fetch)).await.unwrap().unwrap_err();
+    let error = in_time("stopping", tokio::task::spawn_blocking(fetch))
+        .await
+        .unwrap()
+        .unwrap_err();
     assert!(matches!(error, FetchError::Cancelled), "{error:?}");
-    eventually(user.client_handle(), "its session to end", |status| status.transfers.is_empty())
-        .await;
+    eventually(user.client_handle(), "its session to end", |status| {
+        status.transfers.is_empty()
+    })
+    .await;
 }

@@ -44,12 +44,20 @@ struct TestNode {
 impl TestNode {
     /// A DHT server that announces what its store's queue names.
     async fn server(bootstrap: &[&Multiaddr]) -> Self {
-        Self::start(Config { provide: true, ..config(DhtMode::Server, bootstrap) }).await
+        Self::start(Config {
+            provide: true,
+            ..config(DhtMode::Server, bootstrap)
+        })
+        .await
     }
 
     /// A short-lived command: it listens nowhere and announces nothing.
     async fn client(bootstrap: &[&Multiaddr]) -> Self {
-        Self::start(Config { listen: Vec::new(), ..config(DhtMode::Client, bootstrap) }).await
+        Self::start(Config {
+            listen: Vec::new(),
+            ..config(DhtMode::Client, bootstrap)
+        })
+        .await
     }
 
     async fn start(config: Config) -> Self {
@@ -61,9 +69,17 @@ impl TestNode {
             !listens || !status.external_addrs.is_empty()
         })
         .await;
-        let address = status.listen_addrs.first().map_or("/ip4/127.0.0.1/tcp/9", String::as_str);
+        let address = status
+            .listen_addrs
+            .first()
+            .map_or("/ip4/127.0.0.1/tcp/9", String::as_str);
         let address = format!("{address}/p2p/{}", status.peer_id).parse().unwrap();
-        Self { node, store, address, _home: home }
+        Self {
+            node,
+            store,
+            address,
+            _home: home,
+        }
     }
 
     fn client_handle(&self) -> &Client {
@@ -77,7 +93,12 @@ impl TestNode {
     /// Puts a file into the store and its keys into the queue, as `mirror add` does.
     fn mirror(&self, content: &[u8]) -> Blob {
         let blob = ingest(&self.store, content);
-        self.store.provide(&base::Multihash::sha2_256(&blob.sha256), ProvideKind::Source).unwrap();
+        self.store
+            .provide(
+                &base::Multihash::sha2_256(&blob.sha256),
+                ProvideKind::Source,
+            )
+            .unwrap();
         blob
     }
 
@@ -86,7 +107,9 @@ impl TestNode {
         let blob = ingest(&self.store, output);
         let signed = sign(pkghash, &blob, key);
         self.store.put_realisation(&signed).unwrap();
-        self.store.provide(&pkghash.dht_key(), ProvideKind::Package).unwrap();
+        self.store
+            .provide(&pkghash.dht_key(), ProvideKind::Package)
+            .unwrap();
         signed
     }
 
@@ -98,12 +121,21 @@ impl TestNode {
 
     /// Fetches a source through peers, on a thread that may block.
     async fn fetch_source(&self, sha256: Sha256) -> Result<Fetched, FetchError> {
-        let (sources, store) = (PeerSources::new(self.client_handle().clone()), self.store.clone());
+        let (sources, store) = (
+            PeerSources::new(self.client_handle().clone()),
+            self.store.clone(),
+        );
         let fetch = move || {
-            let request = SourceRequest { sha256, file_name: "source", urls: &[] };
+            let request = SourceRequest {
+                sha256,
+                file_name: "source",
+                urls: &[],
+            };
             sources.fetch(&request, &store, &NoProgress)
         };
-        in_time("a source fetch", tokio::task::spawn_blocking(fetch)).await.unwrap()
+        in_time("a source fetch", tokio::task::spawn_blocking(fetch))
+            .await
+            .unwrap()
     }
 
     fn substituter(&self) -> PeerSubstituter {
@@ -163,8 +195,18 @@ fn ingest(store: &Store, content: &[u8]) -> Blob {
 }
 
 fn sign(pkghash: PkgHash, blob: &Blob, key: &SecretKey) -> SignedRealisation {
-    let Blob { sha256, root: output, size } = blob.clone();
-    Realisation { pkghash, output, sha256, size }.sign(key)
+    let Blob {
+        sha256,
+        root: output,
+        size,
+    } = blob.clone();
+    Realisation {
+        pkghash,
+        output,
+        sha256,
+        size,
+    }
+    .sign(key)
 }
 
 /// Bytes that do not repeat, different for each `name`.
@@ -215,7 +257,11 @@ impl Impostor {
         in_time("joining and announcing", join(&mut swarm, bootstrap, keys)).await;
         let task = tokio::spawn(play(swarm, answers));
         let address = address.with_p2p(peer_id).unwrap();
-        Self { address, peer_id, task }
+        Self {
+            address,
+            peer_id,
+            task,
+        }
     }
 }
 
@@ -231,7 +277,12 @@ fn swarm_of(config: &Config, blocks: Arc<dyn BlockStore>) -> Swarm<Behaviour> {
     let transport = transport::build(&config.identity, config.deadlines.dial).unwrap();
     let settings = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(Duration::from_secs(60));
-    Swarm::new(transport, behaviour, config.identity.public().to_peer_id(), settings)
+    Swarm::new(
+        transport,
+        behaviour,
+        config.identity.public().to_peer_id(),
+        settings,
+    )
 }
 
 /// Meets the bootstrap peer and announces keys through it.
@@ -251,7 +302,8 @@ async fn join(swarm: &mut Swarm<Behaviour>, bootstrap: &Multiaddr, keys: &[base:
                 let kad = &mut swarm.behaviour_mut().kad;
                 kad.add_address(&peer, address.clone());
                 for key in keys {
-                    kad.start_providing(kad::RecordKey::new(key.as_bytes())).unwrap();
+                    kad.start_providing(kad::RecordKey::new(key.as_bytes()))
+                        .unwrap();
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
@@ -270,14 +322,20 @@ async fn play(mut swarm: Swarm<Behaviour>, answers: Answers) {
     let mut kept = Vec::new();
     loop {
         if let SwarmEvent::Behaviour(BehaviourEvent::Sources(request_response::Event::Message {
-            message: request_response::Message::Request { request, channel, .. },
+            message:
+                request_response::Message::Request {
+                    request, channel, ..
+                },
             ..
         })) = swarm.select_next_some().await
         {
             match &answers {
                 Answers::Holding(holding) => {
                     let response = Response(vec![Some(*holding); request.0.len()]);
-                    let _ = swarm.behaviour_mut().sources.send_response(channel, response);
+                    let _ = swarm
+                        .behaviour_mut()
+                        .sources
+                        .send_response(channel, response);
                 }
                 // A dropped channel would be an answer of sorts.
                 Answers::Silence => kept.push(channel),

@@ -35,9 +35,17 @@ async fn the_output_of_a_realisation_is_fetched_and_checked_twice() {
     assert_eq!(found.realisations, [signed.clone()]);
     let store = user.store.clone();
     let fetch = move || substituter.fetch(signed.realisation(), &store, &NoProgress);
-    let fetched =
-        in_time("a fetch", tokio::task::spawn_blocking(fetch)).await.unwrap().unwrap();
-    assert_eq!(fetched.received, [(Origin::LanPeer(builder.peer_id().to_string()), 3_500_000 + root_bytes(&fetched.blob))]);
+    let fetched = in_time("a fetch", tokio::task::spawn_blocking(fetch))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        fetched.received,
+        [(
+            Origin::LanPeer(builder.peer_id().to_string()),
+            3_500_000 + root_bytes(&fetched.blob)
+        )]
+    );
     assert!(user.store.blob(&Sha256::of(&output)).unwrap().is_some());
 }
 
@@ -68,7 +76,10 @@ async fn statements_of_several_holders_are_collected_once_each() {
     let middle = TestNode::server(&[]).await;
     let a = TestNode::server(&[&middle.address]).await;
     let b = TestNode::server(&[&middle.address]).await;
-    let (one, two) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
+    let (one, two) = (
+        SecretKey::from_seed(&[1; 32]),
+        SecretKey::from_seed(&[2; 32]),
+    );
     let first = a.publish(package(1), b"output", &one);
     let second = b.publish(package(1), b"output", &two);
     b.store.put_realisation(&first).unwrap();
@@ -86,8 +97,9 @@ async fn a_query_ends_as_soon_as_the_caller_has_enough() {
     // Half of this one's bootstrap list is a host that swallows packets, so a full search takes its time.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let silent: Multiaddr =
-        format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random()).parse().unwrap();
+    let silent: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random())
+        .parse()
+        .unwrap();
     let user = TestNode::client(&[&builder.address, &silent]).await;
     let blob = ingest(&builder.store, b"output");
     let signed = sign(package(1), &blob, &SecretKey::from_seed(&[1; 32]));
@@ -118,5 +130,8 @@ async fn a_miss_ends_in_time_and_says_who_was_asked() {
     assert!(found.realisations.is_empty());
     assert_eq!((found.asked.providers, found.asked.unreachable), (1, 1));
     let found = query(user.substituter(), package(2)).await.unwrap();
-    assert_eq!((found.asked.providers, found.asked.dht_nodes > 0), (0, true));
+    assert_eq!(
+        (found.asked.providers, found.asked.dht_nodes > 0),
+        (0, true)
+    );
 }

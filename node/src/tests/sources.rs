@@ -16,11 +16,23 @@ async fn a_source_is_found_by_its_hash_and_comes_from_a_peer() {
     middle.keeps(1).await;
     let fetched = user.fetch_source(blob.sha256).await.unwrap();
     assert_eq!(fetched.blob, blob);
-    assert!(matches!(&fetched.received[..], [(Origin::LanPeer(peer), n)]
-        if *peer == mirror.peer_id().to_string() && *n >= 2_500_000), "{:?}", fetched.received);
-    assert_eq!((fetched.asked.providers, fetched.asked.dht_nodes > 0), (1, true));
+    assert!(
+        matches!(&fetched.received[..], [(Origin::LanPeer(peer), n)]
+        if *peer == mirror.peer_id().to_string() && *n >= 2_500_000),
+        "{:?}",
+        fetched.received
+    );
+    assert_eq!(
+        (fetched.asked.providers, fetched.asked.dht_nodes > 0),
+        (1, true)
+    );
     let mut got = Vec::new();
-    user.store.open_blob(&blob.sha256).unwrap().unwrap().read_to_end(&mut got).unwrap();
+    user.store
+        .open_blob(&blob.sha256)
+        .unwrap()
+        .unwrap()
+        .read_to_end(&mut got)
+        .unwrap();
     assert_eq!(got, bytes);
     let status = mirror.client_handle().status().await.unwrap();
     assert!(status.uploaded_bytes >= 2_500_000, "{status:?}");
@@ -34,7 +46,13 @@ async fn files_of_every_shape_arrive() {
     let mirror = TestNode::server(&[]).await;
     let user = TestNode::client(&[&mirror.address]).await;
     let zeros = vec![0; 5 << 20];
-    for bytes in [Vec::new(), vec![7], content(2, 1 << 20), content(3, (1 << 20) + 1), zeros] {
+    for bytes in [
+        Vec::new(),
+        vec![7],
+        content(2, 1 << 20),
+        content(3, (1 << 20) + 1),
+        zeros,
+    ] {
         let blob = mirror.mirror(&bytes);
         let fetched = user.fetch_source(blob.sha256).await.unwrap();
         assert_eq!(fetched.blob, blob, "{} bytes", bytes.len());
@@ -49,13 +67,23 @@ async fn the_first_user_serves_the_next_one_when_the_mirror_is_gone() {
     let blob = mirror.mirror(&content(1, 1_200_000));
     middle.keeps(1).await;
     first.fetch_source(blob.sha256).await.unwrap();
-    first.store.provide(&base::Multihash::sha2_256(&blob.sha256), ProvideKind::Source).unwrap();
+    first
+        .store
+        .provide(
+            &base::Multihash::sha2_256(&blob.sha256),
+            ProvideKind::Source,
+        )
+        .unwrap();
     middle.keeps(2).await;
     let TestNode { node, .. } = mirror;
     node.stop().await;
     let second = TestNode::client(&[&middle.address]).await;
     let fetched = second.fetch_source(blob.sha256).await.unwrap();
-    let from: Vec<_> = fetched.received.iter().map(|(origin, _)| origin.clone()).collect();
+    let from: Vec<_> = fetched
+        .received
+        .iter()
+        .map(|(origin, _)| origin.clone())
+        .collect();
     assert_eq!(from, [Origin::LanPeer(first.peer_id().to_string())]);
 }
 
@@ -68,13 +96,21 @@ async fn several_holders_share_the_work() {
     let user = TestNode::client(&addresses).await;
     // Both are connected before the question is asked, so both answer it.
     eventually(user.client_handle(), "both", |status| {
-        status.peers.iter().filter(|peer| !peer.agent.is_empty()).count() == 2
+        status
+            .peers
+            .iter()
+            .filter(|peer| !peer.agent.is_empty())
+            .count()
+            == 2
     })
     .await;
     let fetched = user.fetch_source(blob.sha256).await.unwrap();
     let total: u64 = fetched.received.iter().map(|(_, bytes)| bytes).sum();
     assert_eq!(fetched.received.len(), 2, "{:?}", fetched.received);
-    assert!(total < (24 << 20) + (1 << 20), "hardly anything twice: {total}");
+    assert!(
+        total < (24 << 20) + (1 << 20),
+        "hardly anything twice: {total}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,9 +132,15 @@ async fn any_content_is_fetched_by_its_cid() {
     holder.store.provide(&key, ProvideKind::Root).unwrap();
     middle.keeps(2).await;
     let user = TestNode::client(&[&middle.address]).await;
-    let (blocking, store, root) =
-        (user.client_handle().blocking(), user.store.clone(), blob.root);
+    let (blocking, store, root) = (
+        user.client_handle().blocking(),
+        user.store.clone(),
+        blob.root,
+    );
     let fetch = move || blocking.fetch_cid(root, &[], &store, &NoProgress);
-    let fetched = in_time("a fetch", tokio::task::spawn_blocking(fetch)).await.unwrap().unwrap();
+    let fetched = in_time("a fetch", tokio::task::spawn_blocking(fetch))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(fetched.blob, blob);
 }

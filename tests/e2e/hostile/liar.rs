@@ -61,14 +61,18 @@ impl Liar {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let liar = Self { child, log: orders.log.clone() };
+        let liar = Self {
+            child,
+            log: orders.log.clone(),
+        };
         wait_until("the liar has announced", || liar.has_logged("announced"));
         liar
     }
 
     /// Whether something has happened.
     pub fn has_logged(&self, what: &str) -> bool {
-        fs::read_to_string(&self.log).is_ok_and(|log| log.lines().any(|line| line.starts_with(what)))
+        fs::read_to_string(&self.log)
+            .is_ok_and(|log| log.lines().any(|line| line.starts_with(what)))
     }
 }
 
@@ -81,11 +85,16 @@ impl Drop for Liar {
 
 #[test]
 fn lies_when_told_to() {
-    let Some(orders) = std::env::var_os(ORDERS) else { return };
+    let Some(orders) = std::env::var_os(ORDERS) else {
+        return;
+    };
     let orders: Orders = serde_json::from_str(orders.to_str().unwrap()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // At the end of its life the test that started it is long over.
-    let _ = runtime.block_on(tokio::time::timeout_at((std::time::Instant::now() + LIFE).into(), lie(orders)));
+    let _ = runtime.block_on(tokio::time::timeout_at(
+        (std::time::Instant::now() + LIFE).into(),
+        lie(orders),
+    ));
 }
 
 #[derive(NetworkBehaviour)]
@@ -98,12 +107,24 @@ struct Behaviour {
 
 async fn lie(orders: Orders) {
     let mut swarm = swarm();
-    let wrong = Block::new(Codec::Raw.code(), Bytes::from_static(b"these are not the bytes you look for\n"));
+    let wrong = Block::new(
+        Codec::Raw.code(),
+        Bytes::from_static(b"these are not the bytes you look for\n"),
+    );
     let sha256: Sha256 = orders.sha256.parse().unwrap();
-    let root = orders.root.as_deref().map_or(*wrong.cid(), |text| base::parse_cid(text).unwrap());
-    let size = if orders.root.is_some() { orders.size } else { wrong.data().len() as u64 };
+    let root = orders
+        .root
+        .as_deref()
+        .map_or(*wrong.cid(), |text| base::parse_cid(text).unwrap());
+    let size = if orders.root.is_some() {
+        orders.size
+    } else {
+        wrong.data().len() as u64
+    };
     let holding = Holding { root, size };
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    swarm
+        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+        .unwrap();
     let meeting: Multiaddr = orders.meeting.parse().unwrap();
     loop {
         match swarm.select_next_some().await {
@@ -122,7 +143,11 @@ async fn lie(orders: Orders) {
 fn swarm() -> Swarm<Behaviour> {
     libp2p::SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .unwrap()
         .with_behaviour(|key| {
             let peer = key.public().to_peer_id();
@@ -174,17 +199,29 @@ fn on_event(
             ..
         }) => note(log, "announced"),
         BehaviourEvent::Sources(request_response::Event::Message {
-            message: request_response::Message::Request { request, channel, .. },
+            message:
+                request_response::Message::Request {
+                    request, channel, ..
+                },
             ..
         }) => {
-            let answers = request.0.iter().map(|asked| (asked == sha256).then_some(holding));
+            let answers = request
+                .0
+                .iter()
+                .map(|asked| (asked == sha256).then_some(holding));
             let response = source_protocol::Response(answers.collect());
-            let _ = swarm.behaviour_mut().sources.send_response(channel, response);
+            let _ = swarm
+                .behaviour_mut()
+                .sources
+                .send_response(channel, response);
             note(log, "claimed");
         }
         BehaviourEvent::Blocks(request_response::Event::Message {
             peer,
-            message: request_response::Message::Request { request, channel, .. },
+            message:
+                request_response::Message::Request {
+                    request, channel, ..
+                },
             ..
         }) => {
             let _ = swarm.behaviour_mut().blocks.send_response(channel, ());
@@ -195,13 +232,23 @@ fn on_event(
 }
 
 /// Says HAVE to everything, and sends the same wrong bytes for whatever is wanted, under the prefix of what was wanted.
-fn answer(swarm: &mut Swarm<Behaviour>, peer: PeerId, request: &Message, wrong: &Block, log: &Path) {
+fn answer(
+    swarm: &mut Swarm<Behaviour>,
+    peer: PeerId,
+    request: &Message,
+    wrong: &Block,
+    log: &Path,
+) {
     let mut reply = Message::default();
     for entry in &request.wantlist {
-        let Entry::Want { cid, want_type, .. } = entry else { continue };
+        let Entry::Want { cid, want_type, .. } = entry else {
+            continue;
+        };
         match want_type {
             WantType::Have => reply.presences.push((*cid, Presence::Have)),
-            WantType::Block => reply.blocks.push(Block::new(cid.codec(), wrong.data().clone())),
+            WantType::Block => reply
+                .blocks
+                .push(Block::new(cid.codec(), wrong.data().clone())),
         }
     }
     if !reply.blocks.is_empty() {
@@ -213,7 +260,11 @@ fn answer(swarm: &mut Swarm<Behaviour>, peer: PeerId, request: &Message, wrong: 
 }
 
 fn note(log: &Path, what: &str) {
-    let mut file = OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
     writeln!(file, "{what}").unwrap();
 }
 
@@ -251,7 +302,12 @@ impl request_response::Codec for BitswapCodec {
         Ok(())
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, message: Message) -> io::Result<()>
+    async fn write_request<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        message: Message,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -268,4 +324,3 @@ impl request_response::Codec for BitswapCodec {
         Ok(())
     }
 }
-

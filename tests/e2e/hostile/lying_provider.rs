@@ -25,20 +25,38 @@ impl World {
         let home = env.home("mirror");
         let seeded = home.ok(&["--json", "mirror", "seed", "big"]);
         let seeded: serde_json::Value = serde_json::from_str(&seeded).unwrap();
-        let of = seeded.as_array().unwrap().iter().find(|s| s["file"] == "noise.bin").unwrap();
+        let of = seeded
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|s| s["file"] == "noise.bin")
+            .unwrap();
         let text = |name: &str| of[name].as_str().unwrap().to_owned();
         let (sha256, root, size) = (text("sha256"), text("cid"), of["size"].as_u64().unwrap());
         let meeting = env.home("meeting").daemon(&[]);
         let mirror = env.home("mirror").daemon(&[&meeting]);
         mirror.wait_until_all_is_announced();
         env.stop_origin();
-        Self { env, meeting, mirror, sha256, root, size }
+        Self {
+            env,
+            meeting,
+            mirror,
+            sha256,
+            root,
+            size,
+        }
     }
 
     fn liar(&self, root: Option<String>) -> Liar {
         let (sha256, size) = (self.sha256.clone(), self.size);
         let log = self.env.path("liar.log");
-        Liar::start(&Orders { meeting: self.meeting.address(), sha256, root, size, log })
+        Liar::start(&Orders {
+            meeting: self.meeting.address(),
+            sha256,
+            root,
+            size,
+            log,
+        })
     }
 
     fn start_fetch(&self) -> Child {
@@ -46,7 +64,11 @@ impl World {
         user.bootstrap_from(&self.meeting);
         let name = format!("sha256:{}", self.sha256);
         let mut command = user.command(&["fetch", &name, "-o", "out"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     /// While the mirror stands still the user can only turn to the liar; then the mirror goes on.
@@ -61,7 +83,11 @@ impl World {
     fn assert_fetched_from_the_mirror(&self, finished: &Finished) {
         let bytes = fs::read(self.env.path("out")).unwrap();
         assert_eq!(Sha256::of(&bytes).to_string(), self.sha256);
-        assert!(finished.stderr.contains("1 LAN peer"), "{}", finished.stderr);
+        assert!(
+            finished.stderr.contains("1 LAN peer"),
+            "{}",
+            finished.stderr
+        );
     }
 }
 
@@ -69,7 +95,9 @@ impl World {
 fn a_wrong_root_is_found_out_by_the_sha256() {
     let world = World::new();
     let liar = world.liar(None);
-    let finished = world.fetch_with_the_liar_first(&liar, "sent wrong bytes").assert_exit(0);
+    let finished = world
+        .fetch_with_the_liar_first(&liar, "sent wrong bytes")
+        .assert_exit(0);
     world.assert_fetched_from_the_mirror(&finished);
 }
 
@@ -77,7 +105,9 @@ fn a_wrong_root_is_found_out_by_the_sha256() {
 fn wrong_blocks_under_the_right_root_are_never_taken() {
     let world = World::new();
     let liar = world.liar(Some(world.root.clone()));
-    let finished = world.fetch_with_the_liar_first(&liar, "sent wrong bytes").assert_exit(0);
+    let finished = world
+        .fetch_with_the_liar_first(&liar, "sent wrong bytes")
+        .assert_exit(0);
     world.assert_fetched_from_the_mirror(&finished);
 }
 
@@ -85,12 +115,20 @@ fn wrong_blocks_under_the_right_root_are_never_taken() {
 fn with_nobody_but_a_liar_nothing_is_kept_and_the_liar_is_named() {
     let world = World::new();
     let liar = world.liar(None);
-    let World { env, meeting, mirror, sha256, .. } = world;
+    let World {
+        env,
+        meeting,
+        mirror,
+        sha256,
+        ..
+    } = world;
     mirror.kill();
     let user = env.home("user");
     user.bootstrap_from(&meeting);
     let name = format!("sha256:{sha256}");
-    user.run(&["fetch", &name, "-o", "out"]).assert_exit(4).assert_says(&sha256);
+    user.run(&["fetch", &name, "-o", "out"])
+        .assert_exit(4)
+        .assert_says(&sha256);
     assert!(liar.has_logged("claimed"));
     assert!(!env.path("out").exists());
 }

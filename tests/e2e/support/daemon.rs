@@ -27,7 +27,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the command and waits for its `ready` line.
     pub fn start(mut command: Command, home: &Path) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stderr = Arc::new(Mutex::new(String::new()));
         collect(child.stderr.take().unwrap(), Arc::clone(&stderr));
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -44,14 +48,22 @@ impl Daemon {
         let Ok(ready) = serde_json::from_str::<serde_json::Value>(&first) else {
             let _ = child.kill();
             let status = child.wait();
-            panic!("no ready line but {first:?}, {status:?}: {}", stderr.lock().unwrap());
+            panic!(
+                "no ready line but {first:?}, {status:?}: {}",
+                stderr.lock().unwrap()
+            );
         };
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
         Self {
             child,
             home: home.to_owned(),
             peer_id: text(&ready["peer_id"]),
-            addresses: ready["addrs"].as_array().unwrap().iter().map(text).collect(),
+            addresses: ready["addrs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(text)
+                .collect(),
             stderr,
         }
     }
@@ -64,7 +76,11 @@ impl Daemon {
     /// An address with the peer id, as `--bootstrap` takes it.
     pub fn address(&self) -> String {
         let address = &self.addresses[0];
-        if address.contains("/p2p/") { address.clone() } else { format!("{address}/p2p/{}", self.peer_id) }
+        if address.contains("/p2p/") {
+            address.clone()
+        } else {
+            format!("{address}/p2p/{}", self.peer_id)
+        }
     }
 
     /// What it said so far.
@@ -107,7 +123,9 @@ impl Daemon {
     /// Asks it to stop and returns its exit code.
     pub fn stop(mut self) -> Option<i32> {
         super::signal(self.child.id(), rustix::process::Signal::TERM);
-        wait_with_deadline(&mut self.child, STOP_DEADLINE).expect("the daemon stops when asked to").code()
+        wait_with_deadline(&mut self.child, STOP_DEADLINE)
+            .expect("the daemon stops when asked to")
+            .code()
     }
 }
 

@@ -36,13 +36,19 @@ pub struct TestEnv {
 impl TestEnv {
     /// A world with the toy tree of `tests/fixtures/pkg`.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("p2pkgs-e2e.").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("p2pkgs-e2e.")
+            .tempdir()
+            .unwrap();
         let files = dir.path().join("origin");
         fs::create_dir(&files).unwrap();
         toy::write_sources(&files);
         let origin = Origin::serve(&files);
         toy::write_tree(&dir.path().join("tree"), &files, &origin.url());
-        Self { dir, origin: Some(origin) }
+        Self {
+            dir,
+            origin: Some(origin),
+        }
     }
 
     /// A folder of this world.

@@ -26,7 +26,12 @@ impl Origin {
         let (counter, flag) = (Arc::clone(&requests), Arc::clone(&stopping));
         let folder = folder.to_owned();
         let thread = thread::spawn(move || accept(&listener, &folder, &counter, &flag));
-        Self { address, requests, stopping, thread: Some(thread) }
+        Self {
+            address,
+            requests,
+            stopping,
+            thread: Some(thread),
+        }
     }
 
     /// The base URL.
@@ -73,16 +78,27 @@ fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
             break;
         }
     }
-    let name = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let name = request
+        .split(' ')
+        .nth(1)
+        .unwrap_or_default()
+        .trim_start_matches('/')
+        .to_owned();
     let path: PathBuf = folder.join(name.replace('/', "_"));
     match fs::read(path) {
         Ok(body) => {
             let length = body.len();
-            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            )?;
             stream.write_all(&body)
         }
         Err(_) => {
-            write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            write!(
+                stream,
+                "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
         }
     }
 }

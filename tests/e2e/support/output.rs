@@ -24,7 +24,11 @@ impl Finished {
     /// Runs a command to its end, or kills it at the deadline and fails.
     pub fn of(mut command: Command, deadline: Duration) -> Self {
         let shown = format!("{command:?}");
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         Self::wait(child, shown, deadline)
     }
 
@@ -37,7 +41,12 @@ impl Finished {
         let Some(status) = status else {
             panic!("{shown} did not end in {deadline:?}\nstdout: {stdout}\nstderr: {stderr}");
         };
-        Self { shown, code: status.code(), stdout, stderr }
+        Self {
+            shown,
+            code: status.code(),
+            stdout,
+            stderr,
+        }
     }
 
     /// Fails the test unless the command ended with this code.
@@ -57,7 +66,12 @@ impl Finished {
     /// Fails the test unless stderr holds the text.
     #[track_caller]
     pub fn assert_says(self, text: &str) -> Self {
-        assert!(self.stderr.contains(text), "no `{text}` in stderr of {}:\n{}", self.shown, self.stderr);
+        assert!(
+            self.stderr.contains(text),
+            "no `{text}` in stderr of {}:\n{}",
+            self.shown,
+            self.stderr
+        );
         self
     }
 }

@@ -15,7 +15,9 @@ pub fn sandbox_works() -> bool {
     let works = WORKS.get_or_init(|| {
         static_busybox().ok_or("no static busybox on this machine (package busybox-static)")?;
         let search_path = std::env::var_os("PATH").unwrap_or_default();
-        builder::Sandbox::find(&search_path).map(|_| ()).map_err(|error| error.to_string())
+        builder::Sandbox::find(&search_path)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
     });
     match works {
         Ok(()) => true,
@@ -38,15 +40,25 @@ pub fn static_busybox() -> Option<PathBuf> {
 
 /// Whether a 64-bit little-endian ELF program asks for no dynamic linker.
 fn is_static(path: &Path) -> bool {
-    let Ok(bytes) = fs::read(path) else { return false };
+    let Ok(bytes) = fs::read(path) else {
+        return false;
+    };
     let u16_at = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let headers = || {
         let start = usize::try_from(u64_at(32)?).ok()?;
         let (size, count) = (usize::from(u16_at(54)?), usize::from(u16_at(56)?));
         (0..count)
-            .map(|i| bytes.get(start + i * size..)?.get(..4)?.try_into().ok().map(u32::from_le_bytes))
+            .map(|i| {
+                bytes
+                    .get(start + i * size..)?
+                    .get(..4)?
+                    .try_into()
+                    .ok()
+                    .map(u32::from_le_bytes)
+            })
             .collect::<Option<Vec<_>>>()
     };
-    bytes.starts_with(b"\x7fELF\x02\x01") && headers().is_some_and(|types| !types.contains(&PT_INTERP))
+    bytes.starts_with(b"\x7fELF\x02\x01")
+        && headers().is_some_and(|types| !types.contains(&PT_INTERP))
 }

@@ -11,8 +11,9 @@ use super::{project, static_busybox};
 /// Length of the large source: long enough that a transfer can be disturbed, short enough for a quick test.
 const NOISE_BYTES: usize = 48 << 20;
 /// The busybox applets that the toy packages use.
-const APPLETS: [&str; 11] =
-    ["sh", "cat", "chmod", "cp", "echo", "head", "mkdir", "printf", "sleep", "tr", "ls"];
+const APPLETS: [&str; 11] = [
+    "sh", "cat", "chmod", "cp", "echo", "head", "mkdir", "printf", "sleep", "tr", "ls",
+];
 
 /// What the package `hello` says.
 pub fn greeting() -> &'static str {
@@ -31,14 +32,22 @@ pub fn write_tree(tree: &Path, sources: &Path, origin: &str) {
     copy(&project().join("tests/fixtures/pkg"), &tree.join("pkg"));
     for entry in fs::read_dir(tree.join("pkg")).unwrap() {
         let fetch = entry.unwrap().path().join("fetch");
-        let Ok(text) = fs::read_to_string(&fetch) else { continue };
-        let lines: Vec<_> = text.lines().map(|line| fill(line, sources, origin)).collect();
+        let Ok(text) = fs::read_to_string(&fetch) else {
+            continue;
+        };
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| fill(line, sources, origin))
+            .collect();
         fs::write(&fetch, lines.join("\n") + "\n").unwrap();
     }
 }
 
 fn fill(line: &str, sources: &Path, origin: &str) -> String {
-    match line.strip_prefix("sha256: @SHA256 ").and_then(|rest| rest.strip_suffix('@')) {
+    match line
+        .strip_prefix("sha256: @SHA256 ")
+        .and_then(|rest| rest.strip_suffix('@'))
+    {
         // The seed is missing where there is no static busybox; tests that build it are skipped there.
         Some(file) => {
             let bytes = fs::read(sources.join(file)).unwrap_or_default();
@@ -63,7 +72,9 @@ fn copy(from: &Path, to: &Path) {
 
 /// A seed of one program under several names.
 fn write_seed(path: &Path) {
-    let Some(busybox) = static_busybox() else { return };
+    let Some(busybox) = static_busybox() else {
+        return;
+    };
     let root = tempfile::tempdir().unwrap();
     let bin = root.path().join("bin");
     fs::create_dir(&bin).unwrap();
