@@ -27,6 +27,10 @@ impl Interrupt {
     ///
     /// # Errors
     /// When the signal handlers cannot be installed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a command that does not stop by itself is ended"
+    )]
     pub fn install() -> io::Result<Self> {
         let interrupt = Self::default();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;

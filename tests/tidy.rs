@@ -3,6 +3,8 @@
 //! A rule that is only written down is forgotten; one that lives in a shell script is skipped. Each check here prints the
 //! place and what to do instead.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // What must not happen fails the test.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,9 +24,28 @@ const EDGES: &[(&str, &[&str])] = &[
     ("p2pkgs-netconfig", &["p2pkgs-base"]),
     ("p2pkgs-bitswap", &["p2pkgs-base"]),
     ("p2pkgs-store", &["p2pkgs-base"]),
-    ("p2pkgs-node", &["p2pkgs-base", "p2pkgs-bitswap", "p2pkgs-netconfig", "p2pkgs-store"]),
-    ("p2pkgs-builder", &["p2pkgs-base", "p2pkgs-recipe", "p2pkgs-store"]),
-    ("p2pkgs-bootstrap", &["p2pkgs-base", "p2pkgs-builder", "p2pkgs-recipe", "p2pkgs-store"]),
+    (
+        "p2pkgs-node",
+        &[
+            "p2pkgs-base",
+            "p2pkgs-bitswap",
+            "p2pkgs-netconfig",
+            "p2pkgs-store",
+        ],
+    ),
+    (
+        "p2pkgs-builder",
+        &["p2pkgs-base", "p2pkgs-recipe", "p2pkgs-store"],
+    ),
+    (
+        "p2pkgs-bootstrap",
+        &[
+            "p2pkgs-base",
+            "p2pkgs-builder",
+            "p2pkgs-recipe",
+            "p2pkgs-store",
+        ],
+    ),
 ];
 
 /// Foreign crates that only some of ours may use: the doors of section 2.
@@ -70,7 +91,10 @@ fn files(endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     collect(root(), endings, &mut found);
     found.sort();
-    assert!(!found.is_empty(), "no files with {endings:?} below the root");
+    assert!(
+        !found.is_empty(),
+        "no files with {endings:?} below the root"
+    );
     found
 }
 
@@ -95,7 +119,8 @@ fn shown(path: &Path) -> String {
 
 /// The part of a source before its inline tests.
 fn without_tests(text: &str) -> &str {
-    text.split_once("\n#[cfg(test)]\nmod tests {").map_or(text, |(head, _)| head)
+    text.split_once("\n#[cfg(test)]\nmod tests {")
+        .map_or(text, |(head, _)| head)
 }
 
 fn assert_none(found: &[String], rule: &str) {
@@ -106,7 +131,12 @@ fn assert_none(found: &[String], rule: &str) {
 fn every_source_file_says_what_it_is() {
     let silent: Vec<_> = files(&[".rs"])
         .iter()
-        .filter(|p| !fs::read_to_string(p).unwrap().lines().any(|l| l.starts_with("//!")))
+        .filter(|p| {
+            !fs::read_to_string(p)
+                .unwrap()
+                .lines()
+                .any(|l| l.starts_with("//!"))
+        })
         .map(|p| shown(p))
         .collect();
     assert_none(&silent, "start the file with `//!`: what it is and why so");
@@ -124,7 +154,10 @@ fn files_and_functions_stay_small() {
         }
         for (name, line, length) in functions(code) {
             if length > FUNCTION_LINES_MAX {
-                large.push(format!("{}:{line}: `{name}` has {length} lines", shown(&path)));
+                large.push(format!(
+                    "{}:{line}: `{name}` has {length} lines",
+                    shown(&path)
+                ));
             }
         }
     }
@@ -137,7 +170,9 @@ fn functions(code: &str) -> Vec<(String, usize, usize)> {
     let mut found = Vec::new();
     for (number, line) in lines.iter().enumerate() {
         let indent = line.len() - line.trim_start().len();
-        let Some(name) = function_name(line.trim_start()) else { continue };
+        let Some(name) = function_name(line.trim_start()) else {
+            continue;
+        };
         let closing = format!("{}}}", " ".repeat(indent));
         let end = lines[number..].iter().position(|l| l.trim_end() == closing);
         if let Some(length) = end {
@@ -151,8 +186,12 @@ fn function_name(line: &str) -> Option<String> {
     const BEFORE: &[&str] = &["pub", "pub(crate)", "pub(super)", "const", "async", "fn"];
     let (head, rest) = line.split_once("fn ")?;
     let is_function = head.split_whitespace().all(|word| BEFORE.contains(&word));
-    let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    (is_function && !name.is_empty() && !line.ends_with(';') && !line.ends_with('}')).then_some(name)
+    let name: String = rest
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
+    (is_function && !name.is_empty() && !line.ends_with(';') && !line.ends_with('}'))
+        .then_some(name)
 }
 
 #[test]
@@ -160,9 +199,16 @@ fn base_stays_a_vocabulary() {
     let lines: usize = files(&[".rs"])
         .iter()
         .filter(|p| p.starts_with(root().join("base/src")))
-        .map(|p| without_tests(&fs::read_to_string(p).unwrap()).lines().count())
+        .map(|p| {
+            without_tests(&fs::read_to_string(p).unwrap())
+                .lines()
+                .count()
+        })
         .sum();
-    assert!(lines <= BASE_LINES_MAX, "base has {lines} lines, at most {BASE_LINES_MAX}");
+    assert!(
+        lines <= BASE_LINES_MAX,
+        "base has {lines} lines, at most {BASE_LINES_MAX}"
+    );
 }
 
 #[test]
@@ -183,11 +229,21 @@ fn banned_tokens_are_absent() {
 /// Direct dependencies of each workspace package, as `(package, dependency, is a development dependency)`.
 fn dependencies() -> Vec<(String, String, bool)> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut edges = Vec::new();
     for package in metadata["packages"].as_array().unwrap() {
@@ -202,8 +258,10 @@ fn dependencies() -> Vec<(String, String, bool)> {
 
 #[test]
 fn crates_depend_only_on_what_the_architecture_allows() {
-    let allowed: BTreeMap<_, BTreeSet<_>> =
-        EDGES.iter().map(|(from, to)| (*from, to.iter().copied().collect())).collect();
+    let allowed: BTreeMap<_, BTreeSet<_>> = EDGES
+        .iter()
+        .map(|(from, to)| (*from, to.iter().copied().collect()))
+        .collect();
     let mut wrong = Vec::new();
     for (from, to, dev) in dependencies() {
         let known = allowed.get(from.as_str());
@@ -211,7 +269,10 @@ fn crates_depend_only_on_what_the_architecture_allows() {
         if forbidden && !dev && from != to {
             wrong.push(format!("{from} -> {to}"));
         }
-        assert!(known.is_some() || from == "p2pkgs", "`{from}` has no line in EDGES");
+        assert!(
+            known.is_some() || from == "p2pkgs",
+            "`{from}` has no line in EDGES"
+        );
     }
     assert_none(&wrong, "edges that ARCHITECTURE.md section 2 forbids");
 }
@@ -225,7 +286,10 @@ fn each_effect_has_one_door() {
             wrong.push(format!("{from} -> {to}"));
         }
     }
-    assert_none(&wrong, "only the doors of ARCHITECTURE.md section 2 may use these");
+    assert_none(
+        &wrong,
+        "only the doors of ARCHITECTURE.md section 2 may use these",
+    );
 }
 
 #[test]
@@ -233,8 +297,15 @@ fn pure_crates_ban_input_output_and_clock() {
     for folder in PURE {
         let text = fs::read_to_string(root().join(folder).join("clippy.toml"))
             .unwrap_or_else(|_| panic!("`{folder}` is pure and needs its own clippy.toml"));
-        for ban in ["std::fs::", "std::process::Command", "std::time::Instant::now"] {
-            assert!(text.contains(ban), "`{folder}/clippy.toml` must ban `{ban}`");
+        for ban in [
+            "std::fs::",
+            "std::process::Command",
+            "std::time::Instant::now",
+        ] {
+            assert!(
+                text.contains(ban),
+                "`{folder}/clippy.toml` must ban `{ban}`"
+            );
         }
     }
 }
@@ -247,7 +318,10 @@ fn documents_have_one_title_and_speak_the_glossary() {
         let prose = without_code_blocks(&text);
         let titles = prose.iter().filter(|(_, l)| l.starts_with("# ")).count();
         if titles != 1 {
-            wrong.push(format!("{}: {titles} titles, exactly one is wanted", shown(&path)));
+            wrong.push(format!(
+                "{}: {titles} titles, exactly one is wanted",
+                shown(&path)
+            ));
         }
         if path.ends_with("glossary.md") {
             continue;
@@ -255,7 +329,10 @@ fn documents_have_one_title_and_speak_the_glossary() {
         for (number, line) in &prose {
             for (never, instead) in NEVER_SAID {
                 if line.to_lowercase().contains(never) {
-                    wrong.push(format!("{}:{number}: say {instead}, not {never}", shown(&path)));
+                    wrong.push(format!(
+                        "{}:{number}: say {instead}, not {never}",
+                        shown(&path)
+                    ));
                 }
             }
         }
@@ -319,14 +396,24 @@ fn package_hashes_of_the_tree_are_pinned() {
         .args(recipes())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let hashes = String::from_utf8(output.stdout).unwrap();
-    let now: String =
-        recipes().iter().zip(hashes.lines()).map(|(n, h)| format!("{h}  {n}\n")).collect();
+    let now: String = recipes()
+        .iter()
+        .zip(hashes.lines())
+        .map(|(n, h)| format!("{h}  {n}\n"))
+        .collect();
     let pins = root().join("tests/golden/pkg-hashes.txt");
     if std::env::var_os("P2PKGS_UPDATE_GOLDEN").is_some() {
         fs::write(&pins, &now).unwrap();
     }
     let pinned = fs::read_to_string(&pins).unwrap();
-    assert_eq!(now, pinned, "package hashes changed; see the comment of this test");
+    assert_eq!(
+        now, pinned,
+        "package hashes changed; see the comment of this test"
+    );
 }

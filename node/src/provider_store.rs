@@ -90,10 +90,12 @@ impl ProviderStore {
         let known = providers.is_some_and(|all| all.iter().any(|r| r.provider == record.provider));
         if known {
             self.remove_provider(&record.key, &record.provider);
-        } else if providers.is_some_and(|all| all.len() >= PROVIDERS_PER_KEY_MAX) {
-            return Err(Error::MaxProvidedKeys);
-        } else if self.records >= self.records_max && !self.make_room(&record.provider) {
-            return Err(Error::MaxProvidedKeys);
+        } else {
+            let key_is_full = providers.is_some_and(|all| all.len() >= PROVIDERS_PER_KEY_MAX);
+            let is_full = self.records >= self.records_max;
+            if key_is_full || (is_full && !self.make_room(&record.provider)) {
+                return Err(Error::MaxProvidedKeys);
+            }
         }
         *self.per_peer.entry(record.provider).or_default() += 1;
         self.records += 1;

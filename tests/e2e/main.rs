@@ -2,6 +2,8 @@
 //!
 //! One binary, so that it is linked once. Each module is one concern; the last test here finds files that nobody listed.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)] // What must not happen fails the test.
+
 /// What the tests stand on.
 mod support;
 

@@ -33,7 +33,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         let message = format!("nobody announces `{shown}`: {}", found.asked);
         return Err(Failure::new(Exit::NotFound, message));
     }
-    context.ui.status(&found.asked);
+    context.ui.status(found.asked);
     if context.ui.json() {
         let peers: Vec<_> = found
             .peers

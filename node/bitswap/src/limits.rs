@@ -172,5 +172,4 @@ mod tests {
         assert_eq!(send_timeout(MIB), Duration::from_secs(85));
         assert_eq!(send_timeout(MESSAGE_BYTES_MAX), Duration::from_secs(120));
     }
-
 }

@@ -50,7 +50,7 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let serve = |act| {
                 let (stream, _) = listener.accept().unwrap();
-                serve(stream, act)
+                serve(&stream, act)
             };
             acts.into_iter().map(serve).collect()
         });
@@ -63,7 +63,7 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, act: Act) -> String {
+fn serve(stream: &TcpStream, act: Act) -> String {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = String::new();
     while reader.read_line(&mut head).unwrap() > 2 {}
@@ -78,7 +78,7 @@ fn serve(stream: TcpStream, act: Act) -> String {
         })
         .unwrap_or(0);
     // A client that leaves early breaks the pipe, which some of these acts are about.
-    let _ = answer(&stream, act, range);
+    let _ = answer(stream, act, range);
     let _ = stream.shutdown(Shutdown::Both);
     head
 }
@@ -377,7 +377,7 @@ fn redirects_are_followed_and_a_loop_is_not() {
     let thread = std::thread::spawn(move || {
         for _ in 0..=REDIRECTS_MAX {
             let (stream, _) = listener.accept().unwrap();
-            serve(stream, Act::Redirect(to.clone()));
+            serve(&stream, Act::Redirect(to.clone()));
         }
     });
     let error = fixture.fetch(Sha256::of(b"never"), &[&url]).unwrap_err();

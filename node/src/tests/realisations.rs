@@ -32,7 +32,7 @@ async fn the_output_of_a_realisation_is_fetched_and_checked_twice() {
     middle.keeps(1).await;
     let substituter = user.substituter();
     let found = query(substituter.clone(), package(1)).await.unwrap();
-    assert_eq!(found.realisations, [signed.clone()]);
+    assert_eq!(found.realisations, std::slice::from_ref(&signed));
     let store = user.store.clone();
     let fetch = move || substituter.fetch(signed.realisation(), &store, &NoProgress);
     let fetched = in_time("a fetch", tokio::task::spawn_blocking(fetch))
