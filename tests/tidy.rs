@@ -15,7 +15,7 @@ const FILE_LINES_MAX: usize = 600;
 /// Lines a function may have.
 const FUNCTION_LINES_MAX: usize = 70;
 /// Lines, tests excluded, that `base` may have in all, so that it cannot become a drawer.
-const BASE_LINES_MAX: usize = 1000;
+const BASE_LINES_MAX: usize = 1100;
 
 /// Which of our crates may use which; ARCHITECTURE.md section 2 gives the reasons.
 const EDGES: &[(&str, &[&str])] = &[

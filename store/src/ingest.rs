@@ -7,12 +7,13 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base::{Cid, Codec, Hasher, Multihash, Sha256};
 use rusqlite::Transaction;
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock, statvfs};
 use tempfile::NamedTempFile;
 
 use crate::blob::{BlobRow, forget_blob};
@@ -36,6 +37,8 @@ const SPACE_SPARED_BYTES: u64 = 16 << 20;
 const CREATE_ATTEMPTS: usize = 16;
 /// Small writes are collected up to this many bytes.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Writing out starts every so many bytes: large enough for long runs on a disk.
+const WRITEBACK_BYTES: u64 = 16 << 20;
 /// Nobody writes a blob, not even we.
 const BLOB_MODE: u32 = 0o444;
 
@@ -103,6 +106,9 @@ pub struct Ingest {
     /// Bytes that were hashed but not written yet.
     buffer: Vec<u8>,
     size: u64,
+    /// Bytes handed to the operating system, and those of them it was asked to write out.
+    on_disk: u64,
+    under_way: u64,
     whole: Hasher,
     chunk: Chunk,
     leaves: Vec<Sha256>,
@@ -330,7 +336,27 @@ impl Ingest {
     fn write_file(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let result = self.file.as_file_mut().write_all(bytes);
         self.is_broken |= result.is_err();
+        self.on_disk += bytes.len() as u64;
+        self.start_writeback();
         result.map_err(|e| StoreError::io("write", self.file.path(), e))
+    }
+}
+
+impl Ingest {
+    /// Lets the disk work while we hash, instead of all at once at the end. For pages that are still dirty this
+    /// advice starts writing them and drops nothing; it is only advice, so its failure means nothing.
+    fn start_writeback(&mut self) {
+        if let Some(length) = NonZeroU64::new(self.on_disk - self.under_way)
+            && length.get() >= WRITEBACK_BYTES
+        {
+            let _ = fadvise(
+                self.file.as_file(),
+                self.under_way,
+                Some(length),
+                Advice::DontNeed,
+            );
+            self.under_way = self.on_disk;
+        }
     }
 }
 
@@ -386,6 +412,8 @@ impl Store {
             file: locked_temporary(&self.layout.temporary)?,
             buffer: Vec::new(),
             size: 0,
+            on_disk: 0,
+            under_way: 0,
             whole: Hasher::new(),
             chunk: Chunk::First { length: 0 },
             leaves: Vec::new(),

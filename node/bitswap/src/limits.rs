@@ -138,9 +138,9 @@ pub const SIZE_LOADS_MAX: usize = 256;
 
 /// Bytes of blocks nobody asked for that a peer may send (beside an eighth of its useful ones): one full message.
 pub const UNREQUESTED_BYTES_MAX: usize = 4 * MIB;
-/// Blocks nobody asked for that a peer may send (beside an eighth of its useful ones): the first window of one that
-/// answers each want with something else.
-pub const UNREQUESTED_BLOCKS_MAX: usize = WINDOW_WANTS_FIRST;
+/// Blocks nobody asked for at which a peer is dropped (an eighth of its useful ones come on top). Answers that crossed a
+/// cancel are remembered and not counted, so an honest peer sends none; the second one is no accident.
+pub const UNREQUESTED_BLOCKS_MAX: usize = 2;
 /// Withdrawn wants remembered per peer, so that an answer which crossed the cancel is no misbehaviour.
 pub const WITHDRAWN_PER_PEER_MAX: usize = 1024;
 /// How long a withdrawn want is remembered.

@@ -317,7 +317,7 @@ fn wanting_and_cancelling_over_and_over_holds_nothing() {
 #[test]
 fn the_empty_block_is_made_and_not_read() {
     let mut f = Fixture::new(&[1]);
-    let empty = Block::new(0x55, Bytes::new());
+    let empty = Block::new(0x55, bytes::Bytes::new());
     f.entries(1, want_blocks(std::slice::from_ref(&empty)));
     assert_eq!(f.serve(&[]), (0, 0));
     assert_eq!(cids_of(&f.block_messages(true)), [*empty.cid()]);

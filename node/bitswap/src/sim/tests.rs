@@ -277,7 +277,8 @@ fn without_failures_hardly_a_block_comes_twice() {
 
 #[test]
 fn four_equal_providers_are_nearly_four_times_as_fast_as_one() {
-    let content = blocks(600, 16 * 1024);
+    // Long enough that the first round trips, in which nobody's rate is known, do not decide.
+    let content = blocks(1200, 16 * 1024);
     for latency in [5, 50] {
         let latency = Duration::from_millis(latency);
         let link = LinkConfig {
@@ -289,7 +290,7 @@ fn four_equal_providers_are_nearly_four_times_as_fast_as_one() {
         assert!(rate > 0.85 * 4e6, "{rate} bytes per second at {latency:?}");
         let stats = swarm.stats();
         for (peer, share) in &stats.peers {
-            assert!(share.blocks.abs_diff(150) < 30, "{peer} gave {share:?}");
+            assert!(share.blocks.abs_diff(300) < 60, "{peer} gave {share:?}");
         }
     }
 }
