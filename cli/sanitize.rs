@@ -20,7 +20,7 @@ pub fn line(text: &str) -> String {
     clean
 }
 
-/// As [`line`], for bytes that may not be UTF-8, with a bound on the length of what is shown.
+/// As [`fn@line`], for bytes that may not be UTF-8, with a bound on the length of what is shown.
 pub fn bytes(raw: &[u8], characters_max: usize) -> String {
     let text = line(&String::from_utf8_lossy(raw));
     match text.char_indices().nth(characters_max) {

@@ -16,7 +16,7 @@ mod trust;
 pub use crate::cid::{CidError, Codec, Multihash, block_cid, parse_cid};
 pub use crate::digest::{Hasher, ParseDigestError, Sha256};
 pub use crate::key::{KeyError, PublicKey, SecretKey, Signature};
-pub use crate::name::{NameError, PackageName};
+pub use crate::name::{NAME_BYTES_MAX, NameError, PackageName};
 pub use crate::pkghash::PkgHash;
 pub use crate::realisation::{
     Realisation, RealisationError, SIGNED_REALISATION_BYTES_MAX, SignedRealisation,

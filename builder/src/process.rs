@@ -76,7 +76,7 @@ pub enum Ending {
     Cancelled,
 }
 
-/// Runs a request to its end. `output` gets what it prints, `cancelled` is asked every [`TICK`].
+/// Runs a request to its end. `output` gets what it prints, `cancelled` is asked every `TICK`.
 ///
 /// # Errors
 /// [`ProcessError`] when bubblewrap could not be started or watched; whatever it had started is dead by then.

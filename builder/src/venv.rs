@@ -3,7 +3,7 @@
 //! A venv is the closure's outputs unpacked over each other, in the order of names, the last one winning, and one script,
 //! `bin/venv-run`, that bubblewraps a command so that these directories lie over the host's, as upstream's venv does.
 //! Where upstream hides a host's `/bin` or `/etc` entirely, we leave what programs find there by fixed paths: for names
-//! that the closure does not have ([`HOST_NAMES`]) the venv holds links into `/.host`, where the script shows the host
+//! that the closure does not have (`HOST_NAMES`) the venv holds links into `/.host`, where the script shows the host
 //! as it is. So `make` in a venv without a shell still finds `/bin/sh`, and names still resolve. Outside of `venv-run`
 //! these links lead nowhere and do no harm.
 

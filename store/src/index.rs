@@ -133,7 +133,7 @@ impl Index {
     }
 }
 
-/// Inside [`Index::write`], errors of statements become ours without repeating the path.
+/// Inside `Index::write`, errors of statements become ours without repeating the path.
 impl From<rusqlite::Error> for StoreError {
     fn from(source: rusqlite::Error) -> Self {
         error(Path::new("index.sqlite"), source)
