@@ -112,7 +112,7 @@ impl Ask {
         match self.answer {
             Answer::Waiting | Answer::Late => true,
             Answer::Has => false,
-            // A want-block that was refused has been taken back at once; a want-have stays, in case it arrives there.
+            // A want-have stays, in case the block arrives there; what is left of want-blocks has been taken back.
             Answer::HasNot => self.want_type == WantType::Have,
         }
     }

@@ -25,11 +25,10 @@ async fn a_want_is_remembered_and_answered_when_the_block_appears() {
                     ..
                 })) => {
                     holder.mirror(&bytes);
-                    // Announcing needs somebody to tell; the key's turn comes all the same.
-                    let _ = holder
-                        .client_handle()
-                        .provide(base::Multihash::of(&root).unwrap())
-                        .await;
+                    // Whether anybody can be told of it is another matter, and must not keep this swarm from being polled.
+                    let client = holder.client_handle().clone();
+                    let key = base::Multihash::of(&root).unwrap();
+                    tokio::spawn(async move { client.provide(key).await });
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => return event,
                 _ => {}

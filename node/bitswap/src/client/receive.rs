@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Client, Wake, is_block};
 use crate::event::{Event, Misbehaviour, SessionId};
 use crate::limits::{BLOCK_BYTES_MAX, WANTS_PER_PEER_MAX};
-use crate::message::{Block, Presence};
+use crate::message::{Block, Presence, WantType};
 use crate::peer::{Link, PeerIx};
 use crate::want::{Answer, Ask, Place, Want};
 
@@ -226,9 +226,31 @@ impl Client {
         if ask.is_open() {
             peer.pace.on_answer(now.saturating_duration_since(ask.at));
         }
+        self.leave_word(from, cid, now);
         self.refuse(from, cid, ask, now);
         self.heard(from, now);
         self.refill(from, now);
+    }
+
+    /// A peer that has it not keeps a want-have: it will tell when it gets the block. A want-block would make it send what
+    /// we may get from elsewhere by then. Where that would fill its list, the want is taken back.
+    fn leave_word(&mut self, with: PeerIx, cid: &Cid, now: Instant) {
+        let (Some(peer), Some(want)) = (self.peers.get_mut(&with), self.wants.get_mut(cid)) else {
+            return;
+        };
+        let priority = want.priority;
+        let Some(ask) = want.ask_mut(with) else {
+            return;
+        };
+        if peer.list.len() > WANTS_PER_PEER_MAX / 2 {
+            peer.list.cancel(cid);
+        } else if is_block(ask.want_type) {
+            ask.want_type = WantType::Have;
+            peer.list.want(*cid, WantType::Have, priority, now);
+        } else {
+            return;
+        }
+        self.dirty.insert(with);
     }
 
     /// A peer has it not, by its own word or because it was silent for too long.
@@ -244,12 +266,6 @@ impl Client {
         if let Some(peer) = self.peers.get_mut(&from) {
             if ask.answer == Answer::Waiting {
                 peer.drop_waiting(ask.want_type);
-            }
-            // A want-have may stay: the peer will tell when it gets the block. A want-block would make it send what we
-            // get from elsewhere.
-            if is_block(ask.want_type) || peer.list.len() > WANTS_PER_PEER_MAX / 2 {
-                peer.list.cancel(cid);
-                self.dirty.insert(from);
             }
         }
         for id in sessions {

@@ -113,8 +113,21 @@ fn a_dont_have_moves_the_want_on_at_once() {
     f.presence(first, cid(0), Presence::DontHave);
     let wants = f.wants();
     assert_eq!(asked(&wants, cid(0)), 3 - first);
-    // And the peer without it is not to send it later.
-    assert!(wants.contains(&(first, "cancel", cid(0))));
+    // And the peer without it is not to send it later, only to tell if it gets it.
+    assert!(wants.contains(&(first, "have", cid(0))));
+}
+
+#[test]
+fn a_peer_that_refused_and_then_gets_the_block_is_asked_for_it_again() {
+    let (mut f, _) = session(1, 1);
+    f.wants();
+    f.presence(1, cid(0), Presence::DontHave);
+    assert_eq!(f.wants(), [(1, "have", cid(0))]);
+    // Its answer to that is no news.
+    f.presence(1, cid(0), Presence::DontHave);
+    assert_eq!(f.wants(), []);
+    f.presence(1, cid(0), Presence::Have);
+    assert_eq!(f.wants(), [(1, "block", cid(0))]);
 }
 
 #[test]
@@ -258,9 +271,9 @@ fn a_want_ends_at_once_when_all_refused_and_the_search_is_over() {
             cid: cid(0)
         }]
     );
-    // The want-have had stayed with its peer, in case the block arrives there.
+    // A want-have had stayed with both peers, in case the block arrives there.
     let told: Vec<_> = f.wants().into_iter().map(|want| want.1).collect();
-    assert_eq!(told, ["cancel"]);
+    assert_eq!(told, ["cancel", "cancel"]);
 }
 
 #[test]
