@@ -9,6 +9,7 @@
 # that a second run is fast: `demo.sh [WORK DIRECTORY]`, by default ~/.cache/p2pkgs-demo.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/scripts/install.sh"
 work=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/p2pkgs-demo}
 # What travels: a make and an editor, which need a shell at run time, and a language.
 packages='make ed lua'
@@ -32,31 +33,6 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
-
-as_root() {
-	if [ "$(id -u)" -eq 0 ]; then
-		"$@"
-	elif command -v sudo >/dev/null 2>&1; then
-		sudo "$@"
-	else
-		fail "cannot run as root: $*"
-	fi
-}
-
-install_bubblewrap() {
-	say "bubblewrap is missing: installing it"
-	if command -v apt-get >/dev/null 2>&1; then
-		as_root apt-get install -y bubblewrap || { as_root apt-get update && as_root apt-get install -y bubblewrap; }
-	elif command -v dnf >/dev/null 2>&1; then
-		as_root dnf install -y bubblewrap
-	elif command -v pacman >/dev/null 2>&1; then
-		as_root pacman -S --needed --noconfirm bubblewrap
-	elif command -v apk >/dev/null 2>&1; then
-		as_root apk add bubblewrap
-	else
-		fail "no apt-get, dnf, pacman or apk here: install bubblewrap yourself"
-	fi
-}
 
 # in_home NAME ARGUMENT...: runs p2pkgs with its own home, on loopback, apart from the public network.
 in_home() {
@@ -122,7 +98,10 @@ step "Checking what is needed"
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "this works on Linux on x86_64 only"
 command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install Rust from https://rustup.rs"
 command -v cc >/dev/null 2>&1 || fail "cc is missing: install a C compiler (build-essential, gcc, base-devel or build-base)"
-command -v bwrap >/dev/null 2>&1 || install_bubblewrap
+if ! command -v bwrap >/dev/null 2>&1; then
+	say "bubblewrap is missing: installing it"
+	install_package bubblewrap bubblewrap bubblewrap bubblewrap >&2 || fail "cannot install bubblewrap"
+fi
 
 step "Building p2pkgs (some minutes the first time)"
 (cd "$root" && cargo build --release)
@@ -144,8 +123,7 @@ meeting_pid=$pid
 
 step "A mirror: fetches the sources from their origins (the seed is made with this machine's C compiler, if nobody has it)"
 home mirror "$meeting"
-# shellcheck disable=SC2086 # a list of words
-in_home mirror mirror seed $packages >/dev/null
+in_home mirror mirror seed --all >/dev/null
 in_home mirror mirror list | awk '{ bytes += $3 } END { printf "    holds %d sources, %.1f MB\n", NR, bytes / 1e6 }' >&2
 daemon mirror
 mirror_pid=$pid
@@ -154,7 +132,7 @@ announced mirror
 step "A builder: knows only the bootstrap peer, origins are switched off"
 home builder "$meeting" '[sources]
 urls = false'
-# shellcheck disable=SC2086
+# shellcheck disable=SC2086 # a list of words
 in_home builder build $packages >/dev/null
 # shellcheck disable=SC2086
 in_home builder publish $packages

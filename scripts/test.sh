@@ -5,49 +5,19 @@
 # these tests say so and are skipped; where both are there, a skip is a failure. Arguments are passed on to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/install.sh
 
 say() { printf 'test.sh: %s\n' "$*" >&2; }
 
-as_root() {
-	if [ "$(id -u)" -eq 0 ]; then
-		"$@"
-	elif command -v sudo >/dev/null 2>&1; then
-		sudo "$@"
-	else
-		say "cannot run as root: $*"
-		return 1
-	fi
-}
-
-# install_packages DEBIAN FEDORA ARCH ALPINE: the package's name on each.
-install_packages() {
-	if command -v apt-get >/dev/null 2>&1; then
-		say "installing $1 with apt-get"
-		as_root apt-get install -y "$1" || { as_root apt-get update && as_root apt-get install -y "$1"; }
-	elif command -v dnf >/dev/null 2>&1; then
-		say "installing $2 with dnf"
-		as_root dnf install -y "$2"
-	elif command -v pacman >/dev/null 2>&1; then
-		say "installing $3 with pacman"
-		as_root pacman -S --needed --noconfirm "$3"
-	elif command -v apk >/dev/null 2>&1; then
-		say "installing $4 with apk"
-		as_root apk add "$4"
-	else
-		say "no apt-get, dnf, pacman or apk here: install $1 yourself"
-		return 1
-	fi
-}
-
 if ! command -v bwrap >/dev/null 2>&1; then
-	install_packages bubblewrap bubblewrap bubblewrap bubblewrap || say "going on without bubblewrap"
+	install_package bubblewrap bubblewrap bubblewrap bubblewrap || say "going on without bubblewrap"
 fi
 if ! command -v busybox.static >/dev/null 2>&1 && ! command -v busybox >/dev/null 2>&1; then
-	install_packages busybox-static busybox busybox busybox-static || say "going on without busybox"
+	install_package busybox-static busybox busybox busybox-static || say "going on without busybox"
 fi
 # Alpine's own busybox is not static and does not count.
 if command -v apk >/dev/null 2>&1 && ! command -v busybox.static >/dev/null 2>&1; then
-	install_packages busybox-static busybox busybox busybox-static || say "going on without busybox"
+	install_package busybox-static busybox busybox busybox-static || say "going on without busybox"
 fi
 
 if [ -z "${P2PKGS_REQUIRE_SANDBOX:-}" ]; then

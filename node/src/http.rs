@@ -1,13 +1,17 @@
 //! Sources from web servers and local files, checked by their SHA-256.
 //!
 //! A recipe names several URLs for one source; they are tried in order until one gives the right bytes. The URLs are only
-//! hints, so a wrong answer is the next URL's chance and not the end. Blocking on purpose: the builder's threads call this,
+//! hints, so a wrong answer is the next URL's chance and not the end. What may have been bad luck (a lost packet of a name
+//! server, a server that is busy) has a second chance after all others had their first. Blocking on purpose: the builder's threads call this,
 //! and a second asynchronous HTTP stack would be the largest dependency of the whole program for no gain.
 
+mod attempts;
+mod hosts;
 mod transfer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use store::Store;
 use store::substitute::{
@@ -16,6 +20,8 @@ use store::substitute::{
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
+use self::attempts::Attempts;
+use self::hosts::Hosts;
 use self::transfer::{Failure, Transfer};
 use crate::config::Deadlines;
 
@@ -23,6 +29,10 @@ use crate::config::Deadlines;
 const REDIRECTS_MAX: u32 = 8;
 /// URLs tried for one source, mirrors expanded; a list this long is a mistake or an attack.
 const URLS_MAX: usize = 64;
+/// Pause before those that failed by bad luck are tried once more.
+const SECOND_CHANCE_AFTER: Duration = Duration::from_secs(1);
+/// How often cancelling is looked at during the pause.
+const PAUSE_STEP: Duration = Duration::from_millis(50);
 
 /// Expands `mirror://NAME/path`: called with `NAME` and `path`, gives URLs in the order in which they are to be tried.
 pub type MirrorResolver = Arc<dyn Fn(&str, &str) -> Vec<String> + Send + Sync>;
@@ -34,6 +44,7 @@ pub struct HttpSources {
     deadlines: Deadlines,
     file_bytes_max: u64,
     mirrors: MirrorResolver,
+    hosts: Arc<Hosts>,
 }
 
 impl HttpSources {
@@ -58,6 +69,7 @@ impl HttpSources {
             deadlines,
             file_bytes_max,
             mirrors,
+            hosts: Arc::default(),
         }
     }
 
@@ -104,29 +116,43 @@ impl SourceFetcher for HttpSources {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let mut asked = Asked::default();
-        let mut worst: Option<(u8, FetchError)> = None;
-        for url in self.expand(request.urls) {
-            asked.caches += 1;
-            match self.fetch_url(&url, request, store, progress) {
-                Ok(fetched) => return Ok(Fetched { asked, ..fetched }),
-                Err(Failure::Fatal(error)) => return Err(error),
-                Err(failure) => {
-                    failure.count(&mut asked);
-                    tracing::info!(url, ?failure, "source not fetched");
-                    let (rank, error) = failure.into_error(&url);
-                    if worst.as_ref().is_none_or(|(worst, _)| rank >= *worst) {
-                        worst = Some((rank, error));
+        let mut attempts = Attempts::default();
+        let mut urls = self.expand(request.urls);
+        while !urls.is_empty() {
+            for url in self.hosts.order(urls, Instant::now()) {
+                match self.fetch_url(&url, request, store, progress) {
+                    Ok(fetched) => {
+                        let asked = attempts.asked(true);
+                        return Ok(Fetched { asked, ..fetched });
+                    }
+                    Err(Failure::Fatal(error)) => return Err(error),
+                    Err(failure) => {
+                        tracing::info!(url, ?failure, "source not fetched");
+                        if matches!(failure, Failure::Unreachable(_)) {
+                            self.hosts.note_unreachable(&url, Instant::now());
+                        }
+                        attempts.push(url, failure);
                     }
                 }
             }
+            urls = attempts.take_second_chances();
+            if !urls.is_empty() {
+                pause(progress)?;
+            }
         }
-        Err(match worst {
-            None | Some((_, FetchError::Missing { .. })) => FetchError::Missing { asked },
-            Some((_, FetchError::TimedOut { .. })) => FetchError::TimedOut { asked },
-            Some((_, error)) => error,
-        })
+        Err(attempts.into_error())
     }
+}
+
+fn pause(progress: &dyn Progress) -> Result<(), FetchError> {
+    let until = Instant::now() + SECOND_CHANCE_AFTER;
+    while Instant::now() < until {
+        if progress.cancelled() {
+            return Err(FetchError::Cancelled);
+        }
+        std::thread::sleep(PAUSE_STEP);
+    }
+    Ok(())
 }
 
 impl fmt::Debug for HttpSources {

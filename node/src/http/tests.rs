@@ -475,3 +475,50 @@ fn local_files_and_mirrors_work_like_any_url() {
     let error = fixture.fetch(Sha256::of(b"x"), &[&folder]).unwrap_err();
     assert!(matches!(error, FetchError::Refused { .. }), "{error:?}");
 }
+
+#[test]
+fn what_may_have_been_bad_luck_has_one_second_chance_after_all_others() {
+    let body = content(1000);
+    let busy = Server::new([
+        Act::Status("503 Service Unavailable"),
+        Act::Whole(body.clone()),
+    ]);
+    let gone = Server::new([Act::Status("404 Not Found")]);
+    let fetched = fixture()
+        .fetch(Sha256::of(&body), &[&busy.url, &gone.url])
+        .unwrap();
+    assert_eq!(fetched.received, [(origin(&busy.url), 1000)]);
+    assert_eq!(gone.requests().len(), 1);
+
+    let busy =
+        || Server::new(["503 Service Unavailable", "429 Too Many Requests"].map(Act::Status));
+    let (one, two) = (busy(), busy());
+    let error = fixture()
+        .fetch(Sha256::of(b"x"), &[&one.url, &two.url])
+        .unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    for url in [&one.url, &two.url] {
+        assert!(
+            cause.contains(url.as_str()) && cause.contains("429"),
+            "{cause}"
+        );
+    }
+    assert_eq!((one.requests().len(), two.requests().len()), (2, 2));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_asked_last_for_the_next_source() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let dead = format!("http://{free}/x");
+    let (one, two) = (content(10), content(20));
+    let good = Server::new([Act::Whole(one.clone()), Act::Whole(two.clone())]);
+    let fixture = fixture();
+    let urls = [dead.as_str(), good.url.as_str()];
+    let first = fixture.fetch(Sha256::of(&one), &urls).unwrap();
+    assert_eq!((first.asked.caches, first.asked.unreachable), (2, 1));
+    let second = fixture.fetch(Sha256::of(&two), &urls).unwrap();
+    assert_eq!((second.asked.caches, second.asked.unreachable), (1, 0));
+}

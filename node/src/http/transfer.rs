@@ -9,12 +9,11 @@ use std::io::{self, Read};
 use std::time::Instant;
 
 use base::Sha256;
-use store::substitute::{Asked, FetchError, Progress};
+use store::substitute::{FetchError, Progress};
 use store::{Blob, Expected, Ingest, Store, StoreError};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Timeout};
 
-use super::origin;
 use crate::config::Deadlines;
 use crate::pace::{Late, Pace};
 
@@ -132,7 +131,9 @@ impl Transfer<'_> {
                 request = request.header(header::IF_RANGE, validator);
             }
         }
-        let mut response = request.call().map_err(request_failure)?;
+        let mut response = request
+            .call()
+            .map_err(|error| request_failure(error, at == 0))?;
         self.accept(&response, partial)?;
         let mut body = response.body_mut().as_reader();
         self.copy(&mut body, partial)
@@ -232,60 +233,9 @@ impl Transfer<'_> {
 }
 
 impl Failure {
-    /// Adds this failure to who was asked.
-    pub(super) fn count(&self, asked: &mut Asked) {
-        match self {
-            Self::Unreachable(_) => asked.unreachable += 1,
-            Self::Refused(_) => asked.refused += 1,
-            Self::TimedOut => asked.timed_out += 1,
-            Self::Invalid { .. } => asked.invalid += 1,
-            Self::Missing | Self::Broken(_) | Self::Fatal(_) => {}
-        }
-    }
-
-    /// The failure as an error, with how much it says: of several URLs' failures the one that says most is reported.
-    pub(super) fn into_error(self, url: &str) -> (u8, FetchError) {
-        let asked = Asked::default();
-        match self {
-            Self::Missing => (0, FetchError::Missing { asked }),
-            Self::Refused(reason) => (
-                1,
-                FetchError::Refused {
-                    from: origin(url),
-                    reason,
-                },
-            ),
-            Self::TimedOut => (2, FetchError::TimedOut { asked }),
-            Self::Unreachable(cause) => (2, failed(url, cause.into())),
-            Self::Broken(cause) => (2, failed(url, cause)),
-            Self::Invalid { expected, got } => (
-                3,
-                FetchError::Invalid {
-                    expected,
-                    got,
-                    from: origin(url),
-                },
-            ),
-            Self::Fatal(error) => (4, error),
-        }
-    }
-}
-
-/// A URL that gave nothing, with the cause.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot fetch `{url}`")]
-struct UrlError {
-    url: String,
-    #[source]
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-fn failed(url: &str, source: Box<dyn std::error::Error + Send + Sync>) -> FetchError {
-    FetchError::Failed {
-        source: Box::new(UrlError {
-            url: url.to_owned(),
-            source,
-        }),
+    /// Whether it may have been bad luck. A server that keeps silent is not worth its deadline twice.
+    pub(super) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Broken(_))
     }
 }
 
@@ -296,18 +246,19 @@ fn store_failure(error: StoreError) -> Failure {
 fn status_failure(status: StatusCode) -> Failure {
     match status.as_u16() {
         404 | 410 => Failure::Missing,
-        401 | 403 | 407 | 429 | 451 => Failure::Refused(status.to_string()),
+        401 | 403 | 407 | 451 => Failure::Refused(status.to_string()),
         408 | 504 => Failure::TimedOut,
         _ => Failure::Broken(format!("the server answered {status}").into()),
     }
 }
 
-fn request_failure(error: ureq::Error) -> Stop {
+/// `first`: nothing has come from this URL yet, so a broken connection is no reason to ask for the rest.
+fn request_failure(error: ureq::Error, first: bool) -> Stop {
     match error {
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed => Failure::Unreachable(error).into(),
         ureq::Error::Timeout(_) => Failure::TimedOut.into(),
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
-            Failure::Unreachable(error).into()
-        }
         ureq::Error::Io(cause) => match cause.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::TimedOut.into(),
             io::ErrorKind::ConnectionRefused
@@ -315,6 +266,8 @@ fn request_failure(error: ureq::Error) -> Stop {
             | io::ErrorKind::NetworkUnreachable => {
                 Failure::Unreachable(ureq::Error::Io(cause)).into()
             }
+            // A name that cannot be resolved has no kind of its own.
+            _ if first => Failure::Unreachable(ureq::Error::Io(cause)).into(),
             _ => Stop::Dropped(cause.into()),
         },
         other => Failure::Broken(other.into()).into(),
@@ -326,7 +279,7 @@ fn read_failure(error: io::Error) -> Stop {
         ureq::Error::Io(cause) if cause.kind() != io::ErrorKind::TimedOut => {
             Stop::Dropped(cause.into())
         }
-        other => request_failure(other),
+        other => request_failure(other, false),
     }
 }
 
