@@ -115,6 +115,11 @@ impl Failure {
         self.exit
     }
 
+    /// The error with its causes, to become the cause of another one.
+    pub fn into_error(self) -> anyhow::Error {
+        self.error
+    }
+
     /// Whether the reader of our output went away, which is no failure of ours.
     pub fn is_broken_pipe(&self) -> bool {
         self.error.chain().any(|cause| {

@@ -171,7 +171,7 @@ impl Circle {
             substituter: &Nobody,
             sources: &self.shelf,
             trust: &self.trust,
-            signer: Some(&self.key),
+            signer: &self.key,
             files: &self.files,
             sandbox: &self.sandbox,
             observer: &NoObserver,

@@ -124,6 +124,15 @@ pub enum Error {
         #[source]
         source: ArchiveError,
     },
+    /// What was built could not be signed.
+    #[error("cannot sign the output of `{package}`")]
+    Sign {
+        /// Which package.
+        package: PackageName,
+        /// What is wrong with the key.
+        #[source]
+        source: io::Error,
+    },
     /// The operating system refused an operation.
     #[error("cannot {op} `{}`", path.display())]
     Io {
@@ -193,6 +202,7 @@ impl Error {
             Self::NoCompiler { .. }
             | Self::Process(_)
             | Self::FileChanged { .. }
+            | Self::Sign { .. }
             | Self::Io { .. } => ErrorKind::Other,
         }
     }

@@ -29,6 +29,7 @@ mod request;
 mod root;
 mod runner;
 mod scratch;
+mod signer;
 mod sources;
 pub mod venv;
 
@@ -51,4 +52,5 @@ pub use crate::request::{
 };
 pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;
+pub use crate::signer::Signer;
 pub use crate::sources::FetchedItem;

@@ -49,6 +49,34 @@ fn what_is_built_once_is_there_the_next_time_without_a_network() {
 }
 
 #[test]
+fn a_key_is_made_to_sign_the_first_build_and_by_nothing_else() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let builder = env.home("builder");
+    builder.ok(&["build", "--dry-run", "hello"]);
+    builder.ok(&["--offline", "doctor"]);
+    builder.ok(&["fetch", "--sources", "hello"]);
+    builder.run(&["--offline", "fetch", "hello"]).assert_exit(3);
+    builder.run(&["build", "broken"]).assert_exit(5);
+    assert!(!builder.path("keys").exists(), "nothing was signed yet");
+    builder.ok(&["build", "hello"]);
+    assert!(builder.path("keys/default.key").is_file());
+
+    // Who only uses what others built signs nothing.
+    let daemon = builder.daemon(&[]);
+    let list = builder.ok(&["key", "list"]);
+    let user = env.home("user");
+    user.bootstrap_from(&daemon);
+    user.ok(&["key", "trust", list.split_whitespace().nth(1).unwrap()]);
+    user.ok(&["build", "hello"]);
+    user.ok(&["venv", "venv", "hello"]);
+    user.ok(&["run", "hello", "--", "hello"]);
+    assert!(!user.path("keys").exists(), "nothing was built here");
+}
+
+#[test]
 fn two_machines_build_the_same_bytes() {
     if !sandbox_works() {
         return;

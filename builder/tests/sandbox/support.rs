@@ -203,7 +203,7 @@ impl World {
             substituter: &self.remote,
             sources: &self.shelf,
             trust: &self.trust,
-            signer: Some(&self.key),
+            signer: &self.key,
             files: &self.files,
             sandbox: &self.sandbox,
             observer: &self.observer,
