@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 
 use builder::ErrorKind;
 use netconfig::ConfigError;
@@ -245,26 +245,6 @@ fn exit_of_fetch(error: &FetchError) -> Option<Exit> {
         // What went wrong below may have a code of its own.
         _ => None,
     }
-}
-
-/// Makes a panic a short report instead of a trace: what, where, and that it is our fault.
-pub fn report_panics_shortly() {
-    std::panic::set_hook(Box::new(|panic| {
-        let what = panic
-            .payload()
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.payload().downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let mut err = io::stderr().lock();
-        let version = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(err, "error: bug in p2pkgs {version} at {place}: {what}");
-        let _ = writeln!(err, "hint: please report this with the command you ran");
-    }));
 }
 
 #[cfg(test)]

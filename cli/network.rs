@@ -17,6 +17,7 @@ use store::substitute::{
 };
 use tokio::runtime::Runtime;
 
+use crate::bug::NODE_THREAD;
 use crate::context::Context;
 use crate::daemon;
 use crate::error::{CmdResult, Failure};
@@ -114,7 +115,7 @@ impl Drop for Started {
 fn start(config: node::Config, store: &Store, trust: &TrustPolicy) -> CmdResult<Started> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
-        .thread_name("node")
+        .thread_name(NODE_THREAD)
         .enable_all()
         .build()?;
     let node = {

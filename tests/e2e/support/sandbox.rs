@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 /// Type of the program header that names a dynamic linker (ELF specification).
@@ -19,15 +20,25 @@ pub fn sandbox_works() -> bool {
             .map(|_| ())
             .map_err(|error| error.to_string())
     });
-    match works {
-        Ok(()) => true,
-        Err(missing) => {
-            let required = std::env::var_os("P2PKGS_REQUIRE_SANDBOX").is_some_and(|v| v == "1");
-            assert!(!required, "P2PKGS_REQUIRE_SANDBOX is set: {missing}");
-            eprintln!("skipped: {missing}");
-            false
-        }
-    }
+    told(works)
+}
+
+/// Whether a process may have mounts of its own. Prints why not.
+pub fn may_unshare() -> bool {
+    let tried = Command::new("unshare").args(["-Urm", "true"]).output();
+    told(&match tried {
+        Ok(tried) if tried.status.success() => Ok(()),
+        Ok(tried) => Err(String::from_utf8_lossy(&tried.stderr).into_owned()),
+        Err(error) => Err(format!("no unshare: {error}")),
+    })
+}
+
+fn told(works: &Result<(), String>) -> bool {
+    let Err(missing) = works else { return true };
+    let required = std::env::var_os("P2PKGS_REQUIRE_SANDBOX").is_some_and(|v| v == "1");
+    assert!(!required, "P2PKGS_REQUIRE_SANDBOX is set: {missing}");
+    eprintln!("skipped: {missing}");
+    false
 }
 
 /// A busybox that runs anywhere, because it needs no library.
