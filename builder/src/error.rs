@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base::{PackageName, PublicKey, Realisation, Sha256};
+use base::{PackageName, PublicKey, Sha256, SignedRealisation};
 use store::StoreError;
 use store::archive::ArchiveError;
 use store::substitute::{Asked, FetchError, QueryError};
@@ -44,12 +44,12 @@ pub enum Error {
         need: usize,
     },
     /// Trusted keys vouch for different outputs of one package.
-    #[error("trusted keys vouch for {} different outputs of `{package}`", outputs.len())]
+    #[error("trusted keys vouch for different outputs of `{package}`")]
     Conflict {
         /// Which package.
         package: PackageName,
-        /// What they say.
-        outputs: Vec<Realisation>,
+        /// Who says what.
+        statements: Vec<SignedRealisation>,
     },
     /// The search for a package went wrong.
     #[error("cannot look up `{package}`")]

@@ -117,8 +117,15 @@ fn trusted_signers_who_contradict_each_other_stop_everything() {
     builder.store.put_realisation(&other.sign(&second)).unwrap();
     user.trust = TrustPolicy::new([builder.key.public(), second.public()], 1);
     let failure = user.realise(&["p"]).unwrap_err();
-    assert!(matches!(failure.error, Error::Conflict { .. }), "{failure}");
     assert_eq!(failure.error.kind(), ErrorKind::Mismatch);
+    let Error::Conflict { statements, .. } = &failure.error else {
+        panic!("{failure}")
+    };
+    let mut signers: Vec<_> = statements.iter().map(|s| *s.signer()).collect();
+    signers.sort();
+    let mut expected = [builder.key.public(), second.public()];
+    expected.sort();
+    assert_eq!(signers, expected);
 }
 
 #[test]
