@@ -31,6 +31,8 @@ mod runner;
 mod scratch;
 mod signer;
 mod sources;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod venv;
 
 pub use crate::build::{Finished, Workshop};

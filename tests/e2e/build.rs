@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use rustix::process::Signal;
 
 use crate::support::{
-    COMMAND_DEADLINE, Finished, TestEnv, greeting, sandbox_works, signal, wait_until,
+    COMMAND_DEADLINE, Finished, TestEnv, greeting, sandbox_works, signal, start, wait_until,
 };
 
 /// Where a package's output lies, as `build` prints it.
@@ -219,14 +218,7 @@ fn several_commands_in_one_home_build_side_by_side() {
     let env = TestEnv::new();
     let home = env.home("user");
     let names = ["hello", "greet", "greet", "hello"];
-    let children = names.map(|name| {
-        let mut command = home.command(&["build", name]);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    });
+    let children = names.map(|name| start(home.command(&["build", name])));
     for (child, name) in children.into_iter().zip(names) {
         let finished = Finished::wait(child, format!("build {name}"), COMMAND_DEADLINE);
         assert!(output(&finished.assert_exit(0).stdout).is_file());
@@ -249,28 +241,14 @@ fn an_interrupted_build_ends_with_130_and_leaves_nothing_running() {
     let env = TestEnv::new();
     let home = env.home("user");
     let scratch = home.path("scratch").display().to_string();
-    let mut command = home.command(&["build", "slow"]);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("the build runs", || {
-        let log = home.run(&["log", "slow"]);
-        log.code == Some(0) && log.stdout.contains("started")
-    });
+    let build = home.start_slow_build();
     assert!(!processes_with(&scratch).is_empty());
-    signal(child.id(), Signal::INT);
-    Finished::wait(child, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
+    signal(build.id(), Signal::INT);
+    Finished::wait(build, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
     wait_until("the sandbox is gone", || {
         processes_with(&scratch).is_empty()
     });
-    let left = fs::read_dir(home.path("scratch")).unwrap().flatten();
-    let left: Vec<_> = left
-        .map(|e| e.file_name())
-        .filter(|n| n != "lock")
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert!(home.left_in_scratch().is_empty());
 }
 
 #[test]
@@ -280,21 +258,8 @@ fn a_log_is_followed_until_its_build_ends() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    let mut command = home.command(&["build", "slow"]);
-    let build = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("the build runs", || {
-        home.run(&["log", "slow"]).stdout.contains("started")
-    });
-    let mut command = home.command(&["log", "-f", "slow"]);
-    let follower = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let build = home.start_slow_build();
+    let follower = start(home.command(&["log", "-f", "slow"]));
     wait_until("it says more", || {
         home.run(&["log", "slow"]).stdout.contains("still here")
     });

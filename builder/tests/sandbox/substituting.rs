@@ -3,10 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use base::{SecretKey, TrustPolicy};
+use builder::testing::{World, full, name};
 use builder::{Error, ErrorKind, How, forecast};
 use recipe::Policy;
-
-use crate::support::{World, full, name};
 
 const SCRIPT: &str = "mkdir $DESTDIR/share; echo output >$DESTDIR/share/output";
 

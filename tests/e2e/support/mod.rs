@@ -12,13 +12,14 @@ mod toy;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub use builder::testing::{sandbox_works, static_busybox};
 pub use daemon::Daemon;
 pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
-pub use sandbox::{may_unshare, sandbox_works, static_busybox};
+pub use sandbox::may_unshare;
 pub use toy::greeting;
 
 /// The program that is tested.
@@ -150,6 +151,15 @@ impl Home<'_> {
         Daemon::start(self.command(&args), &self.root)
     }
 
+    /// Starts to build `slow`, which never ends by itself, and waits until its script runs.
+    pub fn start_slow_build(&self) -> Child {
+        let build = start(self.command(&["build", "slow"]));
+        wait_until("the build runs", || {
+            self.run(&["log", "slow"]).stdout.contains("started")
+        });
+        build
+    }
+
     /// What builds have left in the scratch folder, besides its lock.
     pub fn left_in_scratch(&self) -> Vec<OsString> {
         let entries = fs::read_dir(self.path("scratch")).into_iter().flatten();
@@ -164,6 +174,15 @@ impl Home<'_> {
         let line = format!("[network]\nbootstrap = [\"{}\"]\n", peer.address());
         fs::write(&path, text.replace("[network]\n", &line)).unwrap();
     }
+}
+
+/// Starts a command for [`Finished::wait`].
+pub fn start(mut command: Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// Waits until `condition` holds.
