@@ -16,7 +16,7 @@ use base::PackageName;
 
 use crate::Failure;
 
-pub use host::{can_go_on, sandbox_works, static_busybox};
+pub use host::{REQUIRE_SANDBOX, can_go_on, sandbox_works, static_busybox};
 pub use network::{Remote, Shelf};
 pub use witness::Witness;
 pub use world::{Files, World};

@@ -1,34 +1,38 @@
 //! What the machine must have for tests that build: a working sandbox, and a static busybox to make toy seeds of.
 //!
-//! Where one is missing a test says so and passes, unless P2PKGS_REQUIRE_SANDBOX is set, as it is in CI.
+//! Where one is missing a test says so and passes, unless [`REQUIRE_SANDBOX`] is set, as it is in CI.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::Sandbox;
 
+/// Set to 1 where a machine without a sandbox is a failure.
+pub const REQUIRE_SANDBOX: &str = "P2PKGS_REQUIRE_SANDBOX";
 /// Type of the program header that names a dynamic linker (ELF specification).
 const PT_INTERP: u32 = 3;
 
 /// Whether builds can run here. Prints why not.
 pub fn sandbox_works() -> bool {
     static WORKS: OnceLock<Result<(), String>> = OnceLock::new();
-    can_go_on(WORKS.get_or_init(|| {
+    let works = WORKS.get_or_init(|| {
         static_busybox().ok_or("no static busybox on this machine (package busybox-static)")?;
         let found = Sandbox::find(&search_path());
         found.map(|_| ()).map_err(|error| error.to_string())
-    }))
+    });
+    can_go_on(works, REQUIRE_SANDBOX)
 }
 
-/// Whether a test has what it needs of the sandbox. Prints what is missing.
-#[allow(clippy::print_stderr, reason = "skips are told")]
-pub fn can_go_on(works: &Result<(), String>) -> bool {
+/// Whether a test has what it needs. Prints what is missing, and fails where the variable says that it must be there.
+pub fn can_go_on(works: &Result<(), String>, require: &str) -> bool {
     let Err(missing) = works else { return true };
-    let required = std::env::var_os("P2PKGS_REQUIRE_SANDBOX").is_some_and(|v| v == "1");
-    assert!(!required, "P2PKGS_REQUIRE_SANDBOX is set: {missing}");
-    eprintln!("skipped: {missing}");
+    let required = std::env::var_os(require).is_some_and(|v| v == "1");
+    assert!(!required, "{require} is set: {missing}");
+    // Not by `eprintln`: what that says of a test that passes is kept from everybody.
+    let _ = writeln!(io::stderr(), "skipped: {missing}");
     false
 }
 
