@@ -6,7 +6,8 @@ use builder::testing::{REQUIRE_SANDBOX, can_go_on};
 
 /// Whether a process may have mounts of its own. Prints why not.
 pub fn may_unshare() -> bool {
-    let tried = Command::new("unshare").args(["-Urm", "true"]).output();
+    let mount = ["-Urm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"];
+    let tried = Command::new("unshare").args(mount).output();
     let works = match tried {
         Ok(tried) if tried.status.success() => Ok(()),
         Ok(tried) => Err(String::from_utf8_lossy(&tried.stderr).into_owned()),
