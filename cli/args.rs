@@ -30,9 +30,19 @@ pub struct Cli {
 /// The table of `error::Exit`, where users look for it.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0 ok, 1 other failure, 2 usage, 3 not found anywhere, 4 hash or signature mismatch, 5 build failed,
-  6 not reproducible, 7 network unreachable or out of time, 8 sandbox unavailable, 9 store busy, 10 disk full,
-  70 bug, 130 interrupted";
+  0    ok
+  1    other failure
+  2    usage
+  3    not found anywhere
+  4    hash or signature mismatch, or nobody trusted vouches for it
+  5    build failed
+  6    not reproducible
+  7    network unreachable or out of time
+  8    sandbox unavailable
+  9    store busy
+  10   disk full
+  70   a bug, to be reported
+  130  interrupted";
 
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]

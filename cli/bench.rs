@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base::{SecretKey, TrustPolicy};
+use base::TrustPolicy;
 use builder::{Context as BuildContext, LazySandbox, Options};
 use recipe::Policy;
 use store::Store;
@@ -16,7 +16,7 @@ use store::substitute::{First, SourceFetcher};
 use crate::context::Context;
 use crate::error::CmdResult;
 use crate::fetcher::{IpfsUrls, WebUrls};
-use crate::keys::{self, DEFAULT_KEY};
+use crate::keys::BuildKey;
 use crate::network::Remote;
 use crate::seeds::RebuiltSeeds;
 use crate::tree::DiskTree;
@@ -40,7 +40,7 @@ pub struct Bench {
     pub scratch: PathBuf,
     remote: Remote,
     trust: TrustPolicy,
-    signer: Option<SecretKey>,
+    signer: BuildKey,
     sandbox: LazySandbox,
     logs: PathBuf,
     asks_peers: bool,
@@ -56,16 +56,16 @@ impl std::fmt::Debug for Bench {
 }
 
 impl Bench {
-    /// Opens everything. A command that may build gets a key to sign with; one is made if there is none.
+    /// Opens everything.
     ///
     /// # Errors
     /// When the configuration or the store cannot be used.
-    pub fn open(context: &Context, tree: DiskTree, policy: Policy) -> CmdResult<Self> {
+    pub fn open(context: &Context, tree: DiskTree) -> CmdResult<Self> {
         context.warn_unsupported()?;
-        let signer = signer(context, policy)?;
         let remote = Remote::new(context)?;
         let sources = context.config()?.sources()?;
         let home = context.home()?;
+        let signer = BuildKey::of(home, &context.ui)?;
         Ok(Self {
             ui: context.ui.clone(),
             store: context.store()?.clone(),
@@ -109,7 +109,7 @@ impl Bench {
             substituter: &self.remote,
             sources,
             trust: &self.trust,
-            signer: self.signer.as_ref(),
+            signer: &self.signer,
             files: &self.tree,
             sandbox: &self.sandbox,
             observer: &self.watch,
@@ -143,22 +143,6 @@ pub fn options(policy: Policy, jobs: Option<u16>) -> Options {
         cores,
         ..Options::default()
     }
-}
-
-/// The key that signs what is built. A command that may build makes one if there is none, and says so.
-fn signer(context: &Context, policy: Policy) -> CmdResult<Option<SecretKey>> {
-    let home = context.home()?;
-    if policy == Policy::SubstituteOnly {
-        return keys::own_key(home, DEFAULT_KEY);
-    }
-    let (key, is_new) = keys::create_key(home, DEFAULT_KEY)?;
-    if is_new {
-        context.ui.status(format!(
-            "made builder key `{DEFAULT_KEY}`: {}",
-            key.public()
-        ));
-    }
-    Ok(Some(key))
 }
 
 /// Where bubblewrap is looked for.

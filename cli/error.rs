@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 
 use builder::ErrorKind;
 use netconfig::ConfigError;
@@ -113,6 +113,11 @@ impl Failure {
     /// How the process ends.
     pub const fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// The error with its causes, to become the cause of another one.
+    pub fn into_error(self) -> anyhow::Error {
+        self.error
     }
 
     /// Whether the reader of our output went away, which is no failure of ours.
@@ -240,26 +245,6 @@ fn exit_of_fetch(error: &FetchError) -> Option<Exit> {
         // What went wrong below may have a code of its own.
         _ => None,
     }
-}
-
-/// Makes a panic a short report instead of a trace: what, where, and that it is our fault.
-pub fn report_panics_shortly() {
-    std::panic::set_hook(Box::new(|panic| {
-        let what = panic
-            .payload()
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.payload().downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let mut err = io::stderr().lock();
-        let version = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(err, "error: bug in p2pkgs {version} at {place}: {what}");
-        let _ = writeln!(err, "hint: please report this with the command you ran");
-    }));
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use base::PublicKey;
+use base::{PublicKey, SignedRealisation};
 use builder::{BuildFailure, SandboxUnavailable};
 use store::StoreError;
 
@@ -16,7 +16,7 @@ pub fn hints(error: &anyhow::Error) -> Vec<String> {
     error.chain().flat_map(hints_of_cause).collect()
 }
 
-/// Lines to show before the error: the end of a build's log, the differences of two builds.
+/// Lines to show before the error: the end of a build's log, the differences of two builds, who signed what.
 pub fn details(error: &anyhow::Error) -> Vec<String> {
     error.chain().find_map(details_of_cause).unwrap_or_default()
 }
@@ -53,6 +53,10 @@ fn hints_of_builder(error: &builder::Error) -> Vec<String> {
             "trust more of its signers with `p2pkgs key trust KEY`, or ask for fewer with \
              `p2pkgs key trust --threshold K`"
                 .into(),
+        ],
+        builder::Error::Conflict { package, .. } => vec![
+            "stop believing one of them: `p2pkgs key untrust KEY`".into(),
+            format!("or build it yourself: `p2pkgs build --no-substitutes {package}`"),
         ],
         builder::Error::Missing { package, .. } => {
             vec![format!("`p2pkgs build {package}` builds it from source")]
@@ -126,6 +130,9 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
                     .collect(),
             )
         }
+        builder::Error::Conflict { statements, .. } => {
+            Some(statements.iter().map(statement).collect())
+        }
         builder::Error::NotReproducible { differences, .. } => Some(
             differences
                 .iter()
@@ -134,4 +141,9 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
         ),
         _ => None,
     }
+}
+
+fn statement(signed: &SignedRealisation) -> String {
+    let (signer, said) = (signed.signer(), signed.realisation());
+    format!("{signer} signed {} ({} bytes)", said.sha256, said.size)
 }

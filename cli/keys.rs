@@ -6,14 +6,17 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base::rec::{self, Record};
-use base::{PublicKey, SecretKey, TrustPolicy};
+use base::{PublicKey, Realisation, SecretKey, SignedRealisation, TrustPolicy};
+use builder::Signer;
 
 use crate::error::{CmdResult, Failure};
 use crate::home::{Home, private_dir, write_atomically};
+use crate::ui::Ui;
 
-/// Name of the key that `build` makes on its first use.
+/// Name of the key that the first build makes.
 pub const DEFAULT_KEY: &str = "default";
 /// Largest key file that is looked at, in bytes; ours have 80.
 const KEY_FILE_BYTES_MAX: u64 = 4096;
@@ -126,6 +129,65 @@ pub fn create_key(home: &Home, name: &str) -> CmdResult<(SecretKey, bool)> {
             Ok((key, false))
         }
         Err(error) => Err(writing(&path)(error)),
+    }
+}
+
+/// The key that signs what is built. It is made when the first output is to be signed, for who only fetches needs none;
+/// one that is there is read at once, so that a damaged file is told before anything is built.
+#[derive(Debug)]
+pub struct BuildKey {
+    home: Home,
+    ui: Ui,
+    key: Mutex<Option<SecretKey>>,
+}
+
+impl BuildKey {
+    /// The key `default` of a home.
+    ///
+    /// # Errors
+    /// When it is there and cannot be used.
+    pub fn of(home: &Home, ui: &Ui) -> CmdResult<Self> {
+        Ok(Self {
+            home: home.clone(),
+            ui: ui.clone(),
+            key: Mutex::new(own_key(home, DEFAULT_KEY)?),
+        })
+    }
+
+    fn make(&self) -> io::Result<SecretKey> {
+        let made = create_key(&self.home, DEFAULT_KEY);
+        let (key, is_new) = made.map_err(|failure| io::Error::other(failure.into_error()))?;
+        if is_new {
+            self.ui.status(format!(
+                "made builder key `{DEFAULT_KEY}`: {}",
+                key.public()
+            ));
+        }
+        Ok(key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<SecretKey>> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Signer for BuildKey {
+    fn public(&self) -> Option<PublicKey> {
+        let mut known = self.lock();
+        if known.is_none() {
+            // Another process may have made it meanwhile.
+            *known = own_key(&self.home, DEFAULT_KEY).ok().flatten();
+        }
+        known.as_ref().map(SecretKey::public)
+    }
+
+    fn vouch(&self, realisation: Realisation) -> io::Result<SignedRealisation> {
+        let mut known = self.lock();
+        let key = match known.take() {
+            Some(key) => key,
+            None => self.make()?,
+        };
+        Ok(realisation.sign(known.insert(key)))
     }
 }
 

@@ -6,6 +6,7 @@
 mod apt;
 mod args;
 mod bench;
+mod bug;
 mod cmd;
 mod context;
 mod daemon;
@@ -27,7 +28,6 @@ mod ui;
 mod units;
 mod watch;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -44,25 +44,22 @@ use crate::ui::Ui;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    error::report_panics_shortly();
-    let run = || {
-        let cli = match Cli::try_parse() {
-            Ok(cli) => cli,
-            Err(usage) => return args::explain(&usage),
-        };
-        let ui = Ui::new(&cli.global);
-        match run(cli, &ui) {
-            Ok(()) => Exit::Ok,
-            Err(failure) if failure.is_broken_pipe() => Exit::Ok,
-            Err(failure) => {
-                ui.failure(&failure);
-                failure.exit()
-            }
+    bug::watch_for_panics();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return args::explain(&usage).into(),
+    };
+    let ui = Ui::new(&cli.global);
+    let exit = match run(cli, &ui) {
+        Ok(()) => Exit::Ok,
+        Err(failure) if failure.is_broken_pipe() => Exit::Ok,
+        Err(failure) => {
+            ui.failure(&failure);
+            failure.exit()
         }
     };
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or(Exit::Bug)
-        .into()
+    let is_bug = exit != Exit::Ok && bug::happened();
+    if is_bug { Exit::Bug } else { exit }.into()
 }
 
 fn run(cli: Cli, ui: &Ui) -> CmdResult {

@@ -67,13 +67,13 @@ impl Session {
     ///
     /// # Errors
     /// When the packages, the configuration or the store cannot be used.
-    pub fn open(context: &Context, typed: &[String], policy: Policy) -> CmdResult<Self> {
+    pub fn open(context: &Context, typed: &[String]) -> CmdResult<Self> {
         let mut tree = context.tree()?;
         let names = tree.package_names(typed)?;
         let graph = context.graph(&mut tree, &names)?;
         Ok(Self {
             graph,
-            bench: Bench::open(context, tree, policy)?,
+            bench: Bench::open(context, tree)?,
         })
     }
 

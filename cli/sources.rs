@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use base::{Multihash, PackageName, Sha256};
 use builder::{Event, Observer as _};
-use recipe::{PackageSource as _, Policy, Recipe, Source};
+use recipe::{PackageSource as _, Recipe, Source};
 use serde::Serialize;
 use store::substitute::{FetchError, SourceFetcher, SourceRequest};
 use store::{Blob, Pin, PinKind, ProvideKind, Store};
@@ -88,7 +88,7 @@ impl SourceSet {
     /// # Errors
     /// The first source that could not be had; the others are fetched nevertheless.
     pub fn fetch(&mut self, context: &Context) -> CmdResult {
-        let bench = Bench::open(context, context.tree()?, Policy::SubstituteOrBuild)?;
+        let bench = Bench::open(context, context.tree()?)?;
         let fetcher = bench.fetcher();
         let queue = Mutex::new(self.sources.values());
         let state = Mutex::new((Tally::default(), Vec::new()));

@@ -126,6 +126,9 @@ impl Watch {
 
 impl Observer for Watch {
     fn event(&self, event: &Event<'_>) {
+        if matches!(event, Event::Building { phase, .. } if *phase == Phase::Running) {
+            crate::bug::provoke("build");
+        }
         if !matches!(event, Event::Looking { .. } | Event::Output { .. }) {
             let looking = self.live().looking.take();
             drop(looking);

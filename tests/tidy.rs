@@ -354,6 +354,19 @@ fn without_code_blocks(text: &str) -> Vec<(usize, &str)> {
     lines
 }
 
+#[test]
+fn the_guide_to_packaging_quotes_the_recipe_as_it_is() {
+    let guide = fs::read_to_string(root().join("docs/packaging.md")).unwrap();
+    for file in ["build", "fetch"] {
+        let text = fs::read_to_string(root().join("pkg/hello").join(file)).unwrap();
+        let is_quoted = guide.contains(&format!("\n{text}```\n"));
+        assert!(
+            is_quoted,
+            "docs/packaging.md does not quote pkg/hello/{file}"
+        );
+    }
+}
+
 /// Names of all recipes of the tree.
 fn recipes() -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(root().join("pkg"))

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base::{PackageName, PublicKey, Realisation, Sha256};
+use base::{PackageName, PublicKey, Sha256, SignedRealisation};
 use store::StoreError;
 use store::archive::ArchiveError;
 use store::substitute::{Asked, FetchError, QueryError};
@@ -44,12 +44,12 @@ pub enum Error {
         need: usize,
     },
     /// Trusted keys vouch for different outputs of one package.
-    #[error("trusted keys vouch for {} different outputs of `{package}`", outputs.len())]
+    #[error("trusted keys vouch for different outputs of `{package}`")]
     Conflict {
         /// Which package.
         package: PackageName,
-        /// What they say.
-        outputs: Vec<Realisation>,
+        /// Who says what.
+        statements: Vec<SignedRealisation>,
     },
     /// The search for a package went wrong.
     #[error("cannot look up `{package}`")]
@@ -124,6 +124,15 @@ pub enum Error {
         #[source]
         source: ArchiveError,
     },
+    /// What was built could not be signed.
+    #[error("cannot sign the output of `{package}`")]
+    Sign {
+        /// Which package.
+        package: PackageName,
+        /// What is wrong with the key.
+        #[source]
+        source: io::Error,
+    },
     /// The operating system refused an operation.
     #[error("cannot {op} `{}`", path.display())]
     Io {
@@ -193,6 +202,7 @@ impl Error {
             Self::NoCompiler { .. }
             | Self::Process(_)
             | Self::FileChanged { .. }
+            | Self::Sign { .. }
             | Self::Io { .. } => ErrorKind::Other,
         }
     }

@@ -29,7 +29,10 @@ mod request;
 mod root;
 mod runner;
 mod scratch;
+mod signer;
 mod sources;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod venv;
 
 pub use crate::build::{Finished, Workshop};
@@ -51,4 +54,5 @@ pub use crate::request::{
 };
 pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;
+pub use crate::signer::Signer;
 pub use crate::sources::FetchedItem;

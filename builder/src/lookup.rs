@@ -143,9 +143,27 @@ impl Lookup<'_> {
                     need,
                 },
             ),
-            Verdict::Conflict(outputs) => Found::Refused(Error::Conflict { package, outputs }),
+            Verdict::Conflict(_) => {
+                let statements = self.of_trusted(offered);
+                Found::Refused(Error::Conflict {
+                    package,
+                    statements,
+                })
+            }
             Verdict::Missing => Found::Nowhere(asked, Error::Missing { package, asked }),
         })
+    }
+
+    /// What trusted keys say, each statement once.
+    fn of_trusted(&self, offered: Vec<SignedRealisation>) -> Vec<SignedRealisation> {
+        let mut statements: Vec<SignedRealisation> = Vec::new();
+        for signed in offered {
+            let is_trusted = self.trust.keys().any(|key| key == signed.signer());
+            if is_trusted && !statements.contains(&signed) {
+                statements.push(signed);
+            }
+        }
+        statements
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use base::{Multihash, PackageName, PkgHash, Realisation, SecretKey, TrustPolicy};
+use base::{Multihash, PackageName, PkgHash, Realisation, TrustPolicy};
 use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
 use store::substitute::{Asked, SourceFetcher, Substituter};
 use store::{Blob, Pin, PinKind, ProvideKind, Store};
@@ -21,6 +21,7 @@ use crate::probe::LazySandbox;
 use crate::process::Limits;
 use crate::root::{Input, RecipeFiles};
 use crate::runner::Runner;
+use crate::signer::Signer;
 use crate::sources::{FetchedItem, Fetching, Flights};
 
 /// Whom and what realising needs.
@@ -34,8 +35,8 @@ pub struct Context<'a> {
     pub sources: &'a dyn SourceFetcher,
     /// Whose outputs may be used.
     pub trust: &'a TrustPolicy,
-    /// Signs what is built. Without it a build's output is in the store but nobody, not even the next run, can find it.
-    pub signer: Option<&'a SecretKey>,
+    /// Signs what is built: by that the next run finds it again.
+    pub signer: &'a dyn Signer,
     /// Reads the `files/` of recipes.
     pub files: &'a dyn RecipeFiles,
     /// The sandbox; not touched unless something is built.
@@ -94,7 +95,7 @@ impl<'a> Context<'a> {
     /// Signs that building this derivation gave this output, and keeps both.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Sign`] and [`Error::Store`].
     pub fn record_built(
         &self,
         derivation: &Derivation,
@@ -102,16 +103,18 @@ impl<'a> Context<'a> {
         options: &Options,
     ) -> Result<(), Error> {
         let pkghash = PkgHash::of_derivation(derivation.to_string().as_bytes());
-        if let Some(key) = self.signer {
-            let (output, sha256, size) = (blob.root, blob.sha256, blob.size);
-            let realisation = Realisation {
-                pkghash,
-                output,
-                sha256,
-                size,
-            };
-            self.store.put_realisation(&realisation.sign(key))?;
-        }
+        let (output, sha256, size) = (blob.root, blob.sha256, blob.size);
+        let realisation = Realisation {
+            pkghash,
+            output,
+            sha256,
+            size,
+        };
+        let signed = self.signer.vouch(realisation).map_err(|source| {
+            let package = derivation.name().clone();
+            Error::Sign { package, source }
+        })?;
+        self.store.put_realisation(&signed)?;
         self.record(derivation, blob, options)
     }
 
@@ -154,7 +157,7 @@ impl<'a> Context<'a> {
         package: &PackageName,
         pkghash: &PkgHash,
     ) -> Result<Option<Blob>, Error> {
-        let own = self.signer.map(SecretKey::public);
+        let own = self.signer.public();
         let lookup = Lookup {
             store: self.store,
             trust: self.trust,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
-use base::{PackageName, PkgHash, SecretKey};
+use base::{PackageName, PkgHash};
 use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy};
 use store::substitute::{Asked, FetchError, Fetched};
 use store::{Blob, StoreError};
@@ -180,7 +180,7 @@ impl<'a> Runner<'a> {
         let lookup = Lookup {
             store,
             trust: self.context.trust,
-            own: self.context.signer.map(SecretKey::public),
+            own: self.context.signer.public(),
             substituter: substitutes.then_some(self.context.substituter),
         };
         lookup.find(package, &self.graph.pkghash(id))

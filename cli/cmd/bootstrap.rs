@@ -1,6 +1,5 @@
 //! `p2pkgs bootstrap`
 
-use recipe::Policy;
 use serde::Serialize;
 
 use crate::bench::Bench;
@@ -47,7 +46,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         Command::Rebuild { seed } | Command::Verify { seed } => seed,
     };
     let seed = seeds::named(name)?;
-    let bench = Bench::open(context, context.tree()?, Policy::SubstituteOrBuild)?;
+    let bench = Bench::open(context, context.tree()?)?;
     let made = match &args.command {
         Command::Rebuild { .. } => seeds::rebuild(&bench, &seed),
         Command::Verify { .. } => seeds::verify(&bench, &seed),

@@ -4,7 +4,6 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use base::{Cid, Sha256, parse_cid};
-use recipe::Policy;
 use store::substitute::{FetchError, SourceFetcher as _, SourceRequest};
 use store::{Blob, Store};
 
@@ -71,7 +70,7 @@ fn packages(context: &Context, args: &Args) -> CmdResult {
         no_substitutes: false,
     };
     let options = get.options()?;
-    let session = Session::open(context, &args.items, Policy::SubstituteOnly)?;
+    let session = Session::open(context, &args.items)?;
     let report = session.realise(&options)?;
     if let Some(dir) = &args.into {
         session.place(&report, dir)?;

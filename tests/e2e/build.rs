@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use rustix::process::Signal;
 
 use crate::support::{
-    COMMAND_DEADLINE, Finished, TestEnv, greeting, sandbox_works, signal, wait_until,
+    COMMAND_DEADLINE, Finished, TestEnv, greeting, sandbox_works, signal, start, wait_until,
 };
 
 /// Where a package's output lies, as `build` prints it.
@@ -46,6 +45,34 @@ fn what_is_built_once_is_there_the_next_time_without_a_network() {
     assert_eq!(fetched.stdout, again.stdout);
     let placed = fs::read_to_string(env.path("placed/share/hello/greeting.txt")).unwrap();
     assert_eq!(placed, greeting());
+}
+
+#[test]
+fn a_key_is_made_to_sign_the_first_build_and_by_nothing_else() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let builder = env.home("builder");
+    builder.ok(&["build", "--dry-run", "hello"]);
+    builder.ok(&["--offline", "doctor"]);
+    builder.ok(&["fetch", "--sources", "hello"]);
+    builder.run(&["--offline", "fetch", "hello"]).assert_exit(3);
+    builder.run(&["build", "broken"]).assert_exit(5);
+    assert!(!builder.path("keys").exists(), "nothing was signed yet");
+    builder.ok(&["build", "hello"]);
+    assert!(builder.path("keys/default.key").is_file());
+
+    // Who only uses what others built signs nothing.
+    let daemon = builder.daemon(&[]);
+    let list = builder.ok(&["key", "list"]);
+    let user = env.home("user");
+    user.bootstrap_from(&daemon);
+    user.ok(&["key", "trust", list.split_whitespace().nth(1).unwrap()]);
+    user.ok(&["build", "hello"]);
+    user.ok(&["venv", "venv", "hello"]);
+    user.ok(&["run", "hello", "--", "hello"]);
+    assert!(!user.path("keys").exists(), "nothing was built here");
 }
 
 #[test]
@@ -191,14 +218,7 @@ fn several_commands_in_one_home_build_side_by_side() {
     let env = TestEnv::new();
     let home = env.home("user");
     let names = ["hello", "greet", "greet", "hello"];
-    let children = names.map(|name| {
-        let mut command = home.command(&["build", name]);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    });
+    let children = names.map(|name| start(home.command(&["build", name])));
     for (child, name) in children.into_iter().zip(names) {
         let finished = Finished::wait(child, format!("build {name}"), COMMAND_DEADLINE);
         assert!(output(&finished.assert_exit(0).stdout).is_file());
@@ -221,28 +241,14 @@ fn an_interrupted_build_ends_with_130_and_leaves_nothing_running() {
     let env = TestEnv::new();
     let home = env.home("user");
     let scratch = home.path("scratch").display().to_string();
-    let mut command = home.command(&["build", "slow"]);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("the build runs", || {
-        let log = home.run(&["log", "slow"]);
-        log.code == Some(0) && log.stdout.contains("started")
-    });
+    let build = home.start_slow_build();
     assert!(!processes_with(&scratch).is_empty());
-    signal(child.id(), Signal::INT);
-    Finished::wait(child, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
+    signal(build.id(), Signal::INT);
+    Finished::wait(build, "build slow".into(), COMMAND_DEADLINE).assert_exit(130);
     wait_until("the sandbox is gone", || {
         processes_with(&scratch).is_empty()
     });
-    let left = fs::read_dir(home.path("scratch")).unwrap().flatten();
-    let left: Vec<_> = left
-        .map(|e| e.file_name())
-        .filter(|n| n != "lock")
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert!(home.left_in_scratch().is_empty());
 }
 
 #[test]
@@ -252,21 +258,8 @@ fn a_log_is_followed_until_its_build_ends() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    let mut command = home.command(&["build", "slow"]);
-    let build = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("the build runs", || {
-        home.run(&["log", "slow"]).stdout.contains("started")
-    });
-    let mut command = home.command(&["log", "-f", "slow"]);
-    let follower = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let build = home.start_slow_build();
+    let follower = start(home.command(&["log", "-f", "slow"]));
     wait_until("it says more", || {
         home.run(&["log", "slow"]).stdout.contains("still here")
     });

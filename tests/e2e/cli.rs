@@ -44,18 +44,12 @@ fn mistakes_on_the_command_line_end_with_2() {
 }
 
 #[test]
-fn help_and_version_go_to_stdout_and_tell_the_exit_codes() {
+fn help_and_version_go_to_stdout() {
     let env = TestEnv::new();
     let home = env.home("user");
     let help = home.run(&["--help"]).assert_exit(0);
     assert!(help.stderr.is_empty());
-    for word in [
-        "fetch",
-        "build",
-        "bootstrap",
-        "Exit codes:",
-        "130 interrupted",
-    ] {
+    for word in ["fetch", "build", "bootstrap", "Exit codes:"] {
         assert!(
             help.stdout.contains(word),
             "no `{word}` in: {}",
@@ -193,22 +187,10 @@ fn what_this_version_cannot_honour_is_told_and_not_ignored() {
 }
 
 #[test]
-fn a_full_disk_ends_with_10_and_a_closed_reader_is_no_failure() {
+fn a_reader_that_went_away_is_no_failure() {
     let env = TestEnv::new();
-    let home = env.home("user");
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let mut child = home
-        .command(&["graph"])
-        .stdout(full)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let status = wait_with_deadline(&mut child, COMMAND_DEADLINE).unwrap();
-    assert_eq!(status.code(), Some(10));
-    let mut child = home
+    let mut child = env
+        .home("user")
         .command(&["graph"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -217,71 +199,4 @@ fn a_full_disk_ends_with_10_and_a_closed_reader_is_no_failure() {
     drop(child.stdout.take());
     let status = wait_with_deadline(&mut child, COMMAND_DEADLINE).unwrap();
     assert_eq!(status.code(), Some(0));
-}
-
-#[test]
-fn a_second_daemon_in_one_home_ends_with_9() {
-    let env = TestEnv::new();
-    let home = env.home("user");
-    let daemon = home.daemon(&[]);
-    home.run(&["node", "run"])
-        .assert_exit(9)
-        .assert_says("`p2pkgs node status`");
-    assert_eq!(home.ok(&["node", "id"]).trim_end(), daemon.peer_id());
-    let status = home.ok(&["node", "status"]);
-    assert!(
-        status.contains(&format!("peer id: {}", daemon.peer_id())),
-        "{status}"
-    );
-    let json: serde_json::Value =
-        serde_json::from_str(&home.ok(&["node", "status", "--json"])).unwrap();
-    assert_eq!(json["pid"].as_u64(), Some(u64::from(daemon.pid())));
-    assert_eq!(daemon.stop(), Some(0));
-    home.run(&["node", "status"])
-        .assert_exit(1)
-        .assert_says("no daemon runs");
-}
-
-#[test]
-fn first_peers_that_cannot_be_reached_end_with_7() {
-    let env = TestEnv::new();
-    let home = env.home("user");
-    let gone = env.home("gone").daemon(&[]);
-    home.bootstrap_from(&gone);
-    gone.kill();
-    home.run(&["doctor"]).assert_exit(7);
-    home.run(&["--offline", "node", "find", &"0".repeat(64)])
-        .assert_exit(7);
-}
-
-#[test]
-fn a_machine_without_bubblewrap_is_told_with_8_how_to_install_it() {
-    let env = TestEnv::new();
-    let home = env.home("user");
-    let mut command = home.command(&["doctor"]);
-    command.env("PATH", env.path("nothing"));
-    let doctor = Finished::of(command, COMMAND_DEADLINE)
-        .assert_exit(8)
-        .assert_says("hint: ");
-    assert!(
-        doctor.stdout.contains("fail sandbox: "),
-        "{}",
-        doctor.stdout
-    );
-    let mut command = home.command(&["build", "hello"]);
-    command.env("PATH", env.path("nothing"));
-    if crate::support::static_busybox().is_some() {
-        Finished::of(command, COMMAND_DEADLINE)
-            .assert_exit(8)
-            .assert_says("install");
-    }
-}
-
-#[test]
-fn something_that_is_not_needed_has_no_chain_and_ends_with_1() {
-    let env = TestEnv::new();
-    let home = env.home("user");
-    home.run(&["why", "hello", "greet"])
-        .assert_exit(1)
-        .assert_says("does not need");
 }

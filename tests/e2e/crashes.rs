@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::{COMMAND_DEADLINE, Finished, TestEnv, sandbox_works, signal, wait_until};
-use rustix::process::Signal;
+use crate::support::{COMMAND_DEADLINE, Finished, TestEnv, sandbox_works, start, wait_until};
 
 #[test]
 fn a_killed_build_leaves_a_home_that_works_and_is_cleaned_up() {
@@ -13,28 +12,13 @@ fn a_killed_build_leaves_a_home_that_works_and_is_cleaned_up() {
     }
     let env = TestEnv::new();
     let home = env.home("user");
-    let mut command = home.command(&["build", "slow"]);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("the build runs", || {
-        home.run(&["log", "slow"]).stdout.contains("started")
-    });
-    signal(child.id(), Signal::KILL);
-    let killed = Finished::wait(child, "build slow".into(), COMMAND_DEADLINE);
-    assert_eq!(killed.code, None);
+    let mut build = home.start_slow_build();
+    build.kill().unwrap();
+    build.wait().unwrap();
+    assert!(!home.left_in_scratch().is_empty());
+    // The next build removes what the killed one left.
     home.ok(&["build", "hello"]);
-    let left = std::fs::read_dir(home.path("scratch")).unwrap().flatten();
-    let left: Vec<_> = left
-        .map(|e| e.file_name())
-        .filter(|n| n != "lock")
-        .collect();
-    assert!(
-        left.is_empty(),
-        "what the killed build left is removed by the next: {left:?}"
-    );
+    assert!(home.left_in_scratch().is_empty());
 }
 
 #[test]
@@ -75,12 +59,7 @@ fn a_provider_that_dies_during_a_transfer_is_replaced() {
     env.stop_origin();
     let user = env.home("user");
     user.bootstrap_from(&meeting);
-    let mut command = user.command(&["fetch", "--sources", "big"]);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = start(user.command(&["fetch", "--sources", "big"]));
     // The blocks come from both, so the first is sending when some have arrived.
     let tmp = user.path("store/tmp");
     wait_until("a transfer has begun", || bytes_below(&tmp) > 4 << 20);

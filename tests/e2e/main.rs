@@ -10,8 +10,11 @@ mod support;
 /// Names and hashes: `hash`, `closure`, `why`, `graph`, on a tree whose hashes are pinned.
 mod names;
 
-/// The command line itself: usage errors, exit codes, help, configuration, keys, stdout and stderr.
+/// The command line itself: usage errors, help, configuration, keys, stdout and stderr.
 mod cli;
+
+/// The exit codes.
+mod exit_codes;
 
 /// Building: sandbox, logs, failures, `--check`, `--dry-run`, interruption, several processes at once.
 mod build;

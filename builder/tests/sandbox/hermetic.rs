@@ -1,6 +1,6 @@
 //! What a build can see: the contract and nothing besides.
 
-use crate::support::World;
+use builder::testing::World;
 
 #[test]
 fn the_environment_is_exactly_the_contract() {
@@ -164,7 +164,7 @@ fn a_file_that_changed_since_it_was_hashed_stops_the_build() {
     world.package("p", "true");
     world.add_file("p", "patch", false, b"before");
     world.files.0.insert(
-        (crate::support::name("p"), "patch".into()),
+        (builder::testing::name("p"), "patch".into()),
         b"after".to_vec(),
     );
     let failure = world.realise(&["p"]).unwrap_err();

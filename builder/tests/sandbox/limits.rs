@@ -5,11 +5,24 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use builder::testing::World;
 use builder::{Ending, Error, ErrorKind, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::support::{World, runs};
+/// Is a process running on this machine whose command line contains this text?
+fn runs(marker: &str) -> Vec<i32> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if let Ok(pid) = entry.file_name().to_string_lossy().parse()
+            && String::from_utf8_lossy(&command).contains(marker)
+        {
+            pids.push(pid);
+        }
+    }
+    pids
+}
 
 /// The ending of a build that has to fail.
 fn ending(world: &mut World, package: &str) -> Ending {

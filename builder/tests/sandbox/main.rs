@@ -7,7 +7,6 @@
     clippy::panic,
     reason = "a test that cannot go on has failed"
 )]
-#![allow(clippy::print_stderr, reason = "skips are told")]
 
 // The name by which the other crates know it.
 extern crate p2pkgs_builder as builder;
@@ -19,5 +18,4 @@ mod outputs;
 mod realising;
 mod reproducible;
 mod substituting;
-mod support;
 mod venvs;

@@ -1,11 +1,10 @@
 //! Everything works for a user with no rights at all. Where the tests run as root, one of them becomes such a user.
 
+use builder::testing::World;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-
-use crate::support::World;
 
 /// `nobody` on every distribution.
 const NOBODY: u32 = 65534;
@@ -22,7 +21,7 @@ fn builds_and_runs() {
     );
     let report = world
         .realise(&["p"])
-        .unwrap_or_else(|f| panic!("{}", crate::support::full(&f)));
+        .unwrap_or_else(|f| panic!("{}", builder::testing::full(&f)));
     assert_eq!(report.built.len(), 1);
     assert!(world.left_in_scratch().is_empty());
     assert_eq!(crate::venvs::output_of(&mut world, "p", &["who"]), "1000\n");

@@ -1,8 +1,7 @@
 //! What a build may leave in its `$DESTDIR`.
 
+use builder::testing::{World, full};
 use builder::{Error, ErrorKind, OutputError};
-
-use crate::support::{World, full};
 
 fn refusal(script: &str) -> Option<OutputError> {
     let mut world = World::new()?;
@@ -75,7 +74,7 @@ fn modes_owners_and_times_of_a_build_do_not_reach_the_output() {
     let report = world
         .realise(&["a", "b"])
         .unwrap_or_else(|f| panic!("{}", full(&f)));
-    let blob = |package| &report.realised[&crate::support::name(package)].blob;
+    let blob = |package| &report.realised[&builder::testing::name(package)].blob;
     assert_eq!(blob("a"), blob("b"));
 }
 

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use builder::testing::{World, full, name};
 use builder::{Error, ErrorKind, How, forecast};
 use recipe::Policy;
 use store::PinClass;
-
-use crate::support::{World, full, name};
 
 #[test]
 fn a_package_is_built_from_what_it_needs_and_found_again_without_work() {

@@ -1,8 +1,7 @@
 //! `check`: building again and comparing.
 
+use builder::testing::{World, full};
 use builder::{Error, ErrorKind};
-
-use crate::support::{World, full};
 
 #[test]
 fn a_package_that_takes_in_the_time_is_found_out() {

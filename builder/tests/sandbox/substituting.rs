@@ -3,10 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use base::{SecretKey, TrustPolicy};
+use builder::testing::{World, full, name};
 use builder::{Error, ErrorKind, How, forecast};
 use recipe::Policy;
-
-use crate::support::{World, full, name};
 
 const SCRIPT: &str = "mkdir $DESTDIR/share; echo output >$DESTDIR/share/output";
 
@@ -117,8 +116,15 @@ fn trusted_signers_who_contradict_each_other_stop_everything() {
     builder.store.put_realisation(&other.sign(&second)).unwrap();
     user.trust = TrustPolicy::new([builder.key.public(), second.public()], 1);
     let failure = user.realise(&["p"]).unwrap_err();
-    assert!(matches!(failure.error, Error::Conflict { .. }), "{failure}");
     assert_eq!(failure.error.kind(), ErrorKind::Mismatch);
+    let Error::Conflict { statements, .. } = &failure.error else {
+        panic!("{failure}")
+    };
+    let mut signers: Vec<_> = statements.iter().map(|s| *s.signer()).collect();
+    signers.sort();
+    let mut expected = [builder.key.public(), second.public()];
+    expected.sort();
+    assert_eq!(signers, expected);
 }
 
 #[test]

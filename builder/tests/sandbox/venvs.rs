@@ -5,9 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use builder::testing::World;
 use builder::venv;
-
-use crate::support::World;
 
 /// What a command prints in a venv of a package.
 pub fn output_of(world: &mut World, package: &str, command: &[&str]) -> String {

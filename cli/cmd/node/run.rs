@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use node::{Client, Node, Status};
 use serde::Serialize;
 
+use crate::bug::NODE_THREAD;
 use crate::context::Context;
 use crate::daemon::{self, Lock};
 use crate::error::{CmdResult, Exit, Failure};
@@ -76,7 +77,7 @@ pub fn run(context: &mut Context, args: &Args) -> CmdResult {
         .min(WORKERS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
-        .thread_name("node")
+        .thread_name(NODE_THREAD)
         .enable_all()
         .build()?;
     runtime.block_on(async {

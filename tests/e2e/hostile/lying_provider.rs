@@ -4,10 +4,10 @@
 use base::Sha256;
 use rustix::process::Signal;
 use std::fs;
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use super::liar::{Liar, Orders};
-use crate::support::{COMMAND_DEADLINE, Daemon, Finished, TestEnv, signal, wait_until};
+use crate::support::{COMMAND_DEADLINE, Daemon, Finished, TestEnv, signal, start, wait_until};
 
 /// One honest mirror of the large source, one meeting point, no origin.
 struct World {
@@ -63,12 +63,7 @@ impl World {
         let user = self.env.home("user");
         user.bootstrap_from(&self.meeting);
         let name = format!("sha256:{}", self.sha256);
-        let mut command = user.command(&["fetch", &name, "-o", "out"]);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        start(user.command(&["fetch", &name, "-o", "out"]))
     }
 
     /// While the mirror stands still the user can only turn to the liar; then the mirror goes on.

@@ -9,17 +9,21 @@ mod output;
 mod sandbox;
 mod toy;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub use builder::testing::{sandbox_works, static_busybox};
 pub use daemon::Daemon;
 pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
-pub use sandbox::{sandbox_works, static_busybox};
+pub use sandbox::may_unshare;
 pub use toy::greeting;
 
+/// The program that is tested.
+pub const P2PKGS: &str = env!("CARGO_BIN_EXE_p2pkgs");
 /// Longest time any one command may take before the test calls it hung.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
 /// How often a condition is looked at again.
@@ -104,9 +108,14 @@ impl Home<'_> {
         self.root.join(name)
     }
 
-    /// A command in this home, not yet started. Whatever the tester's own environment says of p2pkgs is left out.
+    /// A command in this home, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_p2pkgs"));
+        self.command_of(P2PKGS, args)
+    }
+
+    /// Another program that runs commands in this home. Whatever the tester's own environment says of p2pkgs is left out.
+    pub fn command_of(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("P2PKGS_") || name.starts_with("PKG_") || name == "RUST_LOG" {
@@ -142,6 +151,22 @@ impl Home<'_> {
         Daemon::start(self.command(&args), &self.root)
     }
 
+    /// Starts to build `slow`, which never ends by itself, and waits until its script runs.
+    pub fn start_slow_build(&self) -> Child {
+        let build = start(self.command(&["build", "slow"]));
+        wait_until("the build runs", || {
+            self.run(&["log", "slow"]).stdout.contains("started")
+        });
+        build
+    }
+
+    /// What builds have left in the scratch folder, besides its lock.
+    pub fn left_in_scratch(&self) -> Vec<OsString> {
+        let entries = fs::read_dir(self.path("scratch")).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "lock").collect()
+    }
+
     /// Lets this home's commands start from a peer.
     pub fn bootstrap_from(&self, peer: &Daemon) {
         let path = self.root.join("config.toml");
@@ -149,6 +174,15 @@ impl Home<'_> {
         let line = format!("[network]\nbootstrap = [\"{}\"]\n", peer.address());
         fs::write(&path, text.replace("[network]\n", &line)).unwrap();
     }
+}
+
+/// Starts a command for [`Finished::wait`].
+pub fn start(mut command: Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// Waits until `condition` holds.

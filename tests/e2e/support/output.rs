@@ -1,7 +1,7 @@
 //! A command that has ended, with what it said.
 
 use std::io::Read;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,9 @@ pub struct Finished {
 
 impl Finished {
     /// Runs a command to its end, or kills it at the deadline and fails.
-    pub fn of(mut command: Command, deadline: Duration) -> Self {
+    pub fn of(command: Command, deadline: Duration) -> Self {
         let shown = format!("{command:?}");
-        let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self::wait(child, shown, deadline)
+        Self::wait(super::start(command), shown, deadline)
     }
 
     /// Waits for a child whose stdout and stderr are pipes.

@@ -1,64 +1,17 @@
-//! What the machine must have for tests that build: a working sandbox, and a static busybox to make the toy seed of.
-//!
-//! Where one is missing the test says so and passes, unless P2PKGS_REQUIRE_SANDBOX is set, as it is in CI.
+//! What the machine must have for tests that need more than the builder's sandbox.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::process::Command;
 
-/// Type of the program header that names a dynamic linker (ELF specification).
-const PT_INTERP: u32 = 3;
+use builder::testing::{REQUIRE_SANDBOX, can_go_on};
 
-/// Whether builds can run here. Prints why not.
-pub fn sandbox_works() -> bool {
-    static WORKS: OnceLock<Result<(), String>> = OnceLock::new();
-    let works = WORKS.get_or_init(|| {
-        static_busybox().ok_or("no static busybox on this machine (package busybox-static)")?;
-        let search_path = std::env::var_os("PATH").unwrap_or_default();
-        builder::Sandbox::find(&search_path)
-            .map(|_| ())
-            .map_err(|error| error.to_string())
-    });
-    match works {
-        Ok(()) => true,
-        Err(missing) => {
-            let required = std::env::var_os("P2PKGS_REQUIRE_SANDBOX").is_some_and(|v| v == "1");
-            assert!(!required, "P2PKGS_REQUIRE_SANDBOX is set: {missing}");
-            eprintln!("skipped: {missing}");
-            false
-        }
-    }
-}
-
-/// A busybox that runs anywhere, because it needs no library.
-pub fn static_busybox() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .flat_map(|dir| ["busybox", "busybox.static", "busybox-static"].map(|name| dir.join(name)))
-        .find(|path| is_static(path))
-}
-
-/// Whether a 64-bit little-endian ELF program asks for no dynamic linker.
-fn is_static(path: &Path) -> bool {
-    let Ok(bytes) = fs::read(path) else {
-        return false;
+/// Whether a process may have mounts of its own. Prints why not.
+pub fn may_unshare() -> bool {
+    let mount = ["-Urm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"];
+    let tried = Command::new("unshare").args(mount).output();
+    let works = match tried {
+        Ok(tried) if tried.status.success() => Ok(()),
+        Ok(tried) => Err(String::from_utf8_lossy(&tried.stderr).into_owned()),
+        Err(error) => Err(format!("no unshare: {error}")),
     };
-    let u16_at = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let headers = || {
-        let start = usize::try_from(u64_at(32)?).ok()?;
-        let (size, count) = (usize::from(u16_at(54)?), usize::from(u16_at(56)?));
-        (0..count)
-            .map(|i| {
-                bytes
-                    .get(start + i * size..)?
-                    .get(..4)?
-                    .try_into()
-                    .ok()
-                    .map(u32::from_le_bytes)
-            })
-            .collect::<Option<Vec<_>>>()
-    };
-    bytes.starts_with(b"\x7fELF\x02\x01")
-        && headers().is_some_and(|types| !types.contains(&PT_INTERP))
+    can_go_on(&works, REQUIRE_SANDBOX)
 }
