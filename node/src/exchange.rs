@@ -52,7 +52,7 @@ use tokio::time::Sleep;
 use self::bucket::Bucket;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
-use crate::address::{Reach, reach};
+use crate::address::{Reach, is_circuit, reach};
 use crate::config::Limits;
 
 /// What the exchange tells the event loop.
@@ -181,6 +181,10 @@ impl Behaviour {
     }
 
     fn connected(&mut self, peer: PeerId, connection: ConnectionId, remote: &Multiaddr) {
+        if is_circuit(remote) {
+            // A relay cuts the connection after 128 KiB; a direct one follows if there can be one.
+            return;
+        }
         let entry = self.peers.entry(peer).or_default();
         entry.connections.push((connection, reach(remote)));
         if entry.connections.len() == 1 {
