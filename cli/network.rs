@@ -291,7 +291,7 @@ fn read_swarm_key(context: &Context, file: &str) -> CmdResult<[u8; 32]> {
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Failure::from(e)
             .context(cannot())
-            .hint("`p2pkgs key new --swarm` makes one; all members of the swarm share it")
+            .hint("`p2pkgs key swarm` makes one; all members of the swarm share it")
     })?;
     let key: netconfig::SwarmKey = text
         .parse()
