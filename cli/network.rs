@@ -135,9 +135,9 @@ fn start(config: node::Config, store: &Store, trust: &TrustPolicy) -> CmdResult<
 }
 
 impl Substituter for Remote {
-    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
         match self.started() {
-            Ok(Some(started)) => started.substituter.query(pkghash),
+            Ok(Some(started)) => started.substituter.query(pkghash, progress),
             Ok(None) => Ok(Query::default()),
             Err(error) => Err(QueryError::Failed {
                 source: Box::new(error),

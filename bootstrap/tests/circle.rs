@@ -393,7 +393,7 @@ impl SourceFetcher for Shelf {
 struct Nobody;
 
 impl Substituter for Nobody {
-    fn query(&self, _pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, _pkghash: &PkgHash, _: &dyn Progress) -> Result<Query, QueryError> {
         Ok(Query::default())
     }
 

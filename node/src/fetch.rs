@@ -35,7 +35,7 @@ use crate::error::ClientError;
 use crate::pace::Pace;
 
 /// How long a fetch waits before it looks for new providers and for a wish to stop.
-const SLICE: Duration = Duration::from_millis(250);
+const SLICE: Duration = Duration::from_millis(100);
 /// Size taken for the blocks of a DAG before the first leaf: that of our own profile.
 const BLOCK_BYTES_FIRST: u64 = 1 << 20;
 /// Smallest size taken for blocks, so that a DAG of tiny ones does not make the window a million entries.

@@ -324,7 +324,7 @@ pub struct Remote {
 }
 
 impl Substituter for Remote {
-    fn query(&self, pkghash: &base::PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, pkghash: &base::PkgHash, _: &dyn Progress) -> Result<Query, QueryError> {
         self.queries.fetch_add(1, Ordering::Relaxed);
         let asked = Asked {
             providers: 1,

@@ -77,6 +77,12 @@ impl Peers {
             .min()
     }
 
+    /// How many of the first peers are not connected: none of them could be reached, or they left.
+    pub(super) fn unmet(&self) -> u32 {
+        let unmet = |(peer, _): &&(PeerId, Multiaddr)| !self.connected.contains_key(peer);
+        self.bootstrap.iter().filter(unmet).count() as u32
+    }
+
     /// How far a connected peer is; a peer that just left counts as far.
     pub(super) fn reach(&self, peer: &PeerId) -> Reach {
         self.connected

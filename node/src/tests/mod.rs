@@ -355,6 +355,6 @@ async fn query(
     substituter: PeerSubstituter,
     pkghash: PkgHash,
 ) -> Result<store::substitute::Query, store::substitute::QueryError> {
-    let query = tokio::task::spawn_blocking(move || substituter.query(&pkghash));
+    let query = tokio::task::spawn_blocking(move || substituter.query(&pkghash, &NoProgress));
     in_time("a query", query).await.unwrap()
 }
