@@ -34,9 +34,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use base::Cid;
+use base::{Block, Cid};
 use bitswap::{Lane, Ledger, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId};
-use bytes::Bytes;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
@@ -62,10 +61,8 @@ pub(crate) enum Event {
     Block {
         /// Every session that wanted it.
         sessions: Vec<SessionId>,
-        /// As it was wanted.
-        cid: Cid,
-        /// Its bytes, verified.
-        data: Bytes,
+        /// Its bytes and their hash, verified.
+        block: Block,
         /// Who sent it.
         from: Option<PeerId>,
     },
@@ -260,13 +257,12 @@ impl Behaviour {
         let event = match event {
             bitswap::Event::Block {
                 sessions,
-                cid,
-                data,
+                block,
                 from,
+                ..
             } => Event::Block {
                 sessions,
-                cid,
-                data,
+                block,
                 from,
             },
             bitswap::Event::FindProviders { session, .. } => Event::FindProviders { session },
@@ -294,7 +290,7 @@ impl Behaviour {
     fn take_loaded(&mut self, loaded: Vec<Loaded>) {
         for loaded in loaded {
             match loaded {
-                Loaded::Block(id, data) => self.machine.handle_loaded(id, data),
+                Loaded::Block(id, block) => self.machine.handle_loaded(id, block),
                 Loaded::Size(id, size) => self.machine.handle_size(id, size),
             }
         }

@@ -67,11 +67,11 @@ fn a_block_ends_the_want_and_is_cancelled_where_it_is_still_wanted() {
     // One of the others has answered, so its want-have is gone there.
     f.presence(others[0], cid(0), Presence::Have);
     f.block(first, block(0, 8));
-    let data = block(0, 8).into_data();
+    let verified = block(0, 8).into_verified();
     let got = Event::Block {
         sessions: vec![id],
         cid: cid(0),
-        data,
+        block: verified,
         from: Some(first),
     };
     assert_eq!(f.events(), [got]);
@@ -436,14 +436,14 @@ fn a_block_above_the_limit_is_refused() {
 #[test]
 fn what_follows_from_its_name_is_not_asked_for_and_what_cannot_be_verified_is_missing() {
     let (mut f, id) = session(1, 0);
-    let empty = *Block::new(0x55, Bytes::new()).cid();
+    let empty = *Block::new(0x55, bytes::Bytes::new()).cid();
     let identity = Cid::try_from(&[1, 0x55, 0, 0][..]).unwrap();
     f.x.want(id, &[empty, identity], f.now);
     assert_eq!(f.wants(), []);
     let got = Event::Block {
         sessions: vec![id],
         cid: empty,
-        data: Bytes::new(),
+        block: base::Block::empty(),
         from: None,
     };
     assert_eq!(
