@@ -103,11 +103,45 @@ pub fn create_key(home: &Home, name: &str) -> CmdResult<(SecretKey, bool)> {
     }
     home.create()?;
     private_dir(&home.path("keys")).map_err(writing(&path))?;
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)
+    let key = SecretKey::from_seed(&secret()?);
+    match write_new(&path, &format!("{}\n", key.to_text())) {
+        Ok(()) => Ok((key, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let key = own_key(home, name)?.ok_or_else(|| writing(&path)(error))?;
+            Ok((key, false))
+        }
+        Err(error) => Err(writing(&path)(error)),
+    }
+}
+
+/// Makes the key of a private swarm, where the profile `private` looks for it.
+///
+/// # Errors
+/// When there is one already: to replace it would cut this home off from its swarm.
+pub fn create_swarm_key(home: &Home) -> CmdResult<PathBuf> {
+    home.create()?;
+    let path = home.path("swarm.key");
+    let key = netconfig::SwarmKey::from_bytes(secret()?);
+    write_new(&path, &key.to_text()).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::usage(format!(
+            "there is a swarm key already: `{}`",
+            path.display()
+        )),
+        _ => writing(&path)(error),
+    })?;
+    Ok(path)
+}
+
+fn secret() -> CmdResult<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)
         .map_err(|e| Failure::from(io::Error::from(e)).context("no randomness for a key"))?;
-    let key = SecretKey::from_seed(&seed);
-    // A hard link fails if the name is taken, and shows the whole file or none.
+    Ok(secret)
+}
+
+/// Writes a secret file that must not exist yet. A hard link fails if the name is taken, and shows the whole file or none.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let write = || {
         let _ = fs::remove_file(&temporary);
@@ -116,20 +150,13 @@ pub fn create_key(home: &Home, name: &str) -> CmdResult<(SecretKey, bool)> {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
-        writeln!(file, "{}", key.to_text())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::hard_link(&temporary, &path)
+        fs::hard_link(&temporary, path)
     };
     let written = write();
     let _ = fs::remove_file(&temporary);
-    match written {
-        Ok(()) => Ok((key, true)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let key = own_key(home, name)?.ok_or_else(|| writing(&path)(error))?;
-            Ok((key, false))
-        }
-        Err(error) => Err(writing(&path)(error)),
-    }
+    written
 }
 
 /// The key that signs what is built. It is made when the first output is to be signed, for who only fetches needs none;

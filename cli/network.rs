@@ -163,9 +163,9 @@ fn is_settled(
 }
 
 impl Substituter for Remote {
-    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
         match self.started() {
-            Ok(Some(started)) => started.substituter.query(pkghash),
+            Ok(Some(started)) => started.substituter.query(pkghash, progress),
             Ok(None) => Ok(Query::default()),
             Err(error) => Err(QueryError::Failed {
                 source: Box::new(error),
@@ -262,6 +262,14 @@ pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
                 .map_err(|e| bad_address("network.listen", address, e))?,
         );
     }
+    for address in &network.relays {
+        let relay = address
+            .parse()
+            .map_err(|e| bad_address("network.relays", address, e))?;
+        config.traversal.relays.push(relay);
+    }
+    config.traversal.seek_relays = network.nat_traversal || !network.relays.is_empty();
+    config.traversal.serve = network.relay_service;
     config.provide = true;
     config.dht_mode = match network.dht_mode {
         DhtMode::Server => node::DhtMode::Server,
@@ -275,12 +283,6 @@ fn base_config(
     network: &Network,
     identity: node::Keypair,
 ) -> CmdResult<node::Config> {
-    if network.swarm_key.is_some() {
-        return Err(
-            Failure::usage("this version cannot join private swarms yet")
-                .hint("leave `network.swarm-key` empty, or use `--profile lan`"),
-        );
-    }
     let limits = context.config()?.limits()?;
     let mut config = node::Config::new(identity);
     for address in &network.bootstrap {
@@ -290,6 +292,12 @@ fn base_config(
                 .map_err(|e| bad_address("network.bootstrap", address, e))?,
         );
     }
+    config.swarm_key = network
+        .swarm_key
+        .as_deref()
+        .map(|file| read_swarm_key(context, file))
+        .transpose()?;
+    config.mdns = network.mdns;
     config.dht_protocol.clone_from(&network.dht_protocol);
     config.announce = if network.announce_private {
         node::Announce::All
@@ -302,6 +310,21 @@ fn base_config(
     config.limits.memory_bytes = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
     config.deadlines = deadlines(context)?;
     Ok(config)
+}
+
+/// Reads the key of a private swarm; a relative path lies in the home.
+fn read_swarm_key(context: &Context, file: &str) -> CmdResult<[u8; 32]> {
+    let path = context.home()?.path(file);
+    let cannot = || format!("cannot read the swarm key `{}`", path.display());
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Failure::from(e)
+            .context(cannot())
+            .hint("`p2pkgs key swarm` makes one; all members of the swarm share it")
+    })?;
+    let key: netconfig::SwarmKey = text
+        .parse()
+        .map_err(|e: netconfig::SwarmKeyError| Failure::usage(e.to_string()).context(cannot()))?;
+    Ok(*key.as_bytes())
 }
 
 /// How long is waited for others.

@@ -1,7 +1,7 @@
 //! Is a package's output here, and if not, whom may it be had from? Here the trust policy is applied, and nowhere else.
 
 use base::{PackageName, PkgHash, Realisation, SignedRealisation, TrustPolicy, Verdict};
-use store::substitute::{Asked, Query, QueryError, Substituter};
+use store::substitute::{Asked, Progress, Query, QueryError, Substituter};
 use store::{Blob, Store};
 
 use crate::error::Error;
@@ -41,6 +41,8 @@ pub(crate) struct Lookup<'a> {
     pub own: Option<base::PublicKey>,
     /// Who is asked for what is not here; `None` asks nobody.
     pub substituter: Option<&'a dyn Substituter>,
+    /// Who may stop a search.
+    pub progress: &'a dyn Progress,
 }
 
 impl Lookup<'_> {
@@ -63,7 +65,7 @@ impl Lookup<'_> {
         let Query {
             realisations,
             asked,
-        } = match substituter.query(pkghash) {
+        } = match substituter.query(pkghash, self.progress) {
             Ok(query) => query,
             Err(QueryError::Cancelled) => return Err(Error::Cancelled),
             Err(source) => {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use base::{Multihash, PackageName, PkgHash, Realisation, TrustPolicy};
 use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
-use store::substitute::{Asked, SourceFetcher, Substituter};
+use store::substitute::{Asked, NoProgress, SourceFetcher, Substituter};
 use store::{Blob, Pin, PinKind, ProvideKind, Store};
 
 use crate::build::Workshop;
@@ -163,6 +163,7 @@ impl<'a> Context<'a> {
             trust: self.trust,
             own,
             substituter: None,
+            progress: &NoProgress,
         };
         match lookup.find(package, pkghash)? {
             Found::Here(blob) | Found::Adopted(blob) => Ok(Some(blob)),

@@ -182,6 +182,7 @@ impl<'a> Runner<'a> {
             trust: self.context.trust,
             own: self.context.signer.public(),
             substituter: substitutes.then_some(self.context.substituter),
+            progress: &FetchProgress::new(self.context.observer, package, None),
         };
         lookup.find(package, &self.graph.pkghash(id))
     }

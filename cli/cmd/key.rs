@@ -24,6 +24,8 @@ enum Command {
         #[arg(default_value = DEFAULT_KEY)]
         name: String,
     },
+    /// Make the key of a private swarm in this home; whoever is to join needs a copy
+    Swarm,
     /// Print own and trusted keys, one a line: `own` or `trusted`, key, name
     List,
     /// Believe what a key signs
@@ -49,6 +51,7 @@ enum Command {
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     match &args.command {
         Command::New { name } => new(context, name),
+        Command::Swarm => swarm(context),
         Command::List => list(context),
         Command::Trust {
             keys,
@@ -74,6 +77,16 @@ fn new(context: &Context, name: &str) -> CmdResult {
         .ui
         .status(format!("  p2pkgs key trust {}", key.public()));
     context.ui.data(key.public())
+}
+
+fn swarm(context: &Context) -> CmdResult {
+    let home = context.home()?;
+    let path = keys::create_swarm_key(home)?;
+    context
+        .ui
+        .status("made the key of a private swarm; copy it to the homes of all members, and use:");
+    context.ui.status("  p2pkgs --profile private node run");
+    context.ui.data(path.display())
 }
 
 #[derive(Serialize)]

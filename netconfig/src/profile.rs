@@ -49,6 +49,14 @@ pub struct Network {
     pub announce_private: bool,
     /// File of the swarm key, if the network is private.
     pub swarm_key: Option<String>,
+    /// Whether peers of the local network are found by multicast DNS.
+    pub mdns: bool,
+    /// Whether the daemon finds out if it can be reached, and asks relays to stand in for it while it cannot.
+    pub nat_traversal: bool,
+    /// Multiaddrs of relays to ask first, with their peer ids.
+    pub relays: Vec<String>,
+    /// Whether the daemon relays first words for others.
+    pub relay_service: bool,
 }
 
 /// Section `[limits]`.
@@ -121,6 +129,10 @@ impl Layered {
             dht_protocol: self.protocol("network.dht-protocol")?,
             announce_private: self.bool("network.announce-private")?,
             swarm_key: (!swarm_key.is_empty()).then_some(swarm_key),
+            mdns: self.bool("network.mdns")?,
+            nat_traversal: self.bool("network.nat-traversal")?,
+            relays: self.multiaddrs("network.relays")?,
+            relay_service: self.bool("network.relay-service")?,
         })
     }
 

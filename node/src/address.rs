@@ -14,15 +14,22 @@ pub(crate) enum Reach {
     Near,
     /// The whole internet, or a name that has to be resolved first.
     Global,
-    /// No address of a host at all (unspecified, a relay's circuit).
+    /// No address of a host at all (unspecified).
     Nowhere,
 }
 
-/// Classifies the first component that names a host.
+/// Whether an address leads through a relay.
+pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Whether an address is one of QUIC's.
+pub(crate) fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::QuicV1)
+}
+
+/// Classifies the first component that names a host; of a circuit that is its relay's.
 pub(crate) fn reach(address: &Multiaddr) -> Reach {
-    if address.iter().any(|part| part == Protocol::P2pCircuit) {
-        return Reach::Nowhere;
-    }
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => reach_of_ip(IpAddr::V4(ip)),
         Some(Protocol::Ip6(ip)) => reach_of_ip(IpAddr::V6(ip)),
@@ -107,10 +114,10 @@ mod tests {
         assert_eq!(of("/ip4/0.0.0.0/tcp/1"), Reach::Nowhere);
         assert_eq!(of("/tcp/1"), Reach::Nowhere);
         let relay = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq";
-        assert_eq!(
-            of(&format!("/ip4/1.2.3.4/tcp/1/p2p/{relay}/p2p-circuit")),
-            Reach::Nowhere
-        );
+        let circuit = format!("/ip4/1.2.3.4/tcp/1/p2p/{relay}/p2p-circuit");
+        assert_eq!(of(&circuit), Reach::Global);
+        assert!(is_circuit(&circuit.parse().unwrap()));
+        assert!(!is_circuit(&"/ip4/1.2.3.4/tcp/1".parse().unwrap()));
     }
 
     #[test]

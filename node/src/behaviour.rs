@@ -4,13 +4,17 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use libp2p::autonat::v2 as autonat;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{PeerId, StreamProtocol, identify, kad, memory_connection_limits, ping};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{
+    PeerId, StreamProtocol, dcutr, identify, kad, mdns, memory_connection_limits, ping, relay,
+};
 use store::BlockStore;
 
-use crate::config::{Config, DhtMode};
+use crate::config::{Announce, Config, DhtMode};
 use crate::exchange;
 use crate::provider_store::ProviderStore;
 use crate::realisation_protocol::{self, RealisationCodec};
@@ -41,16 +45,29 @@ pub(crate) struct Behaviour {
     pub(crate) exchange: exchange::Behaviour,
     pub(crate) sources: request_response::Behaviour<SourceCodec>,
     pub(crate) realisations: request_response::Behaviour<RealisationCodec>,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) hole_punching: dcutr::Behaviour,
+    pub(crate) relay_server: Toggle<relay::Behaviour>,
+    pub(crate) reach_client: Toggle<autonat::client::Behaviour>,
+    pub(crate) reach_server: Toggle<autonat::server::Behaviour>,
 }
 
 impl Behaviour {
     /// Sets everything up. Must be called inside the runtime.
-    pub(crate) fn new(config: &Config, dht: StreamProtocol, store: Arc<dyn BlockStore>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        dht: StreamProtocol,
+        store: Arc<dyn BlockStore>,
+        relay_client: relay::client::Behaviour,
+    ) -> Self {
         let public = config.identity.public();
         let local = public.to_peer_id();
         let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), public)
             .with_agent_version(AGENT.to_owned())
             .with_cache_size(PEERS_REMEMBERED)
+            // What we listen on is nobody's business where only public addresses are told.
+            .with_hide_listen_addrs(config.announce == Announce::Global)
             .with_push_listen_addr_updates(true);
         let requests = request_response::Config::default()
             .with_request_timeout(config.deadlines.request)
@@ -72,8 +89,33 @@ impl Behaviour {
                 [(realisation_protocol::PROTOCOL, ProtocolSupport::Full)],
                 requests,
             ),
+            mdns: config.mdns.then(|| multicast(local)).flatten().into(),
+            relay_client,
+            hole_punching: dcutr::Behaviour::new(local),
+            relay_server: config
+                .traversal
+                .serve
+                .then(|| relay::Behaviour::new(local, relay::Config::default()))
+                .into(),
+            reach_client: config
+                .traversal
+                .seek_relays
+                .then(autonat::client::Behaviour::default)
+                .into(),
+            reach_server: config
+                .traversal
+                .serve
+                .then(autonat::server::Behaviour::default)
+                .into(),
         }
     }
+}
+
+/// Multicast DNS, where the machine lets us have a socket for it.
+fn multicast(local: PeerId) -> Option<mdns::tokio::Behaviour> {
+    mdns::tokio::Behaviour::new(mdns::Config::default(), local)
+        .inspect_err(|error| tracing::info!(%error, "no multicast here: LAN peers are not found"))
+        .ok()
 }
 
 fn connection_limits(config: &Config) -> connection_limits::Behaviour {

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use base::{Cid, Multihash, PkgHash, Sha256, SignedRealisation};
 use libp2p::{Multiaddr, PeerId};
@@ -21,6 +22,9 @@ use crate::status::Status;
 
 /// Lies remembered; each is a peer and a hash, 120 bytes. Far more than one process ever meets.
 const LIES_MAX: usize = 4096;
+
+/// How often a waiting thread looks whether it should go on waiting: below what a person notices.
+const CANCEL_TICK: Duration = Duration::from_millis(50);
 
 /// What stays the same while a node runs.
 #[derive(Debug)]
@@ -347,5 +351,22 @@ impl BlockingClient {
 
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.client.shared.runtime.block_on(future)
+    }
+
+    /// Waits for a future until `cancelled` says that nobody wants it any more.
+    pub(crate) fn block_on_unless<T>(
+        &self,
+        future: impl Future<Output = T>,
+        cancelled: impl Fn() -> bool,
+    ) -> Option<T> {
+        self.block_on(async {
+            let mut future = std::pin::pin!(future);
+            while !cancelled() {
+                if let Ok(done) = tokio::time::timeout(CANCEL_TICK, &mut future).await {
+                    return Some(done);
+                }
+            }
+            None
+        })
     }
 }

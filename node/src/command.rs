@@ -1,9 +1,8 @@
 //! What a [`Client`](crate::Client) asks of the event loop. Everything that gets more than one answer has an id or a channel
 //! of its own; all channels are bounded.
 
-use base::{Cid, Multihash, PkgHash, Sha256, SignedRealisation};
+use base::{Block, Cid, Multihash, PkgHash, Sha256, SignedRealisation};
 use bitswap::SessionId;
-use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
 use store::substitute::Asked;
 use tokio::sync::{mpsc, oneshot};
@@ -110,8 +109,7 @@ pub(crate) struct OpenedSession {
 pub(crate) enum SessionEvent {
     /// A wanted block, verified.
     Block {
-        cid: Cid,
-        data: Bytes,
+        block: Block,
         from: Option<(PeerId, Reach)>,
     },
     /// Nobody has this block.

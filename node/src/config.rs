@@ -35,6 +35,12 @@ pub struct Config {
     pub provide: bool,
     /// Addresses that are known to reach this node from outside (a forwarded port), announced as they are.
     pub external: Vec<Multiaddr>,
+    /// The key of a private swarm: only who has it can connect, over TCP alone.
+    pub swarm_key: Option<[u8; 32]>,
+    /// Whether peers of the local network are found by multicast DNS.
+    pub mdns: bool,
+    /// What this node does about address translation between it and its peers.
+    pub traversal: Traversal,
     /// What a node may spend.
     pub limits: Limits,
     /// How long a node waits.
@@ -53,6 +59,9 @@ impl Config {
             announce: Announce::Global,
             provide: false,
             external: Vec::new(),
+            swarm_key: None,
+            mdns: false,
+            traversal: Traversal::default(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
         }
@@ -63,6 +72,18 @@ impl Config {
         StreamProtocol::try_from_owned(self.dht_protocol.clone())
             .map_err(|_| StartError::DhtProtocol(self.dht_protocol.clone()))
     }
+}
+
+/// What a node does about address translation between it and its peers.
+#[derive(Clone, Debug, Default)]
+pub struct Traversal {
+    /// Finds out whether it can be reached, and lets relays stand in for it while it cannot: for long-running nodes.
+    /// Every node punches holes towards peers that it meets through a relay.
+    pub seek_relays: bool,
+    /// Relays to ask first, each ending in `/p2p/ID`.
+    pub relays: Vec<Multiaddr>,
+    /// Helps others: passes on their first words, and tells them whether they can be reached.
+    pub serve: bool,
 }
 
 /// The node's part in the DHT.

@@ -12,11 +12,12 @@
 //!   its deadline comes, or when its owner is gone. What can outlive its owner is swept once a second.
 //!
 //! The parts are told apart by whom they serve: `peers` (who is connected, and the first contact), `lookups` (questions
-//! to the network), `sessions` (fetches), `serving` (questions of others), `announcing` (the DHT queue).
+//! to the network), `reach` (the local network, relays), `sessions` (fetches), `serving` (questions of others), `announcing` (the DHT queue).
 
 mod announcing;
 mod lookups;
 mod peers;
+mod reach;
 mod serving;
 mod sessions;
 mod status;
@@ -35,6 +36,7 @@ use tokio::task::JoinHandle;
 use self::announcing::Announcing;
 use self::lookups::Lookups;
 use self::peers::Peers;
+use self::reach::Relays;
 use self::serving::Served;
 use self::sessions::Sessions;
 
@@ -75,6 +77,7 @@ pub(crate) struct EventLoop {
     jobs: FuturesUnordered<JoinHandle<Done>>,
     queries: HashMap<kad::QueryId, QueryUse>,
     peers: Peers,
+    relays: Relays,
     lookups: Lookups,
     sessions: Sessions,
     announcing: Announcing,
@@ -91,6 +94,7 @@ impl EventLoop {
     ) -> Self {
         Self {
             peers: Peers::new(&config),
+            relays: Relays::new(&config),
             lookups: Lookups::default(),
             sessions: Sessions::default(),
             announcing: Announcing::new(&config),
@@ -109,6 +113,7 @@ impl EventLoop {
     pub(crate) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         self.contact_bootstrap();
+        self.contact_relays();
         loop {
             let deadline = self.next_deadline();
             tokio::select! {
@@ -179,6 +184,8 @@ impl EventLoop {
             SwarmEvent::NewListenAddr { address, .. } => self.listening(&address),
             SwarmEvent::ExpiredListenAddr { address, .. } => self.not_listening(&address),
             SwarmEvent::NewExternalAddrCandidate { address } => self.observed(&address),
+            SwarmEvent::ExternalAddrConfirmed { address } => self.external_confirmed(&address),
+            SwarmEvent::ListenerClosed { listener_id, .. } => self.listener_closed(listener_id),
             _ => {}
         }
     }
@@ -190,7 +197,14 @@ impl EventLoop {
             BehaviourEvent::Exchange(event) => self.on_exchange(event),
             BehaviourEvent::Sources(event) => self.on_source_message(event),
             BehaviourEvent::Realisations(event) => self.on_realisation_message(event),
-            BehaviourEvent::Ping(_) => {}
+            BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            // What these bring about is reported by the swarm: connections and confirmed addresses.
+            BehaviourEvent::Ping(_)
+            | BehaviourEvent::RelayClient(_)
+            | BehaviourEvent::HolePunching(_)
+            | BehaviourEvent::RelayServer(_)
+            | BehaviourEvent::ReachClient(_)
+            | BehaviourEvent::ReachServer(_) => {}
             // These two only refuse connections and have nothing to say.
             BehaviourEvent::ConnectionLimits(never) => match never {},
             BehaviourEvent::MemoryLimits(never) => match never {},
@@ -267,6 +281,8 @@ impl EventLoop {
         self.sweep_sessions();
         self.look_for_due_keys();
         self.contact_bootstrap_again();
+        self.contact_relays();
+        self.seek_relays();
         self.start_waiting_queries();
         self.swarm
             .behaviour_mut()

@@ -34,9 +34,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use base::Cid;
+use base::{Block, Cid};
 use bitswap::{Lane, Ledger, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId};
-use bytes::Bytes;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
@@ -52,7 +51,7 @@ use tokio::time::Sleep;
 use self::bucket::Bucket;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
-use crate::address::{Reach, reach};
+use crate::address::{Reach, is_circuit, reach};
 use crate::config::Limits;
 
 /// What the exchange tells the event loop.
@@ -62,10 +61,8 @@ pub(crate) enum Event {
     Block {
         /// Every session that wanted it.
         sessions: Vec<SessionId>,
-        /// As it was wanted.
-        cid: Cid,
-        /// Its bytes, verified.
-        data: Bytes,
+        /// Its bytes and their hash, verified.
+        block: Block,
         /// Who sent it.
         from: Option<PeerId>,
     },
@@ -181,6 +178,10 @@ impl Behaviour {
     }
 
     fn connected(&mut self, peer: PeerId, connection: ConnectionId, remote: &Multiaddr) {
+        if is_circuit(remote) {
+            // A relay cuts the connection after 128 KiB; a direct one follows if there can be one.
+            return;
+        }
         let entry = self.peers.entry(peer).or_default();
         entry.connections.push((connection, reach(remote)));
         if entry.connections.len() == 1 {
@@ -256,13 +257,12 @@ impl Behaviour {
         let event = match event {
             bitswap::Event::Block {
                 sessions,
-                cid,
-                data,
+                block,
                 from,
+                ..
             } => Event::Block {
                 sessions,
-                cid,
-                data,
+                block,
                 from,
             },
             bitswap::Event::FindProviders { session, .. } => Event::FindProviders { session },
@@ -290,7 +290,7 @@ impl Behaviour {
     fn take_loaded(&mut self, loaded: Vec<Loaded>) {
         for loaded in loaded {
             match loaded {
-                Loaded::Block(id, data) => self.machine.handle_loaded(id, data),
+                Loaded::Block(id, block) => self.machine.handle_loaded(id, block),
                 Loaded::Size(id, size) => self.machine.handle_size(id, size),
             }
         }

@@ -19,12 +19,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use base::{Cid, Multihash};
-use bytes::Bytes;
+use base::{Block, Cid};
 use libp2p::PeerId;
 use store::dag::{DagError, Leaf, Walk, WalkLimits};
 use store::substitute::{Asked, FetchError, Fetched, Origin, Progress};
-use store::{Blob, Block, Expected, Ingest, Store, StoreError};
+use store::{Blob, Expected, Ingest, Store, StoreError};
 use tokio::sync::mpsc;
 
 use crate::SESSION_WANTS_MAX;
@@ -35,7 +34,7 @@ use crate::error::ClientError;
 use crate::pace::Pace;
 
 /// How long a fetch waits before it looks for new providers and for a wish to stop.
-const SLICE: Duration = Duration::from_millis(250);
+const SLICE: Duration = Duration::from_millis(100);
 /// Size taken for the blocks of a DAG before the first leaf: that of our own profile.
 const BLOCK_BYTES_FIRST: u64 = 1 << 20;
 /// Smallest size taken for blocks, so that a DAG of tiny ones does not make the window a million entries.
@@ -300,9 +299,7 @@ impl Fetch<'_> {
         event: SessionEvent,
     ) -> Result<(), FetchError> {
         match event {
-            SessionEvent::Block { cid, data, from } => {
-                self.take_block(plan, walk, &cid, data, from)
-            }
+            SessionEvent::Block { block, from } => self.take_block(plan, walk, &block, from),
             SessionEvent::Missing { cid } => {
                 self.missing.push(cid);
                 Ok(())
@@ -322,20 +319,16 @@ impl Fetch<'_> {
         &mut self,
         plan: &Plan<'_>,
         walk: &mut Walk,
-        cid: &Cid,
-        data: Bytes,
+        block: &Block,
         from: Option<(PeerId, Reach)>,
     ) -> Result<(), FetchError> {
-        let length = data.len() as u64;
+        let length = block.len() as u64;
         self.pace.progress(length, Instant::now());
         if let Some((peer, reach)) = from {
             let share = self.received.entry(peer).or_insert((reach, 0));
             share.1 += length;
         }
-        let hash = Multihash::of(cid).map_err(|error| failed(error.into()))?;
-        let block = Block::verify(hash, data).map_err(|error| failed(error.into()))?;
-        walk.handle_block(&block)
-            .map_err(|e| self.bad_dag(plan, &e))
+        walk.handle_block(block).map_err(|e| self.bad_dag(plan, &e))
     }
 
     /// A holder that cannot even tell the length of its own DAG is not worth the bytes.

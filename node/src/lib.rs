@@ -27,6 +27,7 @@ mod pace;
 mod provider_store;
 mod providers;
 pub mod realisation_protocol;
+mod security;
 pub mod source_protocol;
 mod status;
 mod substituter;
@@ -37,7 +38,9 @@ pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 
 pub use crate::client::{BlockingClient, Client, Providers, Realisations};
-pub use crate::config::{Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits};
+pub use crate::config::{
+    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, Traversal,
+};
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::http::{HttpSources, MirrorResolver};
 pub use crate::node::Node;

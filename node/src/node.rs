@@ -102,8 +102,8 @@ fn build_swarm(
     dht: libp2p::StreamProtocol,
     store: &Store,
 ) -> Result<Swarm<Behaviour>, StartError> {
-    let transport = transport::build(&config.identity, config.deadlines.dial)?;
-    let behaviour = Behaviour::new(config, dht, Arc::new(store.clone()));
+    let (transport, relay) = transport::build(config)?;
+    let behaviour = Behaviour::new(config, dht, Arc::new(store.clone()), relay);
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_CONNECTION)
         .with_per_connection_event_buffer_size(EVENTS_PER_CONNECTION);

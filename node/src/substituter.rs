@@ -74,15 +74,15 @@ impl PeerSubstituter {
 }
 
 impl Substituter for PeerSubstituter {
-    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
         let search = self
             .client
             .find_realisations(*pkghash, |found| (self.enough)(pkghash, found));
         let found = self
             .client
-            .shared()
-            .runtime
-            .block_on(search)
+            .blocking()
+            .block_on_unless(search, || progress.cancelled())
+            .ok_or(QueryError::Cancelled)?
             .map_err(|error| QueryError::Failed {
                 source: error.into(),
             })?;
@@ -304,18 +304,14 @@ impl<'a> Search<'a> {
             if self.finished.is_some() {
                 return Ok(None);
             }
-            if progress.cancelled() {
-                return Err(FetchError::Cancelled);
-            }
-            let wait = tokio::time::Duration::from_millis(250);
-            let answers = &mut self.answers;
-            let runtime = &self.client.shared().runtime;
-            let next = runtime.block_on(async { tokio::time::timeout(wait, answers.recv()).await });
-            match next {
-                Ok(Some(found)) => self.take(&found),
-                Ok(None) => return Err(fetch::stopped(crate::error::ClientError::Stopped)),
-                Err(_) => {}
-            }
+            let next = self.answers.recv();
+            let next = self
+                .client
+                .blocking()
+                .block_on_unless(next, || progress.cancelled())
+                .ok_or(FetchError::Cancelled)?;
+            let found = next.ok_or_else(|| fetch::stopped(crate::error::ClientError::Stopped))?;
+            self.take(&found);
         }
     }
 

@@ -28,8 +28,10 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use base::{BLOCK_BYTES_MAX, Block, BlockMismatch};
+
 pub use crate::blob::{Blob, BlobFile, BlobState};
-pub use crate::block::{BLOCK_BYTES_MAX, Block, BlockMismatch, BlockStore, MemoryBlockStore};
+pub use crate::block::{BlockStore, MemoryBlockStore};
 pub use crate::error::StoreError;
 pub use crate::ingest::{Expected, Ingest};
 pub use crate::pins::{Pin, PinClass, PinKind};

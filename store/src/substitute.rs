@@ -28,6 +28,8 @@ pub struct Asked {
     pub timed_out: u32,
     /// How many sent something that did not verify.
     pub invalid: u32,
+    /// Configured first peers that could not be reached. They matter only where nobody else was found.
+    pub first_peers_unreachable: u32,
 }
 
 impl Asked {
@@ -42,6 +44,13 @@ impl Asked {
             refused: self.refused.saturating_add(other.refused),
             timed_out: self.timed_out.saturating_add(other.timed_out),
             invalid: self.invalid.saturating_add(other.invalid),
+            // The same few peers, whatever was asked for.
+            first_peers_unreachable: if self.first_peers_unreachable > other.first_peers_unreachable
+            {
+                self.first_peers_unreachable
+            } else {
+                other.first_peers_unreachable
+            },
         }
     }
 
@@ -60,16 +69,27 @@ impl fmt::Display for Asked {
         ];
         let asked: Vec<_> = asked.into_iter().flatten().collect();
         if asked.is_empty() {
-            return f.write_str("asked nobody");
+            f.write_str("asked nobody")?;
+        } else {
+            write!(f, "asked {}", asked.join(", "))?;
         }
-        write!(f, "asked {}", asked.join(", "))?;
+        let alone = self.dht_nodes == 0 && self.providers == 0;
+        let first_peers = counted(
+            self.first_peers_unreachable,
+            "first peer unreachable",
+            "first peers unreachable",
+        );
         let troubles = [
             counted(self.unreachable, "unreachable", "unreachable"),
             counted(self.refused, "refused", "refused"),
             counted(self.timed_out, "timed out", "timed out"),
             counted(self.invalid, "invalid", "invalid"),
         ];
-        let troubles: Vec<_> = troubles.into_iter().flatten().collect();
+        let troubles: Vec<_> = troubles
+            .into_iter()
+            .chain([first_peers.filter(|_| alone)])
+            .flatten()
+            .collect();
         if !troubles.is_empty() {
             write!(f, " ({})", troubles.join(", "))?;
         }
@@ -236,11 +256,11 @@ pub enum FetchError {
 
 /// Who can get built outputs from elsewhere.
 pub trait Substituter: Send + Sync {
-    /// Which realisations of a package are known.
+    /// Which realisations of a package are known. Ends soon after `progress` says that it should.
     ///
     /// # Errors
     /// [`QueryError`] when the lookup failed as a whole; an empty answer is no error.
-    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError>;
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError>;
 
     /// Gets the output that a realisation names into the store.
     ///
@@ -372,11 +392,11 @@ impl FetchError {
 }
 
 impl<T: Substituter> Substituter for First<T> {
-    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
         let mut found = Query::default();
         let mut kept = None;
         for item in &self.items {
-            match item.query(pkghash) {
+            match item.query(pkghash, progress) {
                 Ok(query) => {
                     found.asked.merge(query.asked);
                     for realisation in query.realisations {
@@ -430,8 +450,8 @@ impl<T: SourceFetcher> SourceFetcher for First<T> {
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<T: Substituter + ?Sized> Substituter for $pointer {
-            fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
-                (**self).query(pkghash)
+            fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
+                (**self).query(pkghash, progress)
             }
 
             fn fetch(

@@ -16,8 +16,8 @@ use base::{Multihash, PkgHash, Realisation, Sha256, SignedRealisation};
 use bytes::Bytes;
 
 use crate::substitute::{
-    Asked, FetchError, Fetched, Origin, Progress, Query, QueryError, SourceFetcher, SourceRequest,
-    Substituter,
+    Asked, FetchError, Fetched, NoProgress, Origin, Progress, Query, QueryError, SourceFetcher,
+    SourceRequest, Substituter,
 };
 use crate::{BLOCK_BYTES_MAX, Block, BlockStore, Expected, Store, StoreError};
 
@@ -77,9 +77,9 @@ pub fn check_substituter(
     scratch: &Path,
 ) {
     let realisation = known.realisation();
-    let query = subject.query(&realisation.pkghash).unwrap();
+    let query = subject.query(&realisation.pkghash, &NoProgress).unwrap();
     assert!(query.realisations.contains(known), "what is known is found");
-    match subject.query(&PkgHash::of_derivation(b"nobody built this")) {
+    match subject.query(&PkgHash::of_derivation(b"nobody built this"), &NoProgress) {
         Ok(query) => assert!(
             query.realisations.is_empty(),
             "only what was asked for is found"
@@ -255,7 +255,7 @@ impl StoreSubstituter {
 }
 
 impl Substituter for StoreSubstituter {
-    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, pkghash: &PkgHash, _: &dyn Progress) -> Result<Query, QueryError> {
         let realisations = self
             .0
             .realisations(pkghash)

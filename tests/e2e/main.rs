@@ -28,6 +28,12 @@ mod sources;
 /// The main job: mirror, bootstrap peer, builder, user, second user, a miss.
 mod main_job;
 
+/// Machines that find each other on the local network.
+mod lan;
+
+/// Closed networks.
+mod private_swarm;
+
 /// Whom users believe.
 mod trust;
 

@@ -69,7 +69,7 @@ pub struct Remote {
 }
 
 impl Substituter for Remote {
-    fn query(&self, pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, pkghash: &PkgHash, _: &dyn Progress) -> Result<Query, QueryError> {
         self.queries.fetch_add(1, Ordering::Relaxed);
         let asked = Asked {
             providers: 1,

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use base::{Cid, Multihash, Sha256};
-use bytes::Bytes;
 
 use crate::config::Config;
 use crate::event::{Event, SessionId};
@@ -142,11 +141,11 @@ impl Client {
         match Multihash::of(&cid).map(|hash| hash.digest()) {
             // A block whose bytes follow from its name. Kubo cannot even serve it: it takes size 0 for absence.
             Ok(digest) if digest == self.empty_digest => {
-                let (sessions, data) = (vec![id], Bytes::new());
+                let (sessions, block) = (vec![id], base::Block::empty());
                 return self.events.push_back(Event::Block {
                     sessions,
                     cid,
-                    data,
+                    block,
                     from: None,
                 });
             }

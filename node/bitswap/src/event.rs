@@ -1,7 +1,6 @@
 //! What the machine tells its caller: events, transmits, and the ids that tie answers to them.
 
 use base::Cid;
-use bytes::Bytes;
 
 use crate::message::Message;
 
@@ -65,8 +64,8 @@ pub enum Event<P> {
         sessions: Vec<SessionId>,
         /// The CID as it was wanted.
         cid: Cid,
-        /// The bytes, a slice of the frame they came in.
-        data: Bytes,
+        /// The bytes, verified; a slice of the frame they came in.
+        block: base::Block,
         /// Who sent it; nobody if it follows from the CID alone (the empty block).
         from: Option<P>,
     },

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use base::Cid;
-use bytes::Bytes;
 
 use crate::client::Client;
 use crate::config::Config;
@@ -166,8 +165,8 @@ impl<P: PeerKey> Exchange<P> {
     // ---- what the store answers ----
 
     /// Answers `Event::Load`: the block's bytes if the store has them.
-    pub fn handle_loaded(&mut self, id: LoadId, data: Option<Bytes>) {
-        self.server.handle_loaded(id, data);
+    pub fn handle_loaded(&mut self, id: LoadId, block: Option<base::Block>) {
+        self.server.handle_loaded(id, block);
         self.settle();
     }
 
@@ -339,12 +338,12 @@ impl<P: PeerKey> Exchange<P> {
             Event::Block {
                 sessions,
                 cid,
-                data,
+                block,
                 from,
             } => Event::Block {
                 sessions,
                 cid,
-                data,
+                block,
                 from: from.and_then(name),
             },
             Event::FindProviders { session, cid } => Event::FindProviders { session, cid },

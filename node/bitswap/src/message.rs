@@ -84,26 +84,31 @@ pub enum Presence {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Block {
     cid: Cid,
-    data: Bytes,
+    block: base::Block,
 }
 
 impl Block {
     /// The block that these bytes are under a v1 CID with the given codec.
     pub fn new(codec: u64, data: Bytes) -> Self {
-        let cid = sha2_256_cid(1, codec, &Sha256::of(&data)).expect("every codec fits a CIDv1");
-        Self { cid, data }
+        Self::named(1, codec, data).expect("every codec fits a CIDv1")
     }
 
     /// A block that our own store answered with: its bytes were verified when they were stored.
-    pub(crate) const fn from_store(cid: Cid, data: Bytes) -> Self {
-        Self { cid, data }
+    pub(crate) const fn from_store(cid: Cid, block: base::Block) -> Self {
+        Self { cid, block }
     }
 
     /// A block as it travels: four varints that say how to name it, and its bytes.
     fn from_wire(prefix: &[u8], data: Bytes) -> Result<Self, DecodeError> {
         let (version, codec) = parse_prefix(prefix)?;
-        let cid = sha2_256_cid(version, codec, &Sha256::of(&data))?;
-        Ok(Self { cid, data })
+        Self::named(version, codec, data)
+    }
+
+    /// Hashes bytes and names them. The one place where what peers send is hashed.
+    fn named(version: u64, codec: u64, data: Bytes) -> Result<Self, DecodeError> {
+        let block = base::Block::of(data);
+        let cid = sha2_256_cid(version, codec, &block.hash().digest())?;
+        Ok(Self { cid, block })
     }
 
     /// The CID that the bytes hash to.
@@ -113,18 +118,18 @@ impl Block {
 
     /// The bytes.
     pub const fn data(&self) -> &Bytes {
-        &self.data
+        self.block.bytes()
     }
 
-    /// The bytes, by value.
-    pub fn into_data(self) -> Bytes {
-        self.data
+    /// The bytes with the hash they were verified against.
+    pub fn into_verified(self) -> base::Block {
+        self.block
     }
 }
 
 impl std::fmt::Debug for Block {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Block({}, {} bytes)", self.cid, self.data.len())
+        write!(f, "Block({}, {} bytes)", self.cid, self.block.len())
     }
 }
 
@@ -154,7 +159,7 @@ impl Message {
 
     /// Sum of the sizes of its blocks.
     pub fn block_bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.data.len()).sum()
+        self.blocks.iter().map(|block| block.block.len()).sum()
     }
 
     /// Reads a message from a frame without its length prefix, and hashes its blocks.
@@ -169,8 +174,7 @@ impl Message {
                 1 => message.decode_wantlist(reader.bytes(wire_type)?)?,
                 2 => {
                     let data = frame.slice_ref(reader.bytes(wire_type)?);
-                    let cid = sha2_256_cid(0, DAG_PB, &Sha256::of(&data))?;
-                    message.blocks.push(Block { cid, data });
+                    message.blocks.push(Block::named(0, DAG_PB, data)?);
                 }
                 3 => message
                     .blocks
@@ -260,15 +264,15 @@ impl Writer {
         prefix
             .iter()
             .for_each(|number| put_varint(&mut self.open, *number));
-        if block.data.is_empty() {
+        if block.block.is_empty() {
             return;
         }
-        put_header(&mut self.open, 2, block.data.len());
-        if block.data.len() < OWN_PIECE_BYTES_MIN {
-            self.open.extend_from_slice(&block.data);
+        put_header(&mut self.open, 2, block.block.len());
+        if block.block.len() < OWN_PIECE_BYTES_MIN {
+            self.open.extend_from_slice(block.data());
         } else {
             self.pieces.push(self.open.split().freeze());
-            self.pieces.push(block.data.clone());
+            self.pieces.push(block.data().clone());
         }
     }
 
@@ -338,10 +342,10 @@ fn put_cid(out: &mut BytesMut, cid: &Cid) {
 }
 
 fn block_len(block: &Block) -> usize {
-    let data_len = if block.data.is_empty() {
+    let data_len = if block.block.is_empty() {
         0
     } else {
-        field_len(block.data.len())
+        field_len(block.block.len())
     };
     field_len(prefix_len(&prefix_of(&block.cid))) + data_len
 }

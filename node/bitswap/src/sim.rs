@@ -14,7 +14,6 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use base::{Cid, Sha256};
-use bytes::Bytes;
 
 pub use self::liar::Lie;
 use self::network::{Downlink, Link, Uplink, Way};
@@ -69,7 +68,7 @@ pub struct World {
 struct Node {
     exchange: Exchange<NodeId>,
     config: NodeConfig,
-    store: BTreeMap<Cid, Bytes>,
+    store: BTreeMap<Cid, base::Block>,
     /// Outcome by session and CID.
     ended: BTreeMap<(SessionId, Cid), Outcome>,
     open: BTreeSet<(SessionId, Cid)>,
@@ -165,7 +164,7 @@ impl World {
             exchange,
             store: blocks
                 .iter()
-                .map(|block| (*block.cid(), block.data().clone()))
+                .map(|block| (*block.cid(), block.clone().into_verified()))
                 .collect(),
             ended: BTreeMap::new(),
             open: BTreeSet::new(),
@@ -373,13 +372,13 @@ impl World {
                 let size = self.nodes[node]
                     .store
                     .get(&cid)
-                    .map(|data| data.len() as u64);
+                    .map(|block| block.len() as u64);
                 self.nodes[node].exchange.handle_size(id, size);
                 self.pump(node);
             }
             Action::Loaded { node, id, cid } => {
-                let data = self.nodes[node].store.get(&cid).cloned();
-                self.nodes[node].exchange.handle_loaded(id, data);
+                let block = self.nodes[node].store.get(&cid).cloned();
+                self.nodes[node].exchange.handle_loaded(id, block);
                 self.pump(node);
             }
             Action::Wake { node } => self.wake(node),

@@ -154,8 +154,10 @@ mod fixture {
                     }
                     Event::Load { id, cid } => {
                         loads += 1;
-                        self.x
-                            .handle_loaded(id, find(&cid).map(|block| block.data().clone()));
+                        self.x.handle_loaded(
+                            id,
+                            find(&cid).map(|block| block.clone().into_verified()),
+                        );
                     }
                     other => panic!("unexpected {other:?}"),
                 }

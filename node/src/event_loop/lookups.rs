@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId};
 use libp2p::{PeerId, kad};
+use store::substitute::Asked;
 use tokio::sync::mpsc;
 
 use super::{EventLoop, QueryUse};
@@ -264,7 +265,11 @@ impl EventLoop {
             return;
         };
         if active.state.is_done() {
-            let (asked, overdue) = (active.state.asked(), active.state.is_overdue());
+            let asked = Asked {
+                first_peers_unreachable: self.peers.unmet(),
+                ..active.state.asked()
+            };
+            let overdue = active.state.is_overdue();
             // Nobody may be left to hear it.
             let _ = active.sink.try_send(Found::Finished { asked, overdue });
             self.drop_lookup(id);

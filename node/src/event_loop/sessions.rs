@@ -131,14 +131,13 @@ impl EventLoop {
         match event {
             exchange::Event::Block {
                 sessions,
-                cid,
-                data,
+                block,
                 from,
             } => {
                 let from = from.map(|peer| (peer, self.peers.reach(&peer)));
                 for session in sessions {
-                    let data = data.clone();
-                    self.deliver(session, SessionEvent::Block { cid, data, from });
+                    let block = block.clone();
+                    self.deliver(session, SessionEvent::Block { block, from });
                 }
             }
             exchange::Event::Missing { session, cid } => {
@@ -173,8 +172,8 @@ impl EventLoop {
         let Some(active) = self.sessions.active.get_mut(&session) else {
             return;
         };
-        if let SessionEvent::Block { data, .. } = &event {
-            active.bytes += data.len() as u64;
+        if let SessionEvent::Block { block, .. } = &event {
+            active.bytes += block.len() as u64;
         }
         if active.sink.try_send(event).is_err() {
             self.close_session(session);

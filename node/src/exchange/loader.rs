@@ -7,9 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base::{Cid, Multihash};
+use base::{Block, Cid, Multihash};
 use bitswap::LoadId;
-use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use store::{BlockStore, StoreError};
@@ -31,7 +30,7 @@ pub(super) enum Job {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Loaded {
     /// A block, or its absence.
-    Block(LoadId, Option<Bytes>),
+    Block(LoadId, Option<Block>),
     /// A size, or the block's absence.
     Size(LoadId, Option<u64>),
 }
@@ -100,7 +99,7 @@ fn load(store: &dyn BlockStore, job: Job) -> Loaded {
     match job {
         Job::Block(id, cid) => {
             let block = found(&cid, |hash| store.get(hash));
-            Loaded::Block(id, block.map(store::Block::into_bytes))
+            Loaded::Block(id, block)
         }
         Job::Size(id, cid) => Loaded::Size(id, found(&cid, |hash| store.size(hash))),
     }

@@ -36,11 +36,9 @@ async fn a_want_is_remembered_and_answered_when_the_block_appears() {
         }
     };
     match in_time("the block", wait).await {
-        Event::Block {
-            cid, data, from, ..
-        } => {
+        Event::Block { block, from, .. } => {
             assert_eq!(
-                (cid, &data[..], from),
+                (block.cid(Codec::Raw), &block.bytes()[..], from),
                 (root, &bytes[..], Some(holder.peer_id()))
             );
         }

@@ -6,6 +6,7 @@ mod daemon;
 mod exchange;
 mod hostile;
 mod network;
+mod reach;
 mod realisations;
 mod sources;
 
@@ -273,8 +274,8 @@ impl Drop for Impostor {
 
 fn swarm_of(config: &Config, blocks: Arc<dyn BlockStore>) -> Swarm<Behaviour> {
     let dht = config.dht_stream_protocol().unwrap();
-    let behaviour = Behaviour::new(config, dht, blocks);
-    let transport = transport::build(&config.identity, config.deadlines.dial).unwrap();
+    let (transport, relay) = transport::build(config).unwrap();
+    let behaviour = Behaviour::new(config, dht, blocks, relay);
     let settings = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(Duration::from_secs(60));
     Swarm::new(
@@ -354,6 +355,6 @@ async fn query(
     substituter: PeerSubstituter,
     pkghash: PkgHash,
 ) -> Result<store::substitute::Query, store::substitute::QueryError> {
-    let query = tokio::task::spawn_blocking(move || substituter.query(&pkghash));
+    let query = tokio::task::spawn_blocking(move || substituter.query(&pkghash, &NoProgress));
     in_time("a query", query).await.unwrap()
 }

@@ -159,6 +159,18 @@ fn a_full_disk_and_a_cancellation_end_the_search() {
 #[test]
 fn who_was_asked_is_told_in_one_line() {
     assert_eq!(Asked::default().to_string(), "asked nobody");
+    let alone = Asked {
+        first_peers_unreachable: 2,
+        ..Asked::default()
+    };
+    assert_eq!(
+        alone.merged(alone).to_string(),
+        "asked nobody (2 first peers unreachable)"
+    );
+    assert_eq!(
+        alone.merged(asked(0, 3, 0)).to_string(),
+        "asked 3 DHT nodes"
+    );
     let all = Asked {
         unreachable: 2,
         refused: 1,
@@ -181,7 +193,7 @@ fn who_was_asked_is_told_in_one_line() {
 struct Knows(Result<Vec<SignedRealisation>, ()>, Mutex<usize>);
 
 impl Substituter for Knows {
-    fn query(&self, _pkghash: &PkgHash) -> Result<Query, QueryError> {
+    fn query(&self, _pkghash: &PkgHash, _: &dyn Progress) -> Result<Query, QueryError> {
         *self.1.lock().unwrap() += 1;
         match &self.0 {
             Ok(realisations) => Ok(Query {
@@ -221,7 +233,7 @@ fn a_lookup_goes_on_until_it_is_enough() {
     let items = [knows(Ok(&[])), knows(Ok(&known)), knows(Ok(&both))];
     let count = |items: &[Knows; 3]| items.each_ref().map(|item| *item.1.lock().unwrap());
     let first = First::new(items.iter().collect::<Vec<_>>());
-    let query = first.query(&pkghash).unwrap();
+    let query = first.query(&pkghash, &NoProgress).unwrap();
     assert_eq!(
         (query.realisations, query.asked),
         (vec![stranger.clone()], asked(2, 0, 0))
@@ -229,7 +241,7 @@ fn a_lookup_goes_on_until_it_is_enough() {
     assert_eq!(count(&items), [1, 1, 0]);
     let trusted = *signed.signer();
     let first = first.until(move |_, found| found.iter().any(|one| *one.signer() == trusted));
-    let query = first.query(&pkghash).unwrap();
+    let query = first.query(&pkghash, &NoProgress).unwrap();
     assert_eq!(query.realisations, [stranger, signed]);
     assert_eq!(count(&items), [2, 2, 1]);
 }
@@ -240,11 +252,11 @@ fn a_lookup_that_partly_timed_out_still_answers() {
     let pkghash = signed.realisation().pkghash;
     let known = [signed];
     let found = First::new(vec![knows(Err(())), knows(Ok(&known))])
-        .query(&pkghash)
+        .query(&pkghash, &NoProgress)
         .unwrap();
     assert_eq!((found.realisations.len(), found.asked), (1, asked(1, 5, 0)));
     let error = First::new(vec![knows(Err(())), knows(Ok(&[]))])
-        .query(&pkghash)
+        .query(&pkghash, &NoProgress)
         .unwrap_err();
     assert_eq!(
         error.to_string(),

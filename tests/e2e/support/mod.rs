@@ -4,6 +4,7 @@
 //! that only a broken program reaches.
 
 mod daemon;
+mod lan;
 mod origin;
 mod output;
 mod sandbox;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use builder::testing::{sandbox_works, static_busybox};
 pub use daemon::Daemon;
+pub use lan::Lan;
 pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
 pub use sandbox::may_unshare;
@@ -81,12 +83,13 @@ impl TestEnv {
     }
 }
 
-/// Settings of every home: loopback only, deadlines that suit a machine under load.
+/// Settings of every home: loopback only, nobody found who was not named, deadlines that suit a machine under load.
 const CONFIG: &str = "\
 profile = \"lan\"
 
 [network]
 listen = [\"/ip4/127.0.0.1/tcp/0\"]
+mdns = false
 
 [deadlines]
 dial-secs = 5

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use base::Cid;
-use bytes::Bytes;
 
 use super::{Client, Wake, is_block};
 use crate::event::{Event, Misbehaviour, SessionId};
@@ -25,14 +24,14 @@ impl Client {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| !peer.banned) else {
             return;
         };
-        let (cid, data) = (*block.cid(), block.into_data());
-        let bytes = data.len();
+        let (cid, block) = (*block.cid(), block.into_verified());
+        let bytes = block.len();
         if bytes > BLOCK_BYTES_MAX {
             return self.ban(from, Misbehaviour::OversizeBlock, now);
         }
         if let Some(want) = self.wants.remove(&cid) {
             peer.ledger.add_received(bytes);
-            self.take_block(from, want, cid, data, now);
+            self.take_block(from, want, cid, block, now);
         } else if let Some(session) = peer.withdrawn.take(&cid) {
             peer.ledger.add_duplicate(bytes);
             if let Some(session) = self.sessions.get_mut(&session) {
@@ -54,8 +53,15 @@ impl Client {
     }
 
     /// Ends a want with its block.
-    fn take_block(&mut self, from: PeerIx, mut want: Want, cid: Cid, data: Bytes, now: Instant) {
-        let bytes = data.len();
+    fn take_block(
+        &mut self,
+        from: PeerIx,
+        mut want: Want,
+        cid: Cid,
+        block: base::Block,
+        now: Instant,
+    ) {
+        let bytes = block.len();
         let answered = want.forget(from);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.list.answered(&cid);
@@ -91,7 +97,7 @@ impl Client {
         self.events.push_back(Event::Block {
             sessions: want.sessions,
             cid,
-            data,
+            block,
             from: Some(from),
         });
         for ask in want.asks.iter().filter(|ask| is_block(ask.want_type)) {
@@ -263,10 +269,10 @@ impl Client {
         }
         let homeless = want.place == Place::Asked && want.in_flight() == 0;
         let (sessions, orphaned) = (want.sessions.clone(), want.place != Place::Asked);
-        if let Some(peer) = self.peers.get_mut(&from) {
-            if ask.answer == Answer::Waiting {
-                peer.drop_waiting(ask.want_type);
-            }
+        if ask.answer == Answer::Waiting
+            && let Some(peer) = self.peers.get_mut(&from)
+        {
+            peer.drop_waiting(ask.want_type);
         }
         for id in sessions {
             let Some(session) = self.sessions.get_mut(&id) else {

@@ -93,7 +93,7 @@ fn oracle(message: &Message) -> PbMessage {
         }
         PbBlock {
             prefix,
-            data: block.data.to_vec(),
+            data: block.data().to_vec(),
         }
     });
     let presences = message.presences.iter().map(|(cid, presence)| PbPresence {
@@ -150,13 +150,7 @@ fn arbitrary_block() -> impl Strategy<Value = Block> {
         data,
         prop_oneof![Just((0, DAG_PB)), Just((1, 0x55)), Just((1, 0x0129))],
     )
-        .prop_map(|(data, (version, codec))| {
-            let cid = sha2_256_cid(version, codec, &Sha256::of(&data)).unwrap();
-            Block {
-                cid,
-                data: data.into(),
-            }
-        })
+        .prop_map(|(data, (version, codec))| Block::named(version, codec, data.into()).unwrap())
 }
 
 prop_compose! {
@@ -223,7 +217,7 @@ fn block_data_are_slices_of_the_frame_and_of_the_store() {
     let decoded = Message::decode(&read).unwrap();
     assert!(
         read.as_ptr_range()
-            .contains(&decoded.blocks[0].data.as_ptr())
+            .contains(&decoded.blocks[0].data().as_ptr())
     );
 }
 

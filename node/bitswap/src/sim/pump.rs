@@ -36,9 +36,9 @@ impl World {
             Event::Block {
                 sessions,
                 cid,
-                data,
+                block,
                 ..
-            } => self.got(node, &sessions, cid, data),
+            } => self.got(node, &sessions, cid, block),
             Event::Missing { session, cid } => {
                 assert!(
                     self.nodes[node].open.remove(&(session, cid)),
@@ -84,13 +84,13 @@ impl World {
     }
 
     /// A block arrived: it must be what its name says, and each want must end once.
-    fn got(&mut self, node: NodeId, sessions: &[SessionId], cid: Cid, data: Bytes) {
+    fn got(&mut self, node: NodeId, sessions: &[SessionId], cid: Cid, block: base::Block) {
         let node = &mut self.nodes[node];
         let digest = base::Multihash::of(&cid)
             .expect("only sha2-256 is wanted")
             .digest();
         assert_eq!(
-            Sha256::of(&data),
+            Sha256::of(block.bytes()),
             digest,
             "an unverified block was reported"
         );
@@ -98,8 +98,8 @@ impl World {
             assert!(node.open.remove(&(*session, cid)), "a want ended twice");
             node.ended.insert((*session, cid), Outcome::Got);
         }
-        node.received_bytes += data.len();
-        node.store.insert(cid, data);
+        node.received_bytes += block.len();
+        node.store.insert(cid, block);
         node.exchange.notify_new_block(&cid);
     }
 

@@ -1,0 +1,89 @@
+//! Machines of our own: network namespaces joined by a virtual cable, with nothing else to be reached.
+//!
+//! They need root and iproute2. Where either is missing a test says so and passes, unless P2PKGS_REQUIRE_NETNS is set, as
+//! it is in CI.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Two machines on one cable, 10.77.0.1 and 10.77.0.2. Removed when dropped.
+#[derive(Debug)]
+pub struct Lan {
+    names: [String; 2],
+}
+
+impl Lan {
+    /// Joins two machines; `None` where that cannot be done.
+    pub fn new() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = |side| format!("p2pkgs-{}-{number}{side}", std::process::id());
+        let lan = Self {
+            names: [name("a"), name("b")],
+        };
+        match lan.join() {
+            Ok(()) => Some(lan),
+            Err(missing) => {
+                let required = std::env::var_os("P2PKGS_REQUIRE_NETNS").is_some_and(|v| v == "1");
+                assert!(!required, "P2PKGS_REQUIRE_NETNS is set: {missing}");
+                eprintln!("skipped: no network namespaces: {missing}");
+                None
+            }
+        }
+    }
+
+    fn join(&self) -> Result<(), String> {
+        let [a, b] = &self.names;
+        ip(&["netns", "add", a])?;
+        ip(&["netns", "add", b])?;
+        ip(&[
+            "-n", a, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", b,
+        ])?;
+        for (name, address) in [(a, "10.77.0.1/24"), (b, "10.77.0.2/24")] {
+            ip(&["-n", name, "addr", "add", address, "dev", "cable"])?;
+            ip(&["-n", name, "link", "set", "lo", "up"])?;
+            ip(&["-n", name, "link", "set", "cable", "up"])?;
+        }
+        Ok(())
+    }
+
+    /// Puts a command that was not started yet on the first or the second machine.
+    pub fn on(&self, machine: usize, command: &Command) -> Command {
+        let mut placed = Command::new("ip");
+        placed
+            .args(["netns", "exec", &self.names[machine]])
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => placed.env(name, value),
+                None => placed.env_remove(name),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            placed.current_dir(dir);
+        }
+        placed
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // Whatever could not be made need not be removed.
+            let _ = ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip")
+        .args(args)
+        .output()
+        .map_err(|error| format!("`ip`: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(format!("`ip {}`: {said}", args.join(" ")))
+}
