@@ -19,6 +19,7 @@ mod error;
 mod event_loop;
 mod exchange;
 mod fetch;
+mod framed;
 mod http;
 pub mod identity;
 mod lookup;

@@ -15,14 +15,11 @@
 //!
 //! A holder that has more statements than fit sends those that fit.
 
-use std::io;
-
 use base::{PkgHash, SIGNED_REALISATION_BYTES_MAX, Sha256, SignedRealisation};
-use futures::io::{AsyncRead, AsyncWrite};
 use libp2p::StreamProtocol;
-use libp2p::request_response::Codec;
 
-use crate::wire::{Reader, WireError, digests_body, put_uvarint, read_frame, write_frame};
+use crate::framed::{Body, FramedCodec};
+use crate::wire::{Reader, WireError, digests_body, put_uvarint};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pkgs/realisation/1.0.0");
@@ -31,8 +28,6 @@ pub const KEYS_MAX: usize = 64;
 /// Statements about one package: as many builders as anybody will require to agree, with room for strangers.
 pub const STATEMENTS_MAX: usize = 16;
 
-/// Largest request body, in bytes.
-const REQUEST_BYTES_MAX: usize = 1 + KEYS_MAX * Sha256::LEN;
 /// Largest response body, in bytes. Statements take below 400 bytes today, so 64 × 16 of them fit in 400 KiB.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
@@ -49,7 +44,9 @@ pub struct Response {
     pub invalid: u32,
 }
 
-impl Request {
+impl Body for Request {
+    const BYTES_MAX: usize = 1 + KEYS_MAX * Sha256::LEN;
+
     fn encode(&self) -> Vec<u8> {
         let digests: Vec<_> = self.0.iter().map(|pkghash| *pkghash.digest()).collect();
         digests_body(digests.iter())
@@ -63,7 +60,9 @@ impl Request {
     }
 }
 
-impl Response {
+impl Body for Response {
+    const BYTES_MAX: usize = RESPONSE_BYTES_MAX;
+
     fn encode(&self) -> Vec<u8> {
         let mut body = vec![u8::try_from(self.packages.len()).expect("as many answers as keys")];
         for (done, statements) in self.packages.iter().enumerate() {
@@ -88,7 +87,9 @@ impl Response {
         reader.end()?;
         Ok(response)
     }
+}
 
+impl Response {
     /// Moves statements about other packages than those asked for to the invalid ones, and checks the number of answers.
     pub(crate) fn matched_to(mut self, request: &Request) -> Option<Self> {
         if self.packages.len() != request.0.len() {
@@ -141,54 +142,7 @@ fn decode_package(
 }
 
 /// Reads and writes the messages for libp2p.
-#[derive(Clone, Debug, Default)]
-pub struct RealisationCodec;
-
-impl Codec for RealisationCodec {
-    type Protocol = StreamProtocol;
-    type Request = Request;
-    type Response = Response;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        Ok(Request::decode(&read_frame(io, REQUEST_BYTES_MAX).await?)?)
-    }
-
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        Ok(Response::decode(
-            &read_frame(io, RESPONSE_BYTES_MAX).await?,
-        )?)
-    }
-
-    async fn write_request<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        request: Request,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write_frame(io, &request.encode()).await
-    }
-
-    async fn write_response<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        response: Response,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write_frame(io, &response.encode()).await
-    }
-}
+pub(crate) type RealisationCodec = FramedCodec<Request, Response>;
 
 #[cfg(test)]
 mod tests {

@@ -14,22 +14,17 @@
 //!
 //! The root is a CIDv0 or CIDv1 over sha2-256, codec raw or dag-pb. Numbers are unsigned varints in their shortest form.
 
-use std::io;
-
 use base::{Cid, Sha256};
-use futures::io::{AsyncRead, AsyncWrite};
 use libp2p::StreamProtocol;
-use libp2p::request_response::Codec;
 
-use crate::wire::{Reader, WireError, digests_body, put_uvarint, read_frame, write_frame};
+use crate::framed::{Body, FramedCodec};
+use crate::wire::{Reader, WireError, digests_body, put_uvarint};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pkgs/source/1.0.0");
 /// Files asked for in one request: a closure's sources in one round trip, in 2 KiB.
 pub const KEYS_MAX: usize = 64;
 
-/// Largest request body, in bytes.
-const REQUEST_BYTES_MAX: usize = 1 + KEYS_MAX * Sha256::LEN;
 /// Largest answer: tag, size, CID length and a CID of at most 40 bytes (ours take 34 or 36).
 const ANSWER_BYTES_MAX: usize = 1 + 9 + 1 + 40;
 /// Largest response body, in bytes.
@@ -52,7 +47,9 @@ pub struct Holding {
     pub size: u64,
 }
 
-impl Request {
+impl Body for Request {
+    const BYTES_MAX: usize = 1 + KEYS_MAX * Sha256::LEN;
+
     fn encode(&self) -> Vec<u8> {
         digests_body(self.0.iter())
     }
@@ -62,7 +59,9 @@ impl Request {
     }
 }
 
-impl Response {
+impl Body for Response {
+    const BYTES_MAX: usize = RESPONSE_BYTES_MAX;
+
     fn encode(&self) -> Vec<u8> {
         let mut body = vec![u8::try_from(self.0.len()).expect("as many answers as keys")];
         for answer in &self.0 {
@@ -107,54 +106,7 @@ fn decode_answer(reader: &mut Reader<'_>) -> Result<Option<Holding>, WireError> 
 }
 
 /// Reads and writes the messages for libp2p.
-#[derive(Clone, Debug, Default)]
-pub struct SourceCodec;
-
-impl Codec for SourceCodec {
-    type Protocol = StreamProtocol;
-    type Request = Request;
-    type Response = Response;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        Ok(Request::decode(&read_frame(io, REQUEST_BYTES_MAX).await?)?)
-    }
-
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        Ok(Response::decode(
-            &read_frame(io, RESPONSE_BYTES_MAX).await?,
-        )?)
-    }
-
-    async fn write_request<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        request: Request,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write_frame(io, &request.encode()).await
-    }
-
-    async fn write_response<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        response: Response,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write_frame(io, &response.encode()).await
-    }
-}
+pub(crate) type SourceCodec = FramedCodec<Request, Response>;
 
 #[cfg(test)]
 mod tests {

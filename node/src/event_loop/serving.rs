@@ -3,7 +3,9 @@
 //! The store is shared with every process of this home and asked anew each time, so what a build or a fetch has just put
 //! there is served at once.
 
-use libp2p::request_response::{Event, Message, ResponseChannel};
+use libp2p::request_response::{
+    Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
+};
 use store::{Store, StoreError};
 
 use super::{Done, EventLoop};
@@ -25,42 +27,46 @@ pub(super) enum Served {
     ),
 }
 
+/// What a request-response protocol reports and somebody has to do something about.
+enum Turn<Q, A> {
+    /// A peer asks.
+    Asked(Q, ResponseChannel<A>),
+    /// A peer has answered us.
+    Answered(OutboundRequestId, A),
+    /// A peer will not answer us.
+    Failed(OutboundRequestId, OutboundFailure),
+}
+
+fn turn<Q, A>(event: Event<Q, A>) -> Option<Turn<Q, A>> {
+    match event {
+        Event::Message { message, .. } => Some(match message {
+            Message::Request {
+                request, channel, ..
+            } => Turn::Asked(request, channel),
+            Message::Response {
+                request_id,
+                response,
+            } => Turn::Answered(request_id, response),
+        }),
+        Event::OutboundFailure {
+            request_id, error, ..
+        } => Some(Turn::Failed(request_id, error)),
+        Event::InboundFailure { .. } | Event::ResponseSent { .. } => None,
+    }
+}
+
 impl EventLoop {
     pub(super) fn on_source_message(
         &mut self,
         event: Event<source_protocol::Request, source_protocol::Response>,
     ) {
-        match event {
-            Event::Message {
-                message:
-                    Message::Request {
-                        request, channel, ..
-                    },
-                ..
-            } => {
-                if self.jobs.len() < JOBS_MAX {
-                    let store = self.store.clone();
-                    self.spawn(move || {
-                        Done::Served(Served::Source(channel, answer_sources(&store, &request)))
-                    });
-                }
+        match turn(event) {
+            Some(Turn::Asked(request, channel)) => {
+                self.serve(move |store| Served::Source(channel, answer_sources(store, &request)));
             }
-            Event::Message {
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-                ..
-            } => {
-                self.source_answered(request_id, &response);
-            }
-            Event::OutboundFailure {
-                request_id, error, ..
-            } => {
-                self.source_request_failed(request_id, &error);
-            }
-            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+            Some(Turn::Answered(id, response)) => self.source_answered(id, &response),
+            Some(Turn::Failed(id, error)) => self.source_request_failed(id, &error),
+            None => {}
         }
     }
 
@@ -68,38 +74,21 @@ impl EventLoop {
         &mut self,
         event: Event<realisation_protocol::Request, realisation_protocol::Response>,
     ) {
-        match event {
-            Event::Message {
-                message:
-                    Message::Request {
-                        request, channel, ..
-                    },
-                ..
-            } => {
-                if self.jobs.len() < JOBS_MAX {
-                    let store = self.store.clone();
-                    self.spawn(move || {
-                        let answer = answer_realisations(&store, &request);
-                        Done::Served(Served::Realisations(channel, answer))
-                    });
-                }
-            }
-            Event::Message {
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-                ..
-            } => {
-                self.realisations_answered(request_id, response);
-            }
-            Event::OutboundFailure {
-                request_id, error, ..
-            } => {
-                self.realisation_request_failed(request_id, &error);
-            }
-            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        match turn(event) {
+            Some(Turn::Asked(request, channel)) => self.serve(move |store| {
+                Served::Realisations(channel, answer_realisations(store, &request))
+            }),
+            Some(Turn::Answered(id, response)) => self.realisations_answered(id, response),
+            Some(Turn::Failed(id, error)) => self.realisation_request_failed(id, &error),
+            None => {}
+        }
+    }
+
+    /// Answers from the store in the background, unless too many wait for that already.
+    fn serve(&mut self, answer: impl FnOnce(&Store) -> Served + Send + 'static) {
+        if self.jobs.len() < JOBS_MAX {
+            let store = self.store.clone();
+            self.spawn(move || Done::Served(answer(&store)));
         }
     }
 
