@@ -49,6 +49,7 @@ use store::BlockStore;
 use tokio::time::Sleep;
 
 use self::bucket::Bucket;
+pub(crate) use self::handler::REQUESTS;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
 use crate::address::{Reach, is_circuit, reach};

@@ -12,7 +12,7 @@ use super::EventLoop;
 use super::reach::LAN_PATIENCE;
 use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
 use crate::config::{Announce, Config};
-use crate::{realisation_protocol, source_protocol};
+use crate::{exchange, realisation_protocol, source_protocol};
 
 /// How long the first questions wait for first peers that have not answered yet, once some other has.
 const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +29,7 @@ pub(super) struct PeerState {
     pub(super) address: Multiaddr,
     pub(super) agent: String,
     pub(super) dht: bool,
+    pub(super) blocks: bool,
     pub(super) sources: bool,
     pub(super) realisations: bool,
     pub(super) relay: bool,
@@ -88,6 +89,14 @@ impl Peers {
         self.connected
             .get(peer)
             .map_or(Reach::Global, |state| reach(&state.address))
+    }
+
+    /// Whether a connected peer is worth asking for blocks that it never announced: it is on our own network, or it is
+    /// one of the first peers, whom the user named.
+    pub(super) fn is_neighbour(&self, peer: &PeerId) -> bool {
+        let blocks = self.connected.get(peer).is_some_and(|state| state.blocks);
+        let first = || self.bootstrap.iter().any(|(first, _)| first == peer);
+        blocks && (self.reach(peer) == Reach::Near || first())
     }
 }
 
@@ -192,6 +201,7 @@ impl EventLoop {
                 address: address.clone(),
                 agent: String::new(),
                 dht: false,
+                blocks: false,
                 sources: false,
                 realisations: false,
                 relay: false,
@@ -273,12 +283,16 @@ impl EventLoop {
         if let Some(state) = self.peers.connected.get_mut(&peer) {
             state.agent = info.agent_version.clone();
             state.dht = dht;
+            state.blocks = exchange::REQUESTS
+                .iter()
+                .any(|protocol| info.protocols.contains(protocol));
             state.sources = info.protocols.contains(&source_protocol::PROTOCOL);
             state.relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);
             state.realisations = info.protocols.contains(&realisation_protocol::PROTOCOL);
         }
         self.seek_relays();
         self.ask_newcomer(peer);
+        self.newcomer_for_sessions(peer);
         self.contact_ended(&peer, Some(peer));
     }
 

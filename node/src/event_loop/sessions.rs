@@ -16,9 +16,14 @@ const EVENTS_MAX: usize = SESSION_WANTS_MAX + 64;
 /// Blocks one session may want at a time. A window of 32 MiB holds 128 blocks of 256 KiB, the usual size of old DAGs.
 pub(crate) const SESSION_WANTS_MAX: usize = 1024;
 
+/// Neighbours that a session asks at most.
+const NEIGHBOURS_MAX: usize = 16;
+
 pub(super) struct Active {
     pub(super) root: Cid,
     pub(super) bytes: u64,
+    /// Neighbours that may still be asked. None where a holder was named at the start.
+    neighbours_left: usize,
     sink: mpsc::Sender<SessionEvent>,
     providers: Vec<PeerId>,
     searching: bool,
@@ -62,17 +67,48 @@ impl EventLoop {
     ) {
         let id = self.swarm.behaviour_mut().exchange.open_session(providers);
         let (sink, events) = mpsc::channel(EVENTS_MAX);
-        let providers = providers.to_vec();
         let active = Active {
             root,
             bytes: 0,
+            neighbours_left: if providers.is_empty() {
+                NEIGHBOURS_MAX
+            } else {
+                0
+            },
             sink,
-            providers,
+            providers: providers.to_vec(),
             searching: false,
         };
         self.sessions.active.insert(id, active);
+        let connected: Vec<_> = self.peers.connected.keys().copied().collect();
+        for peer in connected {
+            self.ask_neighbour(id, peer);
+        }
         if reply.send(OpenedSession { id, events }).is_err() {
             self.close_session(id);
+        }
+    }
+
+    /// A peer has just introduced itself: it may have what the sessions want.
+    pub(super) fn newcomer_for_sessions(&mut self, peer: PeerId) {
+        let ids: Vec<_> = self.sessions.active.keys().copied().collect();
+        for id in ids {
+            self.ask_neighbour(id, peer);
+        }
+    }
+
+    /// Lets a session ask a neighbour. Not everybody who holds something announces it: nodes outside the DHT cannot, and
+    /// Kubo does not announce what it only fetched.
+    fn ask_neighbour(&mut self, session: SessionId, peer: PeerId) {
+        let Some(active) = self.sessions.active.get_mut(&session) else {
+            return;
+        };
+        if active.neighbours_left > 0 && self.peers.is_neighbour(&peer) {
+            active.neighbours_left -= 1;
+            self.swarm
+                .behaviour_mut()
+                .exchange
+                .add_providers(session, &[peer]);
         }
     }
 

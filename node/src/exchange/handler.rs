@@ -22,6 +22,8 @@ use super::outbound::{Lane, Step};
 /// What we offer and accept, best first.
 const V1_2: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1.2.0");
 const V1_1: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1.1.0");
+/// What a peer must offer to be asked for blocks.
+pub(crate) const REQUESTS: [StreamProtocol; 2] = [V1_2, V1_1];
 /// Only accepted: these peers' blocks are read, but they could not read our wants for anything but CIDv0.
 const V1_0: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1.0.0");
 const UNVERSIONED: StreamProtocol = StreamProtocol::new("/ipfs/bitswap");
@@ -222,7 +224,7 @@ impl UpgradeInfo for Outgoing {
     type InfoIter = std::array::IntoIter<StreamProtocol, 2>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        [V1_2, V1_1].into_iter()
+        REQUESTS.into_iter()
     }
 }
 

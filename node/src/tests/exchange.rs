@@ -47,6 +47,19 @@ async fn a_want_is_remembered_and_answered_when_the_block_appears() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_nobody_announced_is_fetched_from_the_peer_that_was_named_first() {
+    // In no DHT, so that nobody can be told, or asked, who holds what.
+    let holder = TestNode::start(config(DhtMode::Client, &[])).await;
+    let blob = holder.mirror(&content(1, 3 << 20));
+    let user = TestNode::client(&[&holder.address]).await;
+    let (blocking, store) = (user.client_handle().blocking(), user.store.clone());
+    let root = blob.root;
+    let fetch = move || blocking.fetch_cid(root, &[], &store, &NoProgress);
+    let fetched = in_time("a fetch", tokio::task::spawn_blocking(fetch)).await;
+    assert_eq!(fetched.unwrap().unwrap().blob, blob);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_fetches_of_the_same_file_at_once_both_succeed() {
     let holder = TestNode::server(&[]).await;
     let blob = holder.mirror(&content(1, 6 << 20));

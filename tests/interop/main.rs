@@ -1,0 +1,18 @@
+//! Interoperability: the real Kubo as the other side, in real processes, over TCP on loopback.
+//!
+//! `docs/protocol.md` lists what is proven here. Without Kubo, and without Go to build it, the tests say that they are
+//! skipped; `P2PKGS_REQUIRE_KUBO=1` makes that a failure.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)] // What must not happen fails the test.
+
+/// What the tests stand on.
+mod support;
+
+/// Names of files: both sides give the same content the same CID.
+mod identifiers;
+
+/// Two nodes, one of which was told the other's address.
+mod direct;
+
+/// Three nodes: holder and fetcher find each other through the DHT node that both know.
+mod dht;

@@ -1,0 +1,190 @@
+//! A real Kubo node: configured for loopback, started, asked, killed.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::output::Finished;
+use super::{COMMAND_DEADLINE, World, wait_until};
+
+/// The import profile that our own files have: CIDv1, raw leaves of 1 MiB, 1024 links a node.
+pub const MODERN: &str = "unixfs-v1-2025";
+/// The import profile of most of what is on the network: CIDv0, 256 KiB inside dag-pb, 174 links a node.
+pub const LEGACY: &str = "unixfs-v0-2015";
+
+/// What a daemon prints when it can be used.
+const READY: &str = "Daemon is ready";
+
+/// A node's part in the DHT.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// Answers others and keeps their provider records.
+    DhtServer,
+    /// Only asks.
+    DhtClient,
+}
+
+impl Role {
+    /// Kubo's word for it.
+    fn of_kubo(self) -> &'static str {
+        match self {
+            Self::DhtServer => "dhtserver",
+            Self::DhtClient => "dhtclient",
+        }
+    }
+
+    /// Our own word for it.
+    pub(super) fn of_ours(self) -> &'static str {
+        match self {
+            Self::DhtServer => "server",
+            Self::DhtClient => "client",
+        }
+    }
+}
+
+/// A running `ipfs daemon`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Kubo<'w> {
+    world: &'w World,
+    repo: PathBuf,
+    child: Child,
+}
+
+impl<'w> Kubo<'w> {
+    /// Starts a node with a repository of its own and waits until it is ready.
+    pub fn start(world: &'w World, profile: &str, role: Role, first_peer: Option<&str>) -> Self {
+        let repo = tempfile::Builder::new()
+            .prefix("kubo.")
+            .tempdir_in(world.dir.path())
+            .unwrap()
+            .keep();
+        configure(world, &repo, profile, role, first_peer);
+        let mut child = ipfs(world, &repo, &["daemon"])
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(repo.join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let ready = wait_for_line(child.stdout.take().unwrap(), READY);
+        let node = Self { world, repo, child };
+        assert!(ready, "Kubo did not get ready");
+        node
+    }
+
+    /// Its address on loopback, with its peer id.
+    pub fn address(&self) -> String {
+        let addresses = self.run(&["id", "--format", "<addrs>"]);
+        addresses.lines().next().unwrap().to_owned()
+    }
+
+    /// Its peer id.
+    pub fn peer_id(&self) -> String {
+        self.run(&["id", "--format", "<id>"])
+    }
+
+    /// Adds a file under the node's import profile; its CID.
+    pub fn add(&self, file: &Path) -> String {
+        self.run(&["add", "--quieter", file.to_str().unwrap()])
+    }
+
+    /// The CID that a file has under the node's import profile.
+    pub fn cid_of(&self, file: &Path) -> String {
+        self.run(&["add", "--quieter", "--only-hash", file.to_str().unwrap()])
+    }
+
+    /// Tells the DHT of a root.
+    pub fn announce(&self, cid: &str) {
+        self.run(&["routing", "provide", cid]);
+    }
+
+    /// Gets content from its peers; where it lies then.
+    pub fn get(&self, cid: &str) -> PathBuf {
+        let file = self.repo.join("got");
+        let _ = fs::remove_file(&file);
+        self.run(&["get", "--output", file.to_str().unwrap(), cid]);
+        file
+    }
+
+    /// Connects to a peer.
+    pub fn connect(&self, address: &str) {
+        self.run(&["swarm", "connect", address]);
+    }
+
+    /// Whether a peer is connected.
+    pub fn knows(&self, peer: &str) -> bool {
+        self.run(&["swarm", "peers"]).contains(peer)
+    }
+
+    /// Waits until a peer is in the DHT's routing table.
+    pub fn wait_for_dht_peer(&self, peer: &str) {
+        wait_until("Kubo has the DHT node in its table", || {
+            self.run(&["stats", "dht", "lan"]).contains(peer)
+        });
+    }
+
+    /// Runs a command of `ipfs` with the node; what it printed, without the last newline.
+    pub fn run(&self, args: &[&str]) -> String {
+        run(self.world, &self.repo, args)
+    }
+}
+
+impl Drop for Kubo<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let said = fs::read_to_string(self.repo.join("stderr")).unwrap_or_default();
+            eprintln!("Kubo in {}: {said}", self.repo.display());
+        }
+    }
+}
+
+/// Makes a repository whose node speaks TCP on loopback and to nobody but the peers it is told of.
+fn configure(world: &World, repo: &Path, profile: &str, role: Role, first_peer: Option<&str>) {
+    // Kubo's own profile for tests: loopback only, no mDNS, no AutoTLS, no AutoConf, loopback allowed in the LAN's DHT.
+    let profiles = format!("test,{profile}");
+    run(
+        world,
+        repo,
+        &["init", "--empty-repo", "--profile", &profiles],
+    );
+    let file = repo.join("config");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["Routing"]["Type"] = json!(role.of_kubo());
+    config["Bootstrap"] = first_peer.into_iter().collect();
+    // Otherwise a peer that is dialled by chance is as good as one that was found.
+    config["Swarm"]["RelayClient"]["Enabled"] = json!(false);
+    config["Provide"]["Strategy"] = json!("roots");
+    fs::write(&file, config.to_string()).unwrap();
+}
+
+fn run(world: &World, repo: &Path, args: &[&str]) -> String {
+    let finished = Finished::of(ipfs(world, repo, args), COMMAND_DEADLINE).assert_exit(0);
+    finished.stdout.trim_end().to_owned()
+}
+
+fn ipfs(world: &World, repo: &Path, args: &[&str]) -> Command {
+    let mut command = world.command(&world.ipfs);
+    command
+        .env("IPFS_PATH", repo)
+        .env("IPFS_TELEMETRY", "off")
+        .args(args);
+    command
+}
+
+/// Whether a line with the text comes before the end, or the deadline. The pipe is drained until then and afterwards.
+fn wait_for_line(pipe: impl Read + Send + 'static, text: &'static str) -> bool {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if line.contains(text) {
+                let _ = sender.send(());
+            }
+        }
+    });
+    receiver.recv_timeout(COMMAND_DEADLINE).is_ok()
+}
