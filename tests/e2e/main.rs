@@ -28,6 +28,9 @@ mod main_job;
 /// Whom users believe.
 mod trust;
 
+/// What is kept and what goes: `pin`, `unpin`, `gc`.
+mod keeping;
+
 /// Processes that are killed, and homes that survive it.
 mod crashes;
 
