@@ -29,6 +29,9 @@ enum Command {
         /// The files; their names are what they will be listed as
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Serve them where they are, without a copy; they must stay there. One that changes is no longer served
+        #[arg(long)]
+        reference: bool,
     },
     /// Fetch and keep the sources of packages and of all they need
     Seed {
@@ -54,30 +57,38 @@ struct Listed {
     file: String,
     /// Whether it stays when space is wanted.
     kept: bool,
+    /// Where it lies, if its owner keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     match &args.command {
-        Command::Add { files } => add(context, files),
+        Command::Add { files, reference } => add(context, files, *reference),
         Command::Seed { packages, all } => seed(context, packages, *all),
         Command::List => list(context),
     }
 }
 
-fn add(context: &Context, files: &[PathBuf]) -> CmdResult {
+fn add(context: &Context, files: &[PathBuf], in_place: bool) -> CmdResult {
     // Between taking a file in and pinning it, a collector may come by.
     let store = context.store()?.holding()?;
     let mut listed = Vec::new();
     for path in files {
         let cannot = || format!("cannot add `{}`", path.display());
-        let blob = ingest(&store, path).map_err(|f| f.context(cannot()))?;
+        let taken_in = if in_place {
+            store.add_reference(path).map_err(Failure::from)
+        } else {
+            ingest(&store, path)
+        };
+        let blob = taken_in.map_err(|f| f.context(cannot()))?;
         let name = path
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
         keep(&store, &blob, &name)?;
-        listed.push(entry(&blob, name, true));
+        listed.push(entry(&store, &blob, name, true)?);
         if context.interrupt.is_set() {
             return Err(Failure::interrupted());
         }
@@ -121,8 +132,22 @@ fn list(context: &Context) -> CmdResult {
     let all: BTreeSet<_> = pins.into_iter().chain(notes).filter_map(named).collect();
     let mut listed = Vec::new();
     for (sha256, file) in all {
-        if let Some(blob) = store.blob(&sha256)? {
-            listed.push(entry(&blob, file, kept.contains(&sha256)));
+        let is_kept = kept.contains(&sha256);
+        // Asked before it is looked for: a file that is not what it was is forgotten then.
+        let path = store.reference(&sha256)?;
+        match (store.blob(&sha256)?, path) {
+            (Some(blob), _) => listed.push(entry(store, &blob, file, is_kept)?),
+            (None, Some(path)) => context.ui.warn(format!(
+                "`{}` is not the file any more that was added: it is no longer served",
+                path.display()
+            )),
+            (None, None) if is_kept => {
+                let file = crate::sanitize::line(&file);
+                context
+                    .ui
+                    .warn(format!("`{file}` is pinned but not here: {sha256}"));
+            }
+            (None, None) => {}
         }
     }
     listed.sort_by(|a, b| (&a.file, &a.sha256).cmp(&(&b.file, &b.sha256)));
@@ -142,14 +167,16 @@ fn named(pin: Pin) -> Option<(Sha256, String)> {
     }
 }
 
-fn entry(blob: &Blob, file: String, kept: bool) -> Listed {
-    Listed {
+fn entry(store: &Store, blob: &Blob, file: String, kept: bool) -> CmdResult<Listed> {
+    let path = store.reference(&blob.sha256)?;
+    Ok(Listed {
         sha256: blob.sha256.to_string(),
         cid: blob.root.to_string(),
         size: blob.size,
         file,
         kept,
-    }
+        path: path.map(|path| path.display().to_string()),
+    })
 }
 
 fn print(context: &Context, listed: &[Listed]) -> CmdResult {

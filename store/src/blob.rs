@@ -20,10 +20,11 @@ use crate::dag::PbNode;
 use crate::digest::ONE_NODE_BYTES;
 use crate::index::{from_sql, to_sql};
 use crate::layout::{Layout, Stamp};
+use crate::reference::settled;
 use crate::{BLOCK_BYTES_MAX, Block, Store, StoreError};
 
 /// How much of a file is read at once for hashing, in bytes.
-const READ_BYTES: usize = 256 << 10;
+pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// A whole file in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,8 @@ pub enum BlobState {
     Missing,
 }
 
-/// An open blob. The file never changes; it can be linked or copied from [`Self::path`], never written.
+/// An open blob. It can be linked or copied from [`Self::path`], never written. The store's own files never change; one that
+/// lies where its owner keeps it was right when it was opened.
 #[derive(Debug)]
 pub struct BlobFile {
     file: File,
@@ -370,7 +372,10 @@ impl Store {
         let metadata = file
             .metadata()
             .map_err(|e| StoreError::io("examine", &path, e))?;
-        let stamp = Stamp::of(&metadata);
+        let mut stamp = Stamp::of(&metadata);
+        if row.reference.is_some() {
+            stamp = settled(stamp);
+        }
         if stamp != row.stamp {
             self.index.write(|transaction| {
                 transaction.execute(
@@ -424,7 +429,7 @@ pub(crate) fn forget_blob(transaction: &Transaction<'_>, row: &BlobRow) -> rusql
         // Only files of this length have nodes below the root, or a root that can be such a node of a longer file.
         let mut others = Vec::new();
         let mut longer = transaction
-            .prepare_cached("SELECT root FROM blob WHERE size > ?1 AND root_codec != 0x55")?;
+            .prepare_cached("SELECT root FROM blob WHERE size >= ?1 AND root_codec != 0x55")?;
         let mut rows = longer.query([to_sql(ONE_NODE_BYTES)])?;
         while let Some(row) = rows.next()? {
             let root = block_cid(Codec::DagPb, &Sha256::from_bytes(row.get(0)?));

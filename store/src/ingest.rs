@@ -296,7 +296,7 @@ fn give_name(temporary: &Path, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn check_blob_size(size: u64) -> Result<(), StoreError> {
+pub(crate) fn check_blob_size(size: u64) -> Result<(), StoreError> {
     if size > BLOB_BYTES_MAX {
         return Err(StoreError::TooLarge {
             what: "blob",

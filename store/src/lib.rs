@@ -25,6 +25,7 @@ mod layout;
 mod pins;
 mod provide;
 mod records;
+mod reference;
 mod schema;
 mod store;
 pub mod substitute;

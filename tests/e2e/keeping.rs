@@ -79,6 +79,44 @@ fn content_is_pinned_by_any_name_it_has() {
 }
 
 #[test]
+fn a_file_is_mirrored_where_it_is_until_it_changes() {
+    let env = TestEnv::new();
+    let home = env.home("mirror");
+    let text = "the same bytes, on the disk once\n".repeat(100_000);
+    fs::write(env.path("file.tar"), &text).unwrap();
+    let added = json(&home, &["mirror", "add", "--reference", "file.tar"]);
+    let path = fs::canonicalize(env.path("file.tar")).unwrap();
+    assert_eq!(added[0]["path"], path.to_str().unwrap());
+    let blobs = fs::read_dir(home.path("store/blobs")).unwrap();
+    assert_eq!(blobs.count(), 0, "nothing was copied");
+    let meeting = env.home("meeting").daemon(&[]);
+    let daemon = home.daemon(&[&meeting]);
+    daemon.wait_until_all_is_announced();
+    let cid = added[0]["cid"].as_str().unwrap();
+    let [first, second] = ["first", "second"].map(|name| {
+        let user = env.home(name);
+        user.bootstrap_from(&meeting);
+        user
+    });
+    first.ok(&["fetch", cid, "-o", "got"]);
+    assert_eq!(fs::read_to_string(env.path("got")).unwrap(), text);
+    home.ok(&["gc"]);
+    assert!(home.ok(&["mirror", "list"]).contains(" file.tar\n"));
+    fs::write(&path, text.replace("once", "anew")).unwrap();
+    second.run(&["fetch", cid, "-o", "wrong"]).assert_exit(3);
+    assert!(!env.path("wrong").exists());
+    home.run(&["mirror", "list"])
+        .assert_exit(0)
+        .assert_says("`file.tar` is pinned but not here");
+    assert!(path.exists());
+    home.ok(&["mirror", "add", "--reference", "file.tar"]);
+    fs::remove_file(&path).unwrap();
+    home.run(&["mirror", "list"])
+        .assert_exit(0)
+        .assert_says("is not the file any more that was added");
+}
+
+#[test]
 fn what_is_not_there_cannot_be_pinned_nor_freed() {
     let env = TestEnv::new();
     let home = env.home("user");

@@ -3,8 +3,11 @@
 use base::{Multihash, PkgHash, Realisation, SecretKey};
 
 use super::*;
+use crate::blob::{BlobRow, forget_blob};
+use crate::digest::{CHUNK_BYTES, Digested, FileDigest, ONE_NODE_BYTES};
 use crate::gc::{Collected, Goal, Order, Stays};
-use crate::{BlobState, BlockStore as _, Pin, PinKind, ProvideKind};
+use crate::layout::Stamp;
+use crate::{BlobState, Block, BlockStore as _, Pin, PinKind, ProvideKind};
 
 const ALL: Goal = Goal {
     free_bytes: None,
@@ -242,4 +245,49 @@ fn a_chunk_that_another_blob_has_too_is_still_served() {
     let hash = Multihash::sha2_256(&Sha256::of(&shared));
     assert!(store.get(&hash).unwrap().is_some());
     assert!(store.has(&Multihash::of(&kept.root).unwrap()).unwrap());
+}
+
+#[test]
+fn nodes_go_with_the_last_long_file_that_is_made_of_them() {
+    let (_dir, store) = store();
+    let stamp = Stamp {
+        size: 0,
+        mtime_ns: 0,
+        inode: 0,
+    };
+    let chunk = Block::of(vec![0; CHUNK_BYTES].into());
+    // The root of the shorter file is the first node of the longer one. The files themselves are not needed.
+    let [short, long] = [&b""[..], b"more"].map(|end| {
+        let mut digest = FileDigest::new();
+        while digest.size() < ONE_NODE_BYTES {
+            digest.update_leaf(&chunk);
+        }
+        digest.update(end);
+        digest.finish()
+    });
+    let insert = |file: &Digested| {
+        store
+            .index
+            .write(|t| Ok(file.insert(t, &stamp, None)?))
+            .unwrap();
+    };
+    let forget = |file: &Digested| {
+        store
+            .index
+            .write(|t| {
+                let row = BlobRow::find(t, &file.blob.sha256)?.unwrap();
+                Ok(forget_blob(t, &row)?)
+            })
+            .unwrap();
+    };
+    insert(&short);
+    insert(&long);
+    assert_eq!(count(&store, "block"), 3, "two roots and a node below one");
+    forget(&short);
+    assert_eq!(count(&store, "block"), 3, "the longer file is made of it");
+    insert(&short);
+    forget(&long);
+    assert_eq!(count(&store, "block"), 1, "it is the shorter file's root");
+    forget(&short);
+    assert_eq!((count(&store, "block"), count(&store, "leaf")), (0, 0));
 }

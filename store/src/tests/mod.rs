@@ -5,6 +5,7 @@ mod collecting;
 mod ingest;
 mod processes;
 mod records;
+mod references;
 mod substitution;
 
 use std::io::Write as _;
