@@ -68,7 +68,8 @@ impl Bench {
         let signer = BuildKey::of(home, &context.ui)?;
         Ok(Self {
             ui: context.ui.clone(),
-            store: context.store()?.clone(),
+            // What a build has found must still be there when it is needed.
+            store: context.store()?.holding()?,
             watch: Watch::new(&context.ui, &context.interrupt),
             trust: context.trust()?,
             sandbox: LazySandbox::new(search_path()),

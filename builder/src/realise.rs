@@ -133,7 +133,8 @@ impl<'a> Context<'a> {
             package: derivation.name().clone(),
         };
         let added_unix_secs = self.now_unix_secs;
-        self.store.pin(&Pin {
+        // What is built or fetched is a cache until somebody pins it.
+        self.store.note(&Pin {
             sha256: blob.sha256,
             kind,
             added_unix_secs,

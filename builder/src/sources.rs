@@ -87,19 +87,18 @@ impl Fetching<'_> {
         })
     }
 
-    /// One source: pinned, and announced by its plain digest.
+    /// One source: noted under its name, and announced by its plain digest. What a build needs is not mirrored for good.
     fn source(&self, package: &PackageName, source: &Source) -> Result<Option<FetchedItem>, Error> {
         let wanted = || Wanted::Source {
             package: package.clone(),
             file: source.file.clone(),
         };
         let item = self.content(package, Some(&source.file), source, wanted)?;
-        self.keep(
-            source,
-            PinKind::Source {
-                file_name: source.file.clone(),
-            },
-        )?;
+        let kind = PinKind::Source {
+            file_name: source.file.clone(),
+        };
+        self.store.note(&self.reason(source, kind))?;
+        self.announce(source)?;
         Ok(item)
     }
 
@@ -110,12 +109,11 @@ impl Fetching<'_> {
         seed: &Source,
     ) -> Result<Option<FetchedItem>, Error> {
         let item = self.content(package, None, seed, || Wanted::Seed(package.clone()))?;
-        self.keep(
-            seed,
-            PinKind::Seed {
-                name: package.to_string(),
-            },
-        )?;
+        let kind = PinKind::Seed {
+            name: package.to_string(),
+        };
+        self.store.pin(&self.reason(seed, kind))?;
+        self.announce(seed)?;
         Ok(item)
     }
 
@@ -169,13 +167,16 @@ impl Fetching<'_> {
         })
     }
 
-    fn keep(&self, source: &Source, kind: PinKind) -> Result<(), Error> {
-        let sha256 = source.sha256;
-        self.store.pin(&Pin {
-            sha256,
+    fn reason(&self, source: &Source, kind: PinKind) -> Pin {
+        Pin {
+            sha256: source.sha256,
             kind,
             added_unix_secs: self.now_unix_secs,
-        })?;
+        }
+    }
+
+    fn announce(&self, source: &Source) -> Result<(), Error> {
+        let sha256 = source.sha256;
         if self.announce
             && let Some(blob) = self.store.blob(&sha256)?
         {

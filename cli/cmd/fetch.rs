@@ -94,13 +94,16 @@ fn sources(context: &Context, args: &Args) -> CmdResult {
 
 /// Content by identifier.
 #[derive(Clone, Copy, Debug)]
-enum Content {
+pub enum Content {
+    /// By the root of its DAG.
     Cid(Cid),
+    /// By its plain digest.
     Sha256(Sha256),
 }
 
 impl Content {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads what names content; anything else is `None`.
+    pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("sha256:") {
             Some(digits) => digits.parse().ok().map(Self::Sha256),
             None => parse_cid(text.strip_prefix("ipfs://").unwrap_or(text))
@@ -109,7 +112,11 @@ impl Content {
         }
     }
 
-    fn local(self, store: &Store) -> CmdResult<Option<Blob>> {
+    /// The blob it names, if it is here.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn local(self, store: &Store) -> CmdResult<Option<Blob>> {
         Ok(match self {
             Self::Cid(cid) => store.blob_by_root(&cid)?,
             Self::Sha256(sha256) => store.blob(&sha256)?,

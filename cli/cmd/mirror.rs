@@ -1,11 +1,13 @@
 //! `p2pkgs mirror`
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use base::Sha256;
 use serde::Serialize;
-use store::{Blob, Expected, PinClass, PinKind};
+use store::{Blob, Expected, Pin, PinClass, PinKind, Store};
 
 use crate::context::Context;
 use crate::daemon;
@@ -27,6 +29,9 @@ enum Command {
         /// The files; their names are what they will be listed as
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Serve them where they are, without a copy; they must stay there. One that changes is no longer served
+        #[arg(long)]
+        reference: bool,
     },
     /// Fetch and keep the sources of packages and of all they need
     Seed {
@@ -37,7 +42,10 @@ enum Command {
         #[arg(long, conflicts_with = "packages")]
         all: bool,
     },
-    /// Print what is kept, one a line: sha256, root, size in bytes, file name
+    /// Print the sources that are here, one a line: sha256, root, size in bytes, file name
+    ///
+    /// Those that were added or seeded are kept; those that only a build needed go when space is wanted. `--json` tells them
+    /// apart.
     List,
 }
 
@@ -47,28 +55,40 @@ struct Listed {
     cid: String,
     size: u64,
     file: String,
+    /// Whether it stays when space is wanted.
+    kept: bool,
+    /// Where it lies, if its owner keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     match &args.command {
-        Command::Add { files } => add(context, files),
+        Command::Add { files, reference } => add(context, files, *reference),
         Command::Seed { packages, all } => seed(context, packages, *all),
         Command::List => list(context),
     }
 }
 
-fn add(context: &Context, files: &[PathBuf]) -> CmdResult {
+fn add(context: &Context, files: &[PathBuf], in_place: bool) -> CmdResult {
+    // Between taking a file in and pinning it, a collector may come by.
+    let store = context.store()?.holding()?;
     let mut listed = Vec::new();
     for path in files {
         let cannot = || format!("cannot add `{}`", path.display());
-        let blob = ingest(context, path).map_err(|f| f.context(cannot()))?;
+        let taken_in = if in_place {
+            store.add_reference(path).map_err(Failure::from)
+        } else {
+            ingest(&store, path)
+        };
+        let blob = taken_in.map_err(|f| f.context(cannot()))?;
         let name = path
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        keep(context.store()?, &blob, &name)?;
-        listed.push(entry(&blob, name));
+        keep(&store, &blob, &name)?;
+        listed.push(entry(&store, &blob, name, true)?);
         if context.interrupt.is_set() {
             return Err(Failure::interrupted());
         }
@@ -77,13 +97,13 @@ fn add(context: &Context, files: &[PathBuf]) -> CmdResult {
     print(context, &listed)
 }
 
-fn ingest(context: &Context, path: &Path) -> CmdResult<Blob> {
+fn ingest(store: &Store, path: &Path) -> CmdResult<Blob> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(Failure::usage("it is no regular file"));
     }
-    let mut ingest = context.store()?.ingest()?;
+    let mut ingest = store.ingest()?;
     ingest.reserve(meta.len())?;
     io::copy(&mut file, &mut ingest)?;
     Ok(ingest.finish(&Expected::anything())?)
@@ -103,13 +123,31 @@ fn seed(context: &Context, packages: &[String], all: bool) -> CmdResult {
 
 fn list(context: &Context) -> CmdResult {
     let store = context.store()?;
+    let (pins, notes) = (
+        store.pins(Some(PinClass::Source))?,
+        store.notes(Some(PinClass::Source))?,
+    );
+    let kept: HashSet<_> = pins.iter().map(|pin| pin.sha256).collect();
+    // Both a pin and a note may give it the same name.
+    let all: BTreeSet<_> = pins.into_iter().chain(notes).filter_map(named).collect();
     let mut listed = Vec::new();
-    for pin in store.pins(Some(PinClass::Source))? {
-        let PinKind::Source { file_name } = pin.kind else {
-            continue;
-        };
-        if let Some(blob) = store.blob(&pin.sha256)? {
-            listed.push(entry(&blob, file_name));
+    for (sha256, file) in all {
+        let is_kept = kept.contains(&sha256);
+        // Asked before it is looked for: a file that is not what it was is forgotten then.
+        let path = store.reference(&sha256)?;
+        match (store.blob(&sha256)?, path) {
+            (Some(blob), _) => listed.push(entry(store, &blob, file, is_kept)?),
+            (None, Some(path)) => context.ui.warn(format!(
+                "`{}` is not the file any more that was added: it is no longer served",
+                path.display()
+            )),
+            (None, None) if is_kept => {
+                let file = crate::sanitize::line(&file);
+                context
+                    .ui
+                    .warn(format!("`{file}` is pinned but not here: {sha256}"));
+            }
+            (None, None) => {}
         }
     }
     listed.sort_by(|a, b| (&a.file, &a.sha256).cmp(&(&b.file, &b.sha256)));
@@ -122,13 +160,23 @@ fn list(context: &Context) -> CmdResult {
     print(context, &listed)
 }
 
-fn entry(blob: &Blob, file: String) -> Listed {
-    Listed {
+fn named(pin: Pin) -> Option<(Sha256, String)> {
+    match pin.kind {
+        PinKind::Source { file_name } => Some((pin.sha256, file_name)),
+        _ => None,
+    }
+}
+
+fn entry(store: &Store, blob: &Blob, file: String, kept: bool) -> CmdResult<Listed> {
+    let path = store.reference(&blob.sha256)?;
+    Ok(Listed {
         sha256: blob.sha256.to_string(),
         cid: blob.root.to_string(),
         size: blob.size,
         file,
-    }
+        kept,
+        path: path.map(|path| path.display().to_string()),
+    })
 }
 
 fn print(context: &Context, listed: &[Listed]) -> CmdResult {

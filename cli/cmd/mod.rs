@@ -8,14 +8,17 @@ pub mod config;
 pub mod doctor;
 pub mod export;
 pub mod fetch;
+pub mod gc;
 pub mod graph;
 pub mod hash;
 pub mod key;
 pub mod log;
 pub mod mirror;
 pub mod node;
+pub mod pin;
 pub mod publish;
 pub mod run;
+pub mod unpin;
 pub mod venv;
 pub mod why;
 
@@ -42,6 +45,9 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Publish(args) => publish::run(&context, &args),
         Command::Node(args) => node::run(&mut context, &args),
         Command::Mirror(args) => mirror::run(&context, &args),
+        Command::Pin(args) => pin::run(&context, &args),
+        Command::Unpin(args) => unpin::run(&context, &args),
+        Command::Gc(args) => gc::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
         Command::Bootstrap(args) => bootstrap::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

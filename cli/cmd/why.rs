@@ -116,11 +116,11 @@ fn changed(context: &Context, graph: &Graph, id: PackageId, from: Option<PkgHash
     text.lines().try_for_each(|line| context.ui.data(line))
 }
 
-/// The output of that name which was pinned last and is of another hash.
+/// The output of that name which was had last and is of another hash.
 fn last_other(store: &Store, name: &PackageName, new: PkgHash) -> CmdResult<Option<PkgHash>> {
-    let mut pins = store.pins(Some(PinClass::Output))?;
-    pins.sort_by_key(|pin| pin.added_unix_secs);
-    Ok(pins.iter().rev().find_map(|pin| match &pin.kind {
+    let mut notes = store.notes(Some(PinClass::Output))?;
+    notes.sort_by_key(|note| note.added_unix_secs);
+    Ok(notes.iter().rev().find_map(|note| match &note.kind {
         PinKind::Output { pkghash, package } if package == name && *pkghash != new => {
             Some(*pkghash)
         }

@@ -117,7 +117,7 @@ impl Kind {
 }
 
 /// Reads a size: a number and an optional unit `KiB`, `MiB`, `GiB`, `TiB`, or their decimal kin.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

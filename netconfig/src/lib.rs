@@ -16,7 +16,7 @@ mod swarm_key;
 
 pub use crate::apt::{base_urls_of_deb822, base_urls_of_sources_list};
 pub use crate::error::ConfigError;
-pub use crate::key::{KEYS, Key, Kind};
+pub use crate::key::{KEYS, Key, Kind, parse_size};
 pub use crate::layer::{Layer, Layered, Origin, Setting, Warning};
 pub use crate::mirror::{MirrorRecord, MirrorTable, MirrorTableError};
 pub use crate::mirrors::{MirrorError, Mirrors};

@@ -4,21 +4,27 @@
 //! modification time and inode are compared each time it is opened, and it is hashed again when they differ. Blocks
 //! cut from it are hashed each time they are read, because they go to others.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use base::{Cid, Codec, Hasher, Multihash, Sha256, block_cid};
 use bytes::BytesMut;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
+use rustix::fs::{FlockOperation, flock};
 
-use crate::index::from_sql;
-use crate::layout::Stamp;
+use crate::dag::PbNode;
+use crate::digest::ONE_NODE_BYTES;
+use crate::index::{from_sql, to_sql};
+use crate::layout::{Layout, Stamp};
+use crate::reference::settled;
 use crate::{BLOCK_BYTES_MAX, Block, Store, StoreError};
 
 /// How much of a file is read at once for hashing, in bytes.
-const READ_BYTES: usize = 256 << 10;
+pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// A whole file in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +48,8 @@ pub enum BlobState {
     Missing,
 }
 
-/// An open blob. The file never changes; it can be linked or copied from [`Self::path`], never written.
+/// An open blob. It can be linked or copied from [`Self::path`], never written. The store's own files never change; one that
+/// lies where its owner keeps it was right when it was opened.
 #[derive(Debug)]
 pub struct BlobFile {
     file: File,
@@ -85,12 +92,17 @@ pub(crate) struct BlobRow {
     pub(crate) id: i64,
     pub(crate) blob: Blob,
     pub(crate) stamp: Stamp,
+    /// Where its owner keeps the file, if it is not ours.
+    pub(crate) reference: Option<PathBuf>,
+    /// The hour of its last use.
+    pub(crate) used: i64,
 }
 
 /// The columns [`BlobRow::read`] reads, in its order.
 macro_rules! blob_columns {
     () => {
-        "blob.id, blob.sha256, blob.size, blob.root_codec, blob.root, blob.mtime_ns, blob.inode"
+        "blob.id, blob.sha256, blob.size, blob.root_codec, blob.root, blob.mtime_ns, blob.inode, \
+         blob.path, blob.used"
     };
 }
 
@@ -125,7 +137,19 @@ impl BlobRow {
             id: row.get(0)?,
             blob: Blob { sha256, root, size },
             stamp,
+            reference: row
+                .get::<_, Option<Vec<u8>>>(7)?
+                .map(|path| OsString::from_vec(path).into()),
+            used: row.get(8)?,
         })
+    }
+
+    /// Where the file lies.
+    pub(crate) fn file(&self, layout: &Layout) -> PathBuf {
+        match &self.reference {
+            Some(path) => path.clone(),
+            None => layout.blob(&self.blob.sha256),
+        }
     }
 }
 
@@ -143,7 +167,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index or the file could not be read.
     pub fn blob(&self, sha256: &Sha256) -> Result<Option<Blob>, StoreError> {
-        Ok(self.open_blob(sha256)?.map(|file| file.blob))
+        Ok(self.find_and_open(sha256)?.map(|(_, file)| file.blob))
     }
 
     /// The blob whose UnixFS root this is; `None` when it is missing.
@@ -177,30 +201,35 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index or the file could not be read.
     pub fn open_blob(&self, sha256: &Sha256) -> Result<Option<BlobFile>, StoreError> {
+        let Some((row, file)) = self.find_and_open(sha256)? else {
+            return Ok(None);
+        };
+        self.index.note_use(row.id, row.used);
+        Ok(Some(file))
+    }
+
+    fn find_and_open(&self, sha256: &Sha256) -> Result<Option<(BlobRow, BlobFile)>, StoreError> {
         let Some(row) = self.blob_row(sha256)? else {
             return Ok(None);
         };
-        let path = self.layout.blob(sha256);
-        match self.open_unchanged(&row, &path)? {
-            Opened::Unchanged(file) => Ok(Some(BlobFile {
-                file,
-                path,
-                blob: row.blob,
-            })),
-            Opened::Changed(mut file) => match self.verify_open(&row, &mut file)? {
-                BlobState::Intact => {
-                    file.rewind()
-                        .map_err(|e| StoreError::io("read", &path, e))?;
-                    Ok(Some(BlobFile {
-                        file,
-                        path,
-                        blob: row.blob,
-                    }))
+        let path = row.file(&self.layout);
+        let file = match self.open_unchanged(&row, &path)? {
+            Opened::Unchanged(file) => file,
+            Opened::Changed(mut file) => {
+                if self.verify_open(&row, &mut file)? != BlobState::Intact {
+                    return Ok(None);
                 }
-                BlobState::Damaged | BlobState::Missing => Ok(None),
-            },
-            Opened::Missing => Ok(None),
-        }
+                file.rewind()
+                    .map_err(|e| StoreError::io("read", &path, e))?;
+                file
+            }
+            Opened::Missing => return Ok(None),
+        };
+        // Tells the collector to leave the file. Refused only while it is being removed or has just been written: what is
+        // open can be read to its end even so.
+        let _ = flock(&file, FlockOperation::NonBlockingLockShared);
+        let blob = row.blob.clone();
+        Ok(Some((row, BlobFile { file, path, blob })))
     }
 
     /// All blobs the index knows, by SHA-256.
@@ -228,7 +257,7 @@ impl Store {
         let Some(row) = self.blob_row(sha256)? else {
             return Ok(BlobState::Missing);
         };
-        match self.open_unchanged(&row, &self.layout.blob(sha256))? {
+        match self.open_unchanged(&row, &row.file(&self.layout))? {
             Opened::Unchanged(mut file) | Opened::Changed(mut file) => {
                 self.verify_open(&row, &mut file)
             }
@@ -237,8 +266,21 @@ impl Store {
     }
 
     fn blob_row(&self, sha256: &Sha256) -> Result<Option<BlobRow>, StoreError> {
+        let row = self
+            .index
+            .read(|connection| BlobRow::find(connection, sha256))?;
+        self.held(row)
+    }
+
+    /// A row that was found, held if this handle holds things; `None` when a collector was faster.
+    fn held(&self, row: Option<BlobRow>) -> Result<Option<BlobRow>, StoreError> {
+        let Some(row) = row else { return Ok(None) };
+        let sha256 = row.blob.sha256;
+        if !self.hold(&sha256)? {
+            return Ok(Some(row));
+        }
         self.index
-            .read(|connection| BlobRow::find(connection, sha256))
+            .write(|transaction| Ok(BlobRow::find(transaction, &sha256)?))
     }
 
     /// The block that is a chunk of some blob, hashed while it was read.
@@ -252,7 +294,7 @@ impl Store {
                     ", leaf.offset, leaf.length FROM leaf JOIN blob ON blob.id = leaf.blob WHERE leaf.hash = ?1"
                 ))?
                 .query_map([digest.as_bytes()], |row| {
-                    let (offset, length) = (from_sql(row.get(7)?), from_sql(row.get(8)?));
+                    let (offset, length) = (from_sql(row.get(9)?), from_sql(row.get(10)?));
                     Ok(LeafRow { row: BlobRow::read(row)?, offset, length })
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()
@@ -267,7 +309,7 @@ impl Store {
 
     /// Reads a chunk. A wrong one proves that its blob is damaged.
     fn read_leaf(&self, hash: &Multihash, leaf: &LeafRow) -> Result<Option<Block>, StoreError> {
-        let path = self.layout.blob(&leaf.row.blob.sha256);
+        let path = leaf.row.file(&self.layout);
         let file = match self.open_unchanged(&leaf.row, &path)? {
             Opened::Unchanged(file) | Opened::Changed(file) => file,
             Opened::Missing => return Ok(None),
@@ -280,7 +322,10 @@ impl Store {
         file.read_exact_at(&mut bytes, leaf.offset)
             .map_err(|e| StoreError::io("read", &path, e))?;
         match Block::verify(*hash, bytes.freeze()) {
-            Ok(block) => Ok(Some(block)),
+            Ok(block) => {
+                self.index.note_use(leaf.row.id, leaf.row.used);
+                Ok(Some(block))
+            }
             Err(mismatch) => {
                 tracing::warn!(path = %path.display(), %mismatch, "blob is damaged");
                 self.quarantine(&leaf.row)?;
@@ -317,7 +362,7 @@ impl Store {
     }
 
     fn verify_open(&self, row: &BlobRow, file: &mut File) -> Result<BlobState, StoreError> {
-        let path = self.layout.blob(&row.blob.sha256);
+        let path = row.file(&self.layout);
         let got = hash_file(file).map_err(|e| StoreError::io("read", &path, e))?;
         if got != row.blob.sha256 {
             tracing::warn!(path = %path.display(), %got, "blob is damaged");
@@ -327,7 +372,10 @@ impl Store {
         let metadata = file
             .metadata()
             .map_err(|e| StoreError::io("examine", &path, e))?;
-        let stamp = Stamp::of(&metadata);
+        let mut stamp = Stamp::of(&metadata);
+        if row.reference.is_some() {
+            stamp = settled(stamp);
+        }
         if stamp != row.stamp {
             self.index.write(|transaction| {
                 transaction.execute(
@@ -340,42 +388,113 @@ impl Store {
         Ok(BlobState::Intact)
     }
 
-    /// Forgets a blob and moves its file aside, unless another process has replaced it meanwhile.
+    /// Forgets a blob and moves its file aside, unless another process has replaced it meanwhile. A file of somebody else
+    /// stays where it is.
     fn quarantine(&self, row: &BlobRow) -> Result<(), StoreError> {
         let sha256 = &row.blob.sha256;
         let (from, to) = (self.layout.blob(sha256), self.layout.damaged(sha256));
         self.index.write(|transaction| {
-            if forget_blob(transaction, row.id, &row.blob)? {
-                match fs::rename(&from, &to) {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(StoreError::io("move aside", &from, e)),
-                }
+            if !forget_blob(transaction, row)? {
+                return Ok(());
             }
-            Ok(())
+            forget_keys(transaction, &row.blob)?;
+            if row.reference.is_some() {
+                return Ok(());
+            }
+            match fs::rename(&from, &to) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    Err(StoreError::io("move aside", &from, e))
+                }
+                _ => Ok(()),
+            }
         })
     }
 }
 
-/// Removes the rows of a blob; `false` when there were none. The chunks' rows and the root node go with it.
-pub(crate) fn forget_blob(
-    transaction: &Transaction<'_>,
-    id: i64,
-    blob: &Blob,
-) -> Result<bool, StoreError> {
-    let removed = transaction.execute("DELETE FROM blob WHERE id = ?1", [id])?;
+/// Removes the rows of a blob; `false` when there were none. The chunks' rows and the nodes that nothing else is made of
+/// go with it.
+pub(crate) fn forget_blob(transaction: &Transaction<'_>, row: &BlobRow) -> rusqlite::Result<bool> {
+    let removed = transaction
+        .prepare_cached("DELETE FROM blob WHERE id = ?1")?
+        .execute([row.id])?;
     if removed == 0 {
         return Ok(false);
     }
-    // Inner nodes of larger trees stay: other blobs may share them. Without the root nobody asks for them.
-    transaction.execute("DELETE FROM leaf WHERE blob = ?1", [id])?;
-    if let (Ok(Codec::DagPb), Ok(hash)) = (Codec::of(&blob.root), Multihash::of(&blob.root)) {
-        transaction.execute(
-            "DELETE FROM block WHERE hash = ?1",
-            [hash.digest().as_bytes()],
-        )?;
+    transaction
+        .prepare_cached("DELETE FROM leaf WHERE blob = ?1")?
+        .execute([row.id])?;
+    let mut nodes = Vec::new();
+    add_nodes(transaction, &row.blob.root, &mut nodes)?;
+    if row.blob.size >= ONE_NODE_BYTES {
+        // Only files of this length have nodes below the root, or a root that can be such a node of a longer file.
+        let mut others = Vec::new();
+        let mut longer = transaction
+            .prepare_cached("SELECT root FROM blob WHERE size >= ?1 AND root_codec != 0x55")?;
+        let mut rows = longer.query([to_sql(ONE_NODE_BYTES)])?;
+        while let Some(row) = rows.next()? {
+            let root = block_cid(Codec::DagPb, &Sha256::from_bytes(row.get(0)?));
+            add_nodes(transaction, &root, &mut others)?;
+        }
+        nodes.retain(|node| !others.contains(node));
+    }
+    let mut delete = transaction.prepare_cached("DELETE FROM block WHERE hash = ?1")?;
+    for node in nodes {
+        delete.execute([node.as_bytes()])?;
     }
     Ok(true)
+}
+
+/// Collects the dag-pb nodes of a tree, as far as they are here. Trees of ours are three nodes deep at most.
+fn add_nodes(
+    transaction: &Transaction<'_>,
+    root: &Cid,
+    nodes: &mut Vec<Sha256>,
+) -> rusqlite::Result<()> {
+    let (Ok(Codec::DagPb), Ok(hash)) = (Codec::of(root), Multihash::of(root)) else {
+        return Ok(());
+    };
+    let digest = hash.digest();
+    let bytes = transaction
+        .prepare_cached("SELECT bytes FROM block WHERE hash = ?1")?
+        .query_row([digest.as_bytes()], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    let Some(bytes) = bytes else { return Ok(()) };
+    nodes.push(digest);
+    // A damaged node leads nowhere: what lies below it stays, which costs some kilobytes.
+    let links = PbNode::decode(&bytes.into()).map_or(Vec::new(), |node| node.links);
+    links
+        .iter()
+        .try_for_each(|link| add_nodes(transaction, &link.cid, nodes))
+}
+
+/// Takes what leads to a blob that is gone out of the queue of keys to announce, and drops the derivations of which no
+/// output is left. Statements about it stay: they are small, and save asking when it is wanted again.
+pub(crate) fn forget_keys(transaction: &Transaction<'_>, blob: &Blob) -> rusqlite::Result<()> {
+    let mut unprovide = transaction.prepare_cached("DELETE FROM provide WHERE hash = ?1")?;
+    unprovide.execute([blob.sha256.as_bytes()])?;
+    if let Ok(root) = Multihash::of(&blob.root) {
+        unprovide.execute([root.digest().as_bytes()])?;
+    }
+    let mut packages = transaction.prepare_cached(
+        "SELECT DISTINCT pkghash FROM realisation AS gone WHERE output = ?1 AND NOT EXISTS (
+             SELECT 1 FROM realisation AS other JOIN blob ON blob.sha256 = other.output
+             WHERE other.pkghash = gone.pkghash)",
+    )?;
+    let packages = packages
+        .query_map([blob.sha256.as_bytes()], |row| row.get::<_, [u8; 32]>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for pkghash in packages {
+        unprovide.execute([pkghash])?;
+        let known = transaction
+            .prepare_cached("DELETE FROM derivation WHERE pkghash = ?1")?
+            .execute([pkghash])?;
+        if known > 0 {
+            transaction
+                .prepare_cached("DELETE FROM block WHERE hash = ?1")?
+                .execute([pkghash])?;
+        }
+    }
+    Ok(())
 }
 
 /// What [`Store::open_unchanged`] found.

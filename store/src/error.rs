@@ -69,6 +69,12 @@ pub enum StoreError {
         /// What came.
         got: String,
     },
+    /// Somebody wrote to a file while it was read. Nothing was stored.
+    #[error("`{}` changed while it was read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// An object is larger, or more numerous, than the store takes.
     #[error("{what} of {size} is over the limit of {max}")]
     TooLarge {

@@ -10,66 +10,16 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::StoreError;
+use crate::schema::{LAYOUT, STEPS};
+use crate::usage::Uses;
 
 /// How long we wait for another process, in seconds: longer than any of our transactions by far (they hold no
 /// hashing and no copying), short enough for a user to learn that something hangs.
 pub(crate) const BUSY_SECS: u64 = 30;
-/// Version of the layout: of this schema and of the directories.
-const LAYOUT: i64 = 1;
 /// Marks the database as ours ("p2pk" in ASCII).
-const APPLICATION_ID: i64 = 0x7032_706b;
+pub(crate) const APPLICATION_ID: i64 = 0x7032_706b;
 /// Idle connections kept for readers; more than this many readers at once open their own.
 const IDLE_READERS_MAX: usize = 8;
-
-/// `blob.id` is never used again (AUTOINCREMENT): who found a blob damaged must not remove the one that replaced it.
-/// `leaf` has a row for each chunk of each blob: a chunk that occurs in two blobs survives the loss of one.
-/// `block` holds dag-pb nodes, derivation texts and other small blocks. All hashes are bare SHA-256 digests.
-const SCHEMA: &str = "
-CREATE TABLE blob (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    sha256 BLOB NOT NULL UNIQUE,
-    size INTEGER NOT NULL,
-    root_codec INTEGER NOT NULL,
-    root BLOB NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    inode INTEGER NOT NULL
-) STRICT;
-CREATE INDEX blob_by_root ON blob (root);
-CREATE TABLE leaf (
-    hash BLOB NOT NULL,
-    blob INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    PRIMARY KEY (hash, blob)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE block (
-    id INTEGER PRIMARY KEY,
-    hash BLOB NOT NULL UNIQUE,
-    bytes BLOB NOT NULL
-) STRICT;
-CREATE TABLE derivation (pkghash BLOB NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;
-CREATE TABLE realisation (
-    pkghash BLOB NOT NULL,
-    bytes BLOB NOT NULL,
-    output BLOB NOT NULL,
-    PRIMARY KEY (pkghash, bytes)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE pin (
-    class INTEGER NOT NULL,
-    sha256 BLOB NOT NULL,
-    pkghash BLOB NOT NULL,
-    name TEXT NOT NULL,
-    added INTEGER NOT NULL,
-    PRIMARY KEY (class, sha256, pkghash, name)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE provide (
-    hash BLOB NOT NULL PRIMARY KEY,
-    kind INTEGER NOT NULL,
-    due INTEGER NOT NULL,
-    provided INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE INDEX provide_by_due ON provide (due);
-";
 
 /// The index of one store.
 #[derive(Debug)]
@@ -77,6 +27,7 @@ pub(crate) struct Index {
     path: PathBuf,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
+    pub(crate) uses: Uses,
 }
 
 impl Index {
@@ -96,6 +47,7 @@ impl Index {
             path: path.to_owned(),
             writer,
             readers,
+            uses: Uses::default(),
         })
     }
 
@@ -130,6 +82,34 @@ impl Index {
         let result = change(&transaction)?;
         transaction.commit().map_err(|e| error(&self.path, e))?;
         Ok(result)
+    }
+
+    /// Writes what is welcome but not needed: gives up at once when somebody else writes, and lets the disk take its
+    /// time, so that a power cut may undo it.
+    pub(crate) fn write_casually(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<bool, StoreError> {
+        let Ok(mut writer) = self.writer.try_lock() else {
+            return Ok(false);
+        };
+        let work = || {
+            writer.busy_timeout(Duration::ZERO)?;
+            writer.execute_batch("PRAGMA synchronous=NORMAL")?;
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            change(&transaction)?;
+            transaction.commit()
+        };
+        let result = work().map_err(|e| error(&self.path, e));
+        writer
+            .busy_timeout(Duration::from_secs(BUSY_SECS))
+            .and_then(|()| writer.execute_batch("PRAGMA synchronous=FULL"))
+            .map_err(|e| error(&self.path, e))?;
+        match result {
+            Ok(()) => Ok(true),
+            Err(StoreError::Busy { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -169,25 +149,30 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     open().map_err(|e| error(path, e))
 }
 
-/// Makes the schema in an empty database; tells which layout there is.
+/// Brings an empty or older database to our layout; tells which layout there is.
 fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let pragma = |name: &str| {
         transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0))
     };
     let (found, application) = (pragma("user_version")?, pragma("application_id")?);
-    if found == 0 && application == 0 {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", LAYOUT)?;
-        transaction.commit()?;
-        return Ok(LAYOUT);
+    let is_new = found == 0 && application == 0;
+    if !is_new && application != APPLICATION_ID {
+        return Ok(-1);
     }
-    Ok(if application == APPLICATION_ID {
-        found
-    } else {
-        -1
-    })
+    let Ok(known) = usize::try_from(found) else {
+        return Ok(found);
+    };
+    if found >= LAYOUT {
+        return Ok(found);
+    }
+    for step in &STEPS[known..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", LAYOUT)?;
+    transaction.commit()?;
+    Ok(LAYOUT)
 }
 
 fn error(path: &Path, source: rusqlite::Error) -> StoreError {
@@ -218,20 +203,55 @@ mod tests {
         let path = dir.path().join("index.sqlite");
         drop(Index::open(&path, dir.path()).unwrap());
         let connection = Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", 2).unwrap();
+        connection
+            .pragma_update(None, "user_version", LAYOUT + 1)
+            .unwrap();
         drop(connection);
         let error = Index::open(&path, dir.path()).unwrap_err();
         assert!(
             matches!(
                 error,
                 StoreError::Layout {
-                    found: 2,
-                    known: 1,
+                    found,
+                    known: LAYOUT,
                     ..
-                }
+                } if found == LAYOUT + 1
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_store_of_the_first_layout_is_brought_to_ours_with_all_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.sqlite");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(crate::schema::FIRST).unwrap();
+        old.execute_batch(
+            "PRAGMA user_version=1; PRAGMA application_id=0x7032706b; PRAGMA journal_mode=WAL;
+             INSERT INTO blob VALUES (1, x'aa', 100, 85, x'aa', 7200000000000, 5);
+             INSERT INTO blob VALUES (2, x'bb', 11, 85, x'bb', 0, 6);
+             INSERT INTO leaf VALUES (x'aa', 1, 0, 100);
+             INSERT INTO pin VALUES (1, x'aa', x'', 'source.tar', 9);
+             INSERT INTO pin VALUES (2, x'bb', x'cc', 'package', 9);",
+        )
+        .unwrap();
+        drop(old);
+        drop(Index::open(&path, dir.path()).unwrap());
+        let index = Index::open(&path, dir.path()).unwrap();
+        let found: (i64, i64, i64, i64, String, String) = index
+            .read(|c| {
+                c.query_row(
+                    "SELECT (SELECT user_version FROM pragma_user_version), (SELECT bytes FROM total),
+                     (SELECT used FROM blob WHERE id = 1 AND path IS NULL), (SELECT count(*) FROM leaf),
+                     (SELECT group_concat(name) FROM pin), (SELECT group_concat(name) FROM note)",
+                    [],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)),
+                )
+            })
+            .unwrap();
+        let (pins, notes) = ("source.tar".to_owned(), "package".to_owned());
+        assert_eq!(found, (LAYOUT, 111, 2, 1, pins, notes));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The order is what makes it safe to kill the process anywhere: the temporary file is synchronised first; then, under
 //! the index's write lock, it gets its name among the blobs, the directory is synchronised, and the rows are committed.
 //! The name is a second link: the temporary name goes last, so its presence tells the next opening that something was
-//! cut short. Memory is one small record per MiB, nothing in proportion to the bytes.
+//! cut short.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -11,30 +11,21 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use base::{Cid, Codec, Hasher, Multihash, Sha256};
-use rusqlite::Transaction;
-use rustix::fs::{Advice, FlockOperation, fadvise, flock, statvfs};
+use base::{Cid, Sha256};
+use rustix::fs::{Advice, fadvise, statvfs};
 use tempfile::NamedTempFile;
 
 use crate::blob::{BlobRow, forget_blob};
 use crate::crash;
-use crate::dag::{Profile, Subtree, TreeBuilder};
+use crate::digest::{Digested, FileDigest};
 use crate::error::is_disk_full;
-use crate::index::to_sql;
-use crate::layout::{Stamp, sync_dir};
-use crate::store::insert_block;
+use crate::layout::{Stamp, locked_file, sync_dir};
 use crate::{Blob, Block, Store, StoreError};
 
-/// The layout of every blob's DAG.
-const PROFILE: Profile = Profile::UNIXFS_V1_2025;
-/// Length of a chunk in bytes.
-const CHUNK_BYTES: usize = PROFILE.chunk_bytes;
 /// Largest blob in bytes: keeps one file's records below 100 MB of memory.
 const BLOB_BYTES_MAX: u64 = 1 << 40;
 /// Space left alone when we check for it, in bytes: room for the index, its log, and other people's small files.
 const SPACE_SPARED_BYTES: u64 = 16 << 20;
-/// How often making a temporary file is tried when a cleaner catches it between creation and lock.
-const CREATE_ATTEMPTS: usize = 16;
 /// Small writes are collected up to this many bytes.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Writing out starts every so many bytes: large enough for long runs on a disk.
@@ -105,28 +96,12 @@ pub struct Ingest {
     file: NamedTempFile,
     /// Bytes that were hashed but not written yet.
     buffer: Vec<u8>,
-    size: u64,
+    digest: FileDigest,
     /// Bytes handed to the operating system, and those of them it was asked to write out.
     on_disk: u64,
     under_way: u64,
-    whole: Hasher,
-    chunk: Chunk,
-    leaves: Vec<Sha256>,
-    tree: TreeBuilder,
-    nodes: Vec<Block>,
     /// A write failed; what is on disk and what was hashed may differ.
     is_broken: bool,
-}
-
-/// The chunk that is not complete yet.
-#[derive(Debug)]
-enum Chunk {
-    /// The first chunk needs no hashing of its own: until it ends, the whole file is the chunk.
-    First { length: usize },
-    /// A later chunk.
-    Hashing { length: usize, hasher: Hasher },
-    /// A verified block shorter than a chunk, which is the last leaf unless more follows.
-    Known(Block),
 }
 
 impl Ingest {
@@ -140,7 +115,7 @@ impl Ingest {
         let stat = statvfs(path).map_err(|e| StoreError::io("examine", path, e.into()))?;
         let available = stat.f_bavail.saturating_mul(stat.f_frsize);
         let needed = size
-            .saturating_sub(self.size)
+            .saturating_sub(self.written())
             .saturating_add(SPACE_SPARED_BYTES);
         if available < needed {
             let (needed, available) = (Some(needed), Some(available));
@@ -155,7 +130,7 @@ impl Ingest {
 
     /// How many bytes were written so far.
     pub const fn written(&self) -> u64 {
-        self.size
+        self.digest.size()
     }
 
     /// Appends bytes. The same as [`Write::write_all`], with errors told apart.
@@ -163,18 +138,8 @@ impl Ingest {
     /// # Errors
     /// [`StoreError`] when the bytes could not be written; the file cannot be finished then.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        check_blob_size(self.size.saturating_add(bytes.len() as u64))?;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let length = rest.len().min(CHUNK_BYTES - self.chunk.length());
-            let (piece, more) = rest.split_at(length);
-            self.whole.update(piece);
-            self.chunk.update(piece);
-            if self.chunk.length() == CHUNK_BYTES {
-                self.end_chunk();
-            }
-            rest = more;
-        }
+        check_blob_size(self.written().saturating_add(bytes.len() as u64))?;
+        self.digest.update(bytes);
         self.write_out(bytes)
     }
 
@@ -183,15 +148,8 @@ impl Ingest {
     /// # Errors
     /// [`StoreError`] when the bytes could not be written; the file cannot be finished then.
     pub fn write_leaf(&mut self, leaf: &Block) -> Result<(), StoreError> {
-        if self.chunk.length() > 0 || leaf.len() > CHUNK_BYTES || leaf.is_empty() {
-            return self.append(leaf.bytes());
-        }
-        check_blob_size(self.size.saturating_add(leaf.len() as u64))?;
-        self.whole.update(leaf.bytes());
-        self.chunk = Chunk::Known(leaf.clone());
-        if leaf.len() == CHUNK_BYTES {
-            self.end_chunk();
-        }
+        check_blob_size(self.written().saturating_add(leaf.len() as u64))?;
+        self.digest.update_leaf(leaf);
         self.write_out(leaf.bytes())
     }
 
@@ -204,30 +162,18 @@ impl Ingest {
         if self.is_broken {
             return Err(StoreError::corrupt("an earlier write to this file failed"));
         }
-        if self.chunk.length() > 0 || self.leaves.is_empty() {
-            self.end_chunk();
+        let digest = std::mem::replace(&mut self.digest, FileDigest::new());
+        let digested = digest.finish();
+        let blob = &digested.blob;
+        expected.check(blob)?;
+        if self.store.blob(&blob.sha256)?.as_ref() != Some(blob) {
+            self.publish(&digested)?;
         }
-        let sha256 = self.whole.clone().finish();
-        let tree = std::mem::replace(&mut self.tree, TreeBuilder::new(PROFILE));
-        let nodes = &mut self.nodes;
-        let root = tree
-            .finish(&mut |node| nodes.push(node))
-            .expect("even an empty file has a leaf")
-            .cid;
-        let blob = Blob {
-            sha256,
-            root,
-            size: self.size,
-        };
-        expected.check(&blob)?;
-        if self.store.blob(&sha256)?.as_ref() == Some(&blob) {
-            return Ok(blob);
-        }
-        self.publish(&blob)?;
-        Ok(blob)
+        Ok(digested.blob)
     }
 
-    fn publish(&self, blob: &Blob) -> Result<(), StoreError> {
+    fn publish(&self, digested: &Digested) -> Result<(), StoreError> {
+        let blob = &digested.blob;
         let temporary = self.file.path();
         let file = self.file.as_file();
         file.set_permissions(Permissions::from_mode(BLOB_MODE))
@@ -239,79 +185,26 @@ impl Ingest {
         let stamp = Stamp::of(&metadata);
         let path = self.store.layout.blob(&blob.sha256);
         crash::point("synchronised");
+        // Before the row is there: no collector sees the one without the other.
+        self.store.hold(&blob.sha256)?;
         self.store.index.write(|transaction| {
             if let Some(row) = BlobRow::find(transaction, &blob.sha256)? {
                 // Another process was faster; its file is as good as ours if it is there as it left it.
-                if fs::metadata(&path).is_ok_and(|found| Stamp::of(&found) == row.stamp) {
+                let file = row.file(&self.store.layout);
+                if fs::metadata(file).is_ok_and(|found| Stamp::of(&found) == row.stamp) {
                     return Ok(());
                 }
-                forget_blob(transaction, row.id, blob)?;
+                forget_blob(transaction, &row)?;
             }
             give_name(temporary, &path)?;
             crash::point("named");
             sync_dir(&self.store.layout.blobs)?;
-            self.insert(transaction, blob, &stamp)?;
+            digested.insert(transaction, &stamp, None)?;
             crash::point("inserted");
             Ok(())
         })?;
         crash::point("committed");
         Ok(())
-    }
-
-    fn insert(
-        &self,
-        transaction: &Transaction<'_>,
-        blob: &Blob,
-        stamp: &Stamp,
-    ) -> Result<(), StoreError> {
-        let root = Multihash::of(&blob.root)
-            .expect("our own roots are sha2-256")
-            .digest();
-        let codec = Codec::of(&blob.root)
-            .expect("our own roots are raw or dag-pb")
-            .code();
-        transaction.execute(
-            "INSERT INTO blob (sha256, size, root_codec, root, mtime_ns, inode)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            (
-                blob.sha256.as_bytes(),
-                to_sql(blob.size),
-                to_sql(codec),
-                root.as_bytes(),
-                stamp.mtime_ns,
-                stamp.inode.cast_signed(),
-            ),
-        )?;
-        let id = transaction.last_insert_rowid();
-        // A chunk that occurs twice in one file needs one row.
-        let mut insert = transaction.prepare_cached(
-            "INSERT OR IGNORE INTO leaf (hash, blob, offset, length) VALUES (?1, ?2, ?3, ?4)",
-        )?;
-        let mut offset = 0;
-        for leaf in &self.leaves {
-            let length = (blob.size - offset).min(CHUNK_BYTES as u64);
-            insert.execute((leaf.as_bytes(), id, to_sql(offset), to_sql(length)))?;
-            offset += length;
-        }
-        self.nodes
-            .iter()
-            .try_for_each(|node| insert_block(transaction, node))
-    }
-
-    fn end_chunk(&mut self) {
-        let next = Chunk::Hashing {
-            length: 0,
-            hasher: Hasher::new(),
-        };
-        let (digest, length) = match std::mem::replace(&mut self.chunk, next) {
-            Chunk::First { length } => (self.whole.clone().finish(), length),
-            Chunk::Hashing { length, hasher } => (hasher.finish(), length),
-            Chunk::Known(block) => (block.hash().digest(), block.len()),
-        };
-        self.leaves.push(digest);
-        let nodes = &mut self.nodes;
-        let leaf = Subtree::raw_leaf(&digest, length as u64);
-        self.tree.push(leaf, &mut |node| nodes.push(node));
     }
 
     fn write_out(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -321,7 +214,6 @@ impl Ingest {
             self.flush_buffer()?;
             self.write_file(bytes)?;
         }
-        self.size += bytes.len() as u64;
         Ok(())
     }
 
@@ -371,36 +263,6 @@ impl Write for Ingest {
     }
 }
 
-impl Chunk {
-    fn length(&self) -> usize {
-        match self {
-            Self::First { length } | Self::Hashing { length, .. } => *length,
-            Self::Known(block) => block.len(),
-        }
-    }
-
-    /// Takes in bytes that the whole file's hasher has taken in already.
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::First { length } => *length += bytes.len(),
-            Self::Hashing { length, hasher } => {
-                hasher.update(bytes);
-                *length += bytes.len();
-            }
-            Self::Known(block) => {
-                // It was not the last leaf after all, so its bytes count towards a longer chunk.
-                let mut hasher = Hasher::new();
-                hasher.update(block.bytes());
-                hasher.update(bytes);
-                *self = Self::Hashing {
-                    length: block.len() + bytes.len(),
-                    hasher,
-                };
-            }
-        }
-    }
-}
-
 impl Store {
     /// Starts taking a file in.
     ///
@@ -409,35 +271,14 @@ impl Store {
     pub fn ingest(&self) -> Result<Ingest, StoreError> {
         Ok(Ingest {
             store: self.clone(),
-            file: locked_temporary(&self.layout.temporary)?,
+            file: locked_file(&self.layout.temporary, "ingest-")?,
             buffer: Vec::new(),
-            size: 0,
+            digest: FileDigest::new(),
             on_disk: 0,
             under_way: 0,
-            whole: Hasher::new(),
-            chunk: Chunk::First { length: 0 },
-            leaves: Vec::new(),
-            tree: TreeBuilder::new(PROFILE),
-            nodes: Vec::new(),
             is_broken: false,
         })
     }
-}
-
-/// A temporary file with the lock that says its writer lives.
-fn locked_temporary(dir: &Path) -> Result<NamedTempFile, StoreError> {
-    for _ in 0..CREATE_ATTEMPTS {
-        let file = tempfile::Builder::new()
-            .prefix("ingest-")
-            .tempfile_in(dir)
-            .map_err(|e| StoreError::io("create a file in", dir, e))?;
-        // A cleaner that saw the file before it was locked holds the lock now, or has removed the file.
-        let is_locked = flock(file.as_file(), FlockOperation::NonBlockingLockExclusive).is_ok();
-        if is_locked && file.path().exists() {
-            return Ok(file);
-        }
-    }
-    Err(StoreError::Busy { waited_secs: 0 })
 }
 
 /// Gives a finished file its name among the blobs, replacing what a dead process may have left there.
@@ -455,7 +296,7 @@ fn give_name(temporary: &Path, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn check_blob_size(size: u64) -> Result<(), StoreError> {
+pub(crate) fn check_blob_size(size: u64) -> Result<(), StoreError> {
     if size > BLOB_BYTES_MAX {
         return Err(StoreError::TooLarge {
             what: "blob",

@@ -1,7 +1,8 @@
 //! Where things lie below the store's directory, and the few file operations that must survive a crash.
 //!
 //! `index.sqlite` knows everything; `blobs/<sha256>` are the files it speaks of, read-only; `tmp/` holds files on their
-//! way in, each locked by its writer; `damaged/` what failed a check; `lock` keeps two openings apart.
+//! way in, each locked by its writer; `holds/` what living processes need, likewise; `damaged/` what failed a check; `lock`
+//! keeps two openings apart.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,8 +11,12 @@ use std::path::{Path, PathBuf};
 
 use base::Sha256;
 use rustix::fs::{FlockOperation, flock};
+use tempfile::NamedTempFile;
 
 use crate::StoreError;
+
+/// How often making a locked file is tried when a cleaner catches it between creation and lock.
+const CREATE_ATTEMPTS: usize = 16;
 
 /// Paths of a store.
 #[derive(Clone, Debug)]
@@ -20,6 +25,7 @@ pub(crate) struct Layout {
     pub(crate) blobs: PathBuf,
     pub(crate) temporary: PathBuf,
     pub(crate) damaged: PathBuf,
+    pub(crate) holds: PathBuf,
 }
 
 impl Layout {
@@ -29,6 +35,7 @@ impl Layout {
             blobs: root.join("blobs"),
             temporary: root.join("tmp"),
             damaged: root.join("damaged"),
+            holds: root.join("holds"),
         }
     }
 
@@ -50,36 +57,56 @@ impl Layout {
 
     /// Makes the directories that are missing.
     pub(crate) fn create(&self) -> Result<(), StoreError> {
-        for dir in [&self.root, &self.blobs, &self.temporary, &self.damaged] {
+        let parts = [&self.blobs, &self.temporary, &self.damaged, &self.holds];
+        for dir in [&self.root].into_iter().chain(parts) {
             fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
         }
         sync_dir(&self.root)
     }
 
-    /// Removes the temporary files whose writers are dead; `true` when there were any.
+    /// The files of a directory whose writers are dead, each locked as long as it is returned.
     ///
     /// A writer holds a lock on its file, which the system drops with the process: no process ids, which are used again
     /// and mean different things in different containers.
-    pub(crate) fn remove_stale_temporaries(&self) -> Result<bool, StoreError> {
-        let failed = |e| StoreError::io("read", &self.temporary, e);
-        let mut any = false;
-        for entry in fs::read_dir(&self.temporary).map_err(failed)? {
+    pub(crate) fn stale(dir: &Path) -> Result<Vec<(PathBuf, File)>, StoreError> {
+        let failed = |e| StoreError::io("read", dir, e);
+        let mut stale = Vec::new();
+        for entry in fs::read_dir(dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             // Gone since it was listed, or not a file that a writer could have made: not ours to judge.
             let Ok(file) = File::open(&path) else {
                 continue;
             };
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-                continue;
-            }
-            match fs::remove_file(&path) {
-                Ok(()) => any = true,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(StoreError::io("remove", &path, e)),
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                stale.push((path, file));
             }
         }
-        Ok(any)
+        Ok(stale)
     }
+}
+
+/// Removes a file that may be gone already.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// A new file in a directory, with the lock that says its writer lives. It goes when it is dropped.
+pub(crate) fn locked_file(dir: &Path, prefix: &str) -> Result<NamedTempFile, StoreError> {
+    for _ in 0..CREATE_ATTEMPTS {
+        let file = tempfile::Builder::new()
+            .prefix(prefix)
+            .tempfile_in(dir)
+            .map_err(|e| StoreError::io("create a file in", dir, e))?;
+        // A cleaner that saw the file before it was locked holds the lock now, or has removed the file.
+        let is_locked = flock(file.as_file(), FlockOperation::NonBlockingLockExclusive).is_ok();
+        if is_locked && file.path().exists() {
+            return Ok(file);
+        }
+    }
+    Err(StoreError::Busy { waited_secs: 0 })
 }
 
 /// What tells that a file was not touched since it was checked.

@@ -7,6 +7,7 @@
 //! * [`Store`], [`Ingest`], [`Blob`]: the store itself, its records, pins and the queue of keys to announce.
 //! * [`Block`], [`BlockStore`]: units of exchange; a `Block` cannot exist unverified.
 //! * [`dag`]: dag-pb and UnixFS, without IO. [`archive`]: canonical packing and hostile-safe unpacking.
+//! * [`gc`]: what goes when space is wanted, and why the rest stays.
 //! * [`substitute`]: who can get outputs and sources from elsewhere. The network implements it, the builder uses it.
 
 pub mod archive;
@@ -14,19 +15,25 @@ mod blob;
 mod block;
 mod crash;
 pub mod dag;
+mod digest;
 mod error;
+pub mod gc;
+mod hold;
 mod index;
 mod ingest;
 mod layout;
 mod pins;
 mod provide;
 mod records;
+mod reference;
+mod schema;
 mod store;
 pub mod substitute;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use base::{BLOCK_BYTES_MAX, Block, BlockMismatch};
 

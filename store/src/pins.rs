@@ -1,4 +1,6 @@
-//! Pins: which blobs are kept, and why. The garbage collection to come starts from them; listings read them.
+//! Pins: which blobs are kept, and why. Notes: what a blob is that nobody asked to keep.
+//!
+//! Both are written alike, so that listings can tell what lies in a store. Only pins are roots of the collection.
 
 use std::error::Error;
 
@@ -82,27 +84,39 @@ impl PinClass {
     }
 }
 
+/// The statements for one of the two tables, which have the same columns.
+macro_rules! sql {
+    (insert $table:literal) => {
+        concat!(
+            "INSERT OR IGNORE INTO ",
+            $table,
+            " (class, sha256, pkghash, name, added) VALUES (?1, ?2, ?3, ?4, ?5)"
+        )
+    };
+    (select $table:literal) => {
+        concat!(
+            "SELECT class, sha256, pkghash, name, added FROM ",
+            $table,
+            " WHERE ?1 IS NULL OR class = ?1 ORDER BY added, name, sha256"
+        )
+    };
+}
+
 impl Store {
     /// Keeps a blob for a reason, whether or not it is here yet. The same blob and reason again change nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the index could not be written.
     pub fn pin(&self, pin: &Pin) -> Result<(), StoreError> {
-        let (class, pkghash, name) = pin.kind.columns();
-        self.index.write(|transaction| {
-            transaction.execute(
-                "INSERT OR IGNORE INTO pin (class, sha256, pkghash, name, added)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-                (
-                    class,
-                    pin.sha256.as_bytes(),
-                    pkghash,
-                    name,
-                    to_sql(pin.added_unix_secs),
-                ),
-            )?;
-            Ok(())
-        })
+        self.insert(sql!(insert "pin"), pin)
+    }
+
+    /// Says what a blob is, without keeping it. The note goes when the blob is collected.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be written.
+    pub fn note(&self, note: &Pin) -> Result<(), StoreError> {
+        self.insert(sql!(insert "note"), note)
     }
 
     /// The pins of a class, or all, the oldest first.
@@ -110,13 +124,54 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index could not be read.
     pub fn pins(&self, class: Option<PinClass>) -> Result<Vec<Pin>, StoreError> {
+        self.select(sql!(select "pin"), class)
+    }
+
+    /// The notes of a class, or all, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be read.
+    pub fn notes(&self, class: Option<PinClass>) -> Result<Vec<Pin>, StoreError> {
+        self.select(sql!(select "note"), class)
+    }
+
+    /// Drops one reason; `false` when there was no such pin. The blob itself stays until it is collected, and so long a note
+    /// says what it is, unless it was only a user's wish.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be written.
+    pub fn unpin(&self, sha256: &Sha256, kind: &PinKind) -> Result<bool, StoreError> {
+        let (class, pkghash, name) = kind.columns();
+        let pin = (class, sha256.as_bytes(), pkghash, name);
+        self.index.write(|transaction| {
+            transaction.execute(
+                "INSERT OR IGNORE INTO note SELECT class, sha256, pkghash, name, added FROM pin
+                 WHERE class = ?1 AND sha256 = ?2 AND pkghash = ?3 AND name = ?4
+                 AND class != 4 AND EXISTS (SELECT 1 FROM blob WHERE blob.sha256 = pin.sha256)",
+                pin,
+            )?;
+            let removed = transaction.execute(
+                "DELETE FROM pin WHERE class = ?1 AND sha256 = ?2 AND pkghash = ?3 AND name = ?4",
+                pin,
+            )?;
+            Ok(removed > 0)
+        })
+    }
+
+    fn insert(&self, sql: &str, pin: &Pin) -> Result<(), StoreError> {
+        let (class, pkghash, name) = pin.kind.columns();
+        self.index.write(|transaction| {
+            let (sha256, added) = (pin.sha256.as_bytes(), to_sql(pin.added_unix_secs));
+            transaction.execute(sql, (class, sha256, pkghash, name, added))?;
+            Ok(())
+        })
+    }
+
+    fn select(&self, sql: &str, class: Option<PinClass>) -> Result<Vec<Pin>, StoreError> {
         let class = class.map(PinClass::code);
         let rows = self.index.read(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT class, sha256, pkghash, name, added FROM pin
-                     WHERE ?1 IS NULL OR class = ?1 ORDER BY added, name, sha256",
-                )?
+                .prepare_cached(sql)?
                 .query_map([class], |row| {
                     Ok(Row {
                         class: row.get(0)?,
@@ -129,21 +184,6 @@ impl Store {
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
         rows.into_iter().map(Row::into_pin).collect()
-    }
-
-    /// Drops one reason; `false` when there was no such pin. The blob itself stays until it is collected.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the index could not be written.
-    pub fn unpin(&self, sha256: &Sha256, kind: &PinKind) -> Result<bool, StoreError> {
-        let (class, pkghash, name) = kind.columns();
-        self.index.write(|transaction| {
-            let removed = transaction.execute(
-                "DELETE FROM pin WHERE class = ?1 AND sha256 = ?2 AND pkghash = ?3 AND name = ?4",
-                (class, sha256.as_bytes(), pkghash, name),
-            )?;
-            Ok(removed > 0)
-        })
     }
 }
 

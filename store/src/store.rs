@@ -12,8 +12,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::blob::BlobRow;
 use crate::block::check_block_size;
+use crate::hold::Hold;
 use crate::index::{BUSY_SECS, Index, from_sql};
-use crate::layout::Layout;
+use crate::layout::{Layout, remove_if_there};
 use crate::{Block, BlockStore, StoreError};
 
 /// How often a held lock is tried again, in milliseconds; openings take a few of them.
@@ -24,6 +25,8 @@ const LOCK_RETRY_MILLIS: u64 = 10;
 pub struct Store {
     pub(crate) layout: Arc<Layout>,
     pub(crate) index: Arc<Index>,
+    /// Where this handle notes what must not be collected, if it does.
+    pub(crate) hold: Option<Arc<Hold>>,
 }
 
 impl Store {
@@ -39,11 +42,18 @@ impl Store {
         let store = Self {
             layout: Arc::new(layout),
             index: Arc::new(index),
+            hold: None,
         };
-        // A stale temporary file is the trace of a process that died while it took a file in, perhaps between
-        // naming the file and committing its row. Without one there is nothing to look for.
-        if store.layout.remove_stale_temporaries()? {
+        // A stale temporary file is the trace of a process that died while it took a file in or collected, perhaps
+        // between a change of the files and of the rows. Without one there is nothing to look for. It goes last, so
+        // that it is still there if we die meanwhile.
+        let stale = Layout::stale(&store.layout.temporary)?;
+        if !stale.is_empty() {
             store.remove_orphans()?;
+        }
+        let dead_holds = Layout::stale(&store.layout.holds)?;
+        for (path, _lock) in stale.iter().chain(&dead_holds) {
+            remove_if_there(path)?;
         }
         drop(lock);
         Ok(store)
@@ -55,7 +65,7 @@ impl Store {
     }
 
     /// Removes files among the blobs that the index does not know. Files are named and their rows committed under
-    /// one lock, so while we hold it such a file can only be a dead process's.
+    /// one lock, so while we hold it such a file is a dead process's, or one that a collector is about to remove.
     fn remove_orphans(&self) -> Result<(), StoreError> {
         let blobs = &self.layout.blobs;
         self.index.write(|transaction| {
@@ -130,12 +140,12 @@ impl BlockStore for Store {
             return Ok(());
         }
         self.index
-            .write(|transaction| insert_block(transaction, block))
+            .write(|transaction| Ok(insert_block(transaction, block)?))
     }
 }
 
 /// Keeps a block in the index itself.
-pub(crate) fn insert_block(transaction: &Transaction<'_>, block: &Block) -> Result<(), StoreError> {
+pub(crate) fn insert_block(transaction: &Transaction<'_>, block: &Block) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT OR IGNORE INTO block (hash, bytes) VALUES (?1, ?2)")?
         .execute((block.hash().digest().as_bytes(), &block.bytes()[..]))?;

@@ -37,6 +37,9 @@ mod private_swarm;
 /// Whom users believe.
 mod trust;
 
+/// What is kept and what goes: `pin`, `unpin`, `gc`.
+mod keeping;
+
 /// Processes that are killed, and homes that survive it.
 mod crashes;
 

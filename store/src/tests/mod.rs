@@ -1,9 +1,11 @@
 //! Tests of the store as a whole: files, records, and several processes at once.
 
 mod blobs;
+mod collecting;
 mod ingest;
 mod processes;
 mod records;
+mod references;
 mod substitution;
 
 use std::io::Write as _;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use base::Multihash;
 
 use super::*;
+use crate::gc::{Goal, Order};
 use crate::{BlobState, BlockStore as _};
 
 const ROLE: &str = "P2PKGS_STORE_TEST_ROLE";
@@ -26,6 +27,7 @@ fn spawn(root: &Path, role: &str, seed: u64, crash_at: &str) -> Child {
         .env(ROOT, root)
         .env(SEED, seed.to_string())
         .env(CRASH_AT, crash_at)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
@@ -47,10 +49,18 @@ fn child() {
     };
     let seed: u64 = std::env::var(SEED).unwrap().parse().unwrap();
     let store = Store::open(Path::new(&root)).unwrap();
+    // What a process works with must not be collected under it.
+    let store = match role.as_str() {
+        "share" => store.holding().unwrap(),
+        _ => store,
+    };
     match role.as_str() {
         "share" => share(&store, seed),
         "endless" => take_in_endlessly(&store, seed),
         "once" => drop(add(&store, &file(seed))),
+        "collect" => collect_until_told(&store),
+        "collect once" => collect(&store),
+        "hold" => hold_and_wait(&store, seed),
         other => unreachable!("{other}"),
     }
 }
@@ -66,9 +76,35 @@ fn share(store: &Store, seed: u64) {
         assert!(root.is_some(), "a root is there as soon as its blob is");
         let other = Sha256::of(&file((step * 13 + seed) % SHARED_FILES));
         if store.blob(&other).unwrap().is_some() {
-            assert_eq!(store.verify_blob(&other).unwrap(), BlobState::Intact);
+            // It may have been collected meanwhile.
+            assert_ne!(store.verify_blob(&other).unwrap(), BlobState::Damaged);
         }
     }
+}
+
+fn collect(store: &Store) {
+    let goal = Goal {
+        free_bytes: None,
+        order: Order::LeastRecentlyUsed,
+    };
+    let plan = store.plan_collection(&goal, &|_| None).unwrap();
+    store.collect(&plan, &|| false).unwrap();
+}
+
+/// Collects again and again until the file `stop` appears beside the store.
+fn collect_until_told(store: &Store) {
+    let stop = store.root().with_file_name("stop");
+    while !stop.exists() {
+        collect(store);
+    }
+}
+
+/// Takes a file in with a handle that holds it, says so, and waits to be killed.
+#[allow(clippy::print_stdout, reason = "the parent reads it")]
+fn hold_and_wait(store: &Store, seed: u64) {
+    let holding = store.holding().unwrap();
+    println!("done {}", add(&holding, &file(seed)).sha256);
+    let _ = std::io::stdin().read_line(&mut String::new());
 }
 
 #[allow(clippy::print_stdout, reason = "the parent reads it")]
@@ -117,6 +153,71 @@ fn several_processes_make_and_fill_one_store_at_once() {
         .map(|number| Sha256::of(&file(number)))
         .collect();
     assert_eq!(store.blobs().unwrap().len(), distinct.len());
+}
+
+#[test]
+fn collectors_and_processes_that_fill_the_store_do_not_disturb_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let collectors: Vec<_> = (0..2).map(|n| spawn(&root, "collect", n, "")).collect();
+    let fillers: Vec<_> = (0..3).map(|seed| spawn(&root, "share", seed, "")).collect();
+    // What this one takes in may go at once, and it is killed in the middle of it.
+    let mut careless = spawn(&root, "endless", 9, "");
+    let succeed = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    };
+    fillers.into_iter().for_each(succeed);
+    careless.kill().unwrap();
+    careless.wait().unwrap();
+    std::fs::write(dir.path().join("stop"), "").unwrap();
+    collectors.into_iter().for_each(succeed);
+    let store = Store::open(&root).unwrap();
+    check(&store);
+    collect(&store);
+    check(&store);
+    assert_eq!(store.blobs().unwrap(), []);
+    assert_eq!(file_count(&store, "holds"), 0, "no process is left");
+}
+
+#[test]
+fn what_a_process_holds_is_kept_while_it_lives_and_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let mut child = spawn(store.root(), "hold", 3, "");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.find(|line| line.as_ref().unwrap().contains("done "));
+    assert!(line.is_some());
+    collect(&store);
+    assert_eq!(store.blobs().unwrap().len(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    collect(&store);
+    assert_eq!(store.blobs().unwrap(), []);
+    check(&store);
+}
+
+#[test]
+fn a_collector_killed_between_any_two_steps_leaves_all_or_nothing_of_a_blob() {
+    use std::os::unix::process::ExitStatusExt as _;
+    for (crash_at, is_gone) in [("forgetting", false), ("forgotten", true), ("moved", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let bytes = file(5);
+        let blob = add(&Store::open(&root).unwrap(), &bytes);
+        let mut child = spawn(&root, "collect once", 0, crash_at);
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "{crash_at}");
+        let store = Store::open(&root).unwrap();
+        check(&store);
+        let found = store.blob(&blob.sha256).unwrap();
+        assert_eq!(found.is_none(), is_gone, "{crash_at}");
+        add(&store, &bytes);
+        check(&store);
+    }
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! `p2pkgs gc`
+
+use serde::Serialize;
+use store::gc::{Entry, Goal, Order, Plan, Stays};
+
+use crate::cmd::pin::Names;
+use crate::context::Context;
+use crate::error::{CmdResult, Exit, Failure};
+use crate::units;
+
+/// Remove what nobody has pinned and nobody uses
+///
+/// Outputs and sources that were fetched or built are a cache: they are fetched or built again when they are wanted. What is
+/// pinned, and what a running command or build needs, stays. Prints what is removed, one a line: sha256, size in bytes,
+/// what it is. Can run at any time, beside builds and the daemon.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Remove only so much, such as `10 GiB`, what was not used for longest first [default: everything]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    free: Option<u64>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn parse_size(text: &str) -> Result<u64, &'static str> {
+    netconfig::parse_size(text).ok_or("not a number of bytes or a size such as `10 GiB`")
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    dry_run: bool,
+    removed: Vec<Removed<'a>>,
+    freed_bytes: u64,
+    stays: Staying,
+}
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    sha256: String,
+    size: u64,
+    what: Vec<&'a str>,
+}
+
+/// Why the rest stays.
+#[derive(Clone, Copy, Serialize)]
+struct Staying {
+    pinned: Total,
+    in_use: Total,
+    spared: Total,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Total {
+    files: usize,
+    bytes: u64,
+}
+
+pub fn run(context: &Context, args: &Args) -> CmdResult {
+    let store = context.store()?;
+    let goal = Goal {
+        free_bytes: args.free,
+        order: Order::LeastRecentlyUsed,
+    };
+    // How many others have something is known to a node; here what was used last decides.
+    let plan = store.plan_collection(&goal, &|_| None)?;
+    let names = Names::read(store)?;
+    for (entry, why) in &plan.stay {
+        let why = reason(*why);
+        let what = names.of(&entry.sha256).join(", ");
+        context
+            .ui
+            .detail(format!("stays, {why}: {} {what}", entry.sha256));
+    }
+    let mut stays = staying(&plan);
+    let removed = if args.dry_run {
+        plan.remove
+    } else {
+        let cancelled = || context.interrupt.is_set();
+        let collected = store.collect(&plan, &cancelled)?;
+        stays.in_use.files += collected.spared;
+        collected.removed
+    };
+    print(context, &names, &removed, stays, args.dry_run)?;
+    if context.interrupt.is_set() {
+        return Err(Failure::interrupted());
+    }
+    let freed: u64 = removed.iter().map(|entry| entry.bytes).sum();
+    match args.free {
+        Some(wanted) if freed < wanted => Err(too_little(wanted, freed)),
+        _ => Ok(()),
+    }
+}
+
+fn too_little(wanted: u64, freed: u64) -> Failure {
+    let (wanted, freed) = (units::bytes(wanted), units::bytes(freed));
+    let message = format!("cannot free {wanted}: all that is neither pinned nor used is {freed}");
+    Failure::new(Exit::DiskFull, message)
+        .hint("`p2pkgs pin` lists what is pinned, `p2pkgs unpin NAME` lets it go")
+}
+
+fn staying(plan: &Plan) -> Staying {
+    let total = |why| {
+        let (files, bytes) = plan.staying(why);
+        Total { files, bytes }
+    };
+    Staying {
+        pinned: total(Stays::Pinned),
+        in_use: total(Stays::InUse),
+        spared: total(Stays::Spared),
+    }
+}
+
+const fn reason(why: Stays) -> &'static str {
+    match why {
+        Stays::Pinned => "pinned",
+        Stays::InUse => "in use",
+        Stays::Spared => "not needed to go",
+    }
+}
+
+fn print(
+    context: &Context,
+    names: &Names,
+    removed: &[Entry],
+    stays: Staying,
+    dry_run: bool,
+) -> CmdResult {
+    let freed_bytes = removed.iter().map(|entry| entry.bytes).sum();
+    let told = |total: Total, why| {
+        let (files, bytes) = (units::count(total.files, "file"), units::bytes(total.bytes));
+        (total.files > 0).then(|| format!("{why} {files} ({bytes})"))
+    };
+    let parts = [
+        told(stays.pinned, "pinned"),
+        told(stays.in_use, "in use"),
+        told(stays.spared, "not needed to go"),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    let verb = if dry_run { "would free" } else { "freed" };
+    let (files, bytes) = (
+        units::count(removed.len(), "file"),
+        units::bytes(freed_bytes),
+    );
+    let rest = if parts.is_empty() {
+        "nothing stays".to_owned()
+    } else {
+        format!("stays: {}", parts.join(", "))
+    };
+    context
+        .ui
+        .status(format!("{verb} {bytes} in {files}; {rest}"));
+    let removed: Vec<_> = removed
+        .iter()
+        .map(|entry| Removed {
+            sha256: entry.sha256.to_string(),
+            size: entry.bytes,
+            what: names.of(&entry.sha256),
+        })
+        .collect();
+    if context.ui.json() {
+        return context.ui.json_data(&Report {
+            dry_run,
+            removed,
+            freed_bytes,
+            stays,
+        });
+    }
+    removed.iter().try_for_each(|gone| {
+        let what = gone.what.join(", ");
+        let line = format!("{} {} {what}", gone.sha256, gone.size);
+        context.ui.data(line.trim_end())
+    })
+}
