@@ -7,11 +7,13 @@
 //! * [`Store`], [`Ingest`], [`Blob`]: the store itself, its records, pins and the queue of keys to announce.
 //! * [`Block`], [`BlockStore`]: units of exchange; a `Block` cannot exist unverified.
 //! * [`dag`]: dag-pb and UnixFS, without IO. [`archive`]: canonical packing and hostile-safe unpacking.
+//! * [`car`]: a DAG in one file, read and written.
 //! * [`substitute`]: who can get outputs and sources from elsewhere. The network implements it, the builder uses it.
 
 pub mod archive;
 mod blob;
 mod block;
+pub mod car;
 mod crash;
 pub mod dag;
 mod error;
