@@ -21,6 +21,7 @@ mod exchange;
 mod fetch;
 mod http;
 pub mod identity;
+pub mod ipns;
 mod lookup;
 mod node;
 mod pace;
