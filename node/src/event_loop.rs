@@ -12,10 +12,11 @@
 //!   its deadline comes, or when its owner is gone. What can outlive its owner is swept once a second.
 //!
 //! The parts are told apart by whom they serve: `peers` (who is connected, and the first contact), `lookups` (questions
-//! to the network), `sessions` (fetches), `serving` (questions of others), `announcing` (the DHT queue).
+//! to the network), `names` (records of names), `sessions` (fetches), `serving` (questions of others), `announcing` (the DHT queue).
 
 mod announcing;
 mod lookups;
+mod names;
 mod peers;
 mod serving;
 mod sessions;
@@ -34,6 +35,7 @@ use tokio::task::JoinHandle;
 
 use self::announcing::Announcing;
 use self::lookups::Lookups;
+use self::names::Names;
 use self::peers::Peers;
 use self::serving::Served;
 use self::sessions::Sessions;
@@ -53,6 +55,7 @@ enum QueryUse {
     Lookup(lookups::LookupId),
     Session(bitswap::SessionId),
     Announce(base::Multihash),
+    Name(names::NameId),
 }
 
 /// What a background job brings back.
@@ -61,6 +64,8 @@ enum Done {
     Served(Served),
     /// Keys to announce.
     Due(announcing::Due),
+    /// Whether a record of ours is the newest.
+    Name(names::Kept),
     /// Nothing more to do.
     Noted,
 }
@@ -76,6 +81,7 @@ pub(crate) struct EventLoop {
     queries: HashMap<kad::QueryId, QueryUse>,
     peers: Peers,
     lookups: Lookups,
+    names: Names,
     sessions: Sessions,
     announcing: Announcing,
     asked: AskedStatus,
@@ -92,6 +98,7 @@ impl EventLoop {
         Self {
             peers: Peers::new(&config),
             lookups: Lookups::default(),
+            names: Names::default(),
             sessions: Sessions::default(),
             announcing: Announcing::new(&config),
             asked: AskedStatus::default(),
@@ -150,6 +157,8 @@ impl EventLoop {
                 self.add_providers(session, &providers);
             }
             Command::CloseSession { session } => self.close_session(session),
+            Command::PublishName { record, reply } => self.publish_name(record, reply),
+            Command::ResolveName { name, reply } => self.resolve_name(name, reply),
             Command::Stop => {}
         }
     }
@@ -216,6 +225,14 @@ impl EventLoop {
                         record: Some(record),
                     },
             } => self.keep_provider_record(record),
+            kad::Event::InboundRequest {
+                request:
+                    kad::InboundRequest::PutRecord {
+                        source,
+                        record: Some(record),
+                        ..
+                    },
+            } => self.keep_name_of_other(&source, record),
             kad::Event::RoutingUpdated { .. } => self.start_waiting_queries(),
             _ => {}
         }
@@ -223,6 +240,9 @@ impl EventLoop {
 
     /// A query has found something.
     fn on_query(&mut self, id: kad::QueryId, result: &kad::QueryResult, asked: u32) {
+        if let Some(QueryUse::Name(id)) = self.queries.get(&id) {
+            return self.name_progress(*id, result, asked);
+        }
         let kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
             providers,
             ..
@@ -239,7 +259,7 @@ impl EventLoop {
         match self.queries.get(&id) {
             Some(QueryUse::Lookup(lookup)) => self.providers_found(*lookup, &providers, asked),
             Some(QueryUse::Session(session)) => self.session_providers(*session, &providers),
-            Some(QueryUse::Announce(_)) | None => {}
+            Some(QueryUse::Announce(_) | QueryUse::Name(_)) | None => {}
         }
     }
 
@@ -249,6 +269,7 @@ impl EventLoop {
             Some(QueryUse::Lookup(lookup)) => self.lookup_walked(lookup, asked),
             Some(QueryUse::Session(session)) => self.search_ended(session, asked),
             Some(QueryUse::Announce(key)) => self.announced(&key, told),
+            Some(QueryUse::Name(id)) => self.name_query_ended(id),
             None => return,
         }
         self.start_waiting_queries();
@@ -258,6 +279,7 @@ impl EventLoop {
         match done {
             Done::Served(served) => self.answer(served),
             Done::Due(due) => self.announce(due),
+            Done::Name(kept) => self.name_kept(kept),
             Done::Noted => {}
         }
     }
@@ -265,6 +287,7 @@ impl EventLoop {
     fn on_tick(&mut self) {
         self.sweep_lookups();
         self.sweep_sessions();
+        self.sweep_names();
         self.look_for_due_keys();
         self.contact_bootstrap_again();
         self.start_waiting_queries();

@@ -5,6 +5,7 @@
 mod daemon;
 mod exchange;
 mod hostile;
+mod names;
 mod network;
 mod realisations;
 mod sources;
