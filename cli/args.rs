@@ -96,6 +96,7 @@ pub enum Command {
     Publish(cmd::publish::Args),
     Node(cmd::node::Args),
     Mirror(cmd::mirror::Args),
+    Name(cmd::name::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),
     Doctor(cmd::doctor::Args),

@@ -196,6 +196,12 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
             _ => None,
         };
     }
+    if let Some(error) = cause.downcast_ref::<node::PathError>() {
+        return exit_of_path(error);
+    }
+    if let Some(error) = cause.downcast_ref::<node::NameError>() {
+        return exit_of_name(error);
+    }
     if cause.is::<ConfigError>() {
         return Some(Exit::Usage);
     }
@@ -238,6 +244,24 @@ fn exit_of_fetch(error: &FetchError) -> Option<Exit> {
         FetchError::TimedOut { .. } => Some(Exit::Network),
         FetchError::Cancelled => Some(Exit::Interrupted),
         // What went wrong below may have a code of its own.
+        _ => None,
+    }
+}
+
+const fn exit_of_name(error: &node::NameError) -> Option<Exit> {
+    match error {
+        node::NameError::Missing { .. } => Some(Exit::NotFound),
+        node::NameError::RolledBack { .. } | node::NameError::Older { .. } => Some(Exit::Mismatch),
+        _ => None,
+    }
+}
+
+fn exit_of_path(error: &node::PathError) -> Option<Exit> {
+    match error {
+        node::PathError::NoEntry { .. } => Some(Exit::NotFound),
+        // Transparent: the errors inside are no causes of their own.
+        node::PathError::Name(error) => exit_of_name(error),
+        node::PathError::Fetch(error) => exit_of_fetch(error).or(Some(Exit::Network)),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ pub mod hash;
 pub mod key;
 pub mod log;
 pub mod mirror;
+pub mod name;
 pub mod node;
 pub mod publish;
 pub mod run;
@@ -42,6 +43,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Publish(args) => publish::run(&context, &args),
         Command::Node(args) => node::run(&mut context, &args),
         Command::Mirror(args) => mirror::run(&context, &args),
+        Command::Name(args) => name::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
         Command::Bootstrap(args) => bootstrap::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

@@ -27,6 +27,7 @@ mod name_store;
 mod names;
 mod node;
 mod pace;
+mod paths;
 mod provider_store;
 mod providers;
 pub mod realisation_protocol;
@@ -43,8 +44,9 @@ pub use crate::client::{BlockingClient, Client, Providers, Realisations};
 pub use crate::config::{Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits};
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::http::{HttpSources, MirrorResolver};
-pub use crate::names::{NameError, Resolved, settle as settle_name};
+pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
+pub use crate::paths::{ContentPath, ContentPathError, PathError, fetch_path};
 pub use crate::status::{AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus};
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 

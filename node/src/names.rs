@@ -109,11 +109,20 @@ impl BlockingClient {
     }
 }
 
-/// Takes the newest of what was found and what was seen before, and remembers it. Without a network nothing is found.
+/// What a name stood for when it was last seen, if that still counts.
 ///
 /// # Errors
-/// [`NameError::Missing`], [`NameError::RolledBack`], [`NameError::Store`].
-pub fn settle(
+/// [`NameError::Missing`], [`NameError::Store`].
+pub fn remembered_name(
+    store: &Store,
+    name: &IpnsName,
+    now: SystemTime,
+) -> Result<Resolved, NameError> {
+    settle(store, name, None, Asked::default(), now)
+}
+
+/// Takes the newest of what was found and what was seen before, and remembers it.
+pub(crate) fn settle(
     store: &Store,
     name: &IpnsName,
     found: Option<&IpnsRecord>,

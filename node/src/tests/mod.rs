@@ -7,6 +7,7 @@ mod exchange;
 mod hostile;
 mod names;
 mod network;
+mod paths;
 mod realisations;
 mod sources;
 
