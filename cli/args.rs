@@ -97,6 +97,7 @@ pub enum Command {
     Node(cmd::node::Args),
     Mirror(cmd::mirror::Args),
     Name(cmd::name::Args),
+    Car(cmd::car::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),
     Doctor(cmd::doctor::Args),

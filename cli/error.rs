@@ -202,6 +202,9 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<node::NameError>() {
         return exit_of_name(error);
     }
+    if let Some(error) = cause.downcast_ref::<store::car::CarError>() {
+        return exit_of_car(error);
+    }
     if cause.is::<ConfigError>() {
         return Some(Exit::Usage);
     }
@@ -244,6 +247,21 @@ fn exit_of_fetch(error: &FetchError) -> Option<Exit> {
         FetchError::TimedOut { .. } => Some(Exit::Network),
         FetchError::Cancelled => Some(Exit::Interrupted),
         // What went wrong below may have a code of its own.
+        _ => None,
+    }
+}
+
+fn exit_of_car(error: &store::car::CarError) -> Option<Exit> {
+    use store::car::CarError;
+    match error {
+        CarError::Missing { .. } => Some(Exit::NotFound),
+        CarError::Truncated { .. }
+        | CarError::Malformed { .. }
+        | CarError::TooLarge { .. }
+        | CarError::Unsupported { .. }
+        | CarError::Mismatch { .. } => Some(Exit::Mismatch),
+        // Transparent: it is no cause of its own.
+        CarError::Store(error) => exit_of_store(error),
         _ => None,
     }
 }

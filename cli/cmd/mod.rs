@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod car;
 pub mod closure;
 pub mod completions;
 pub mod config;
@@ -44,6 +45,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Node(args) => node::run(&mut context, &args),
         Command::Mirror(args) => mirror::run(&context, &args),
         Command::Name(args) => name::run(&context, &args),
+        Command::Car(args) => car::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
         Command::Bootstrap(args) => bootstrap::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

@@ -22,6 +22,9 @@ mod usage;
 /// Sources: mirrors, origins, other content, where bytes came from.
 mod sources;
 
+/// Content in one file: `car export`, `car import`, paths through directories.
+mod car;
+
 /// Names that can be pointed elsewhere: `name publish`, `name resolve`, `fetch ipns://…`.
 mod ipns;
 
