@@ -109,6 +109,8 @@ pub enum Command {
     Pin(cmd::pin::Args),
     Unpin(cmd::unpin::Args),
     Gc(cmd::gc::Args),
+    Name(cmd::name::Args),
+    Car(cmd::car::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),
     Doctor(cmd::doctor::Args),

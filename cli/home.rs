@@ -3,6 +3,7 @@
 //! ```text
 //! store/          content, its index, the queue of keys to announce      logs/<pkghash>.log   what builds said
 //! keys/NAME.key   builder keys, 0600                                     trust.rec            whom we believe
+//! names/NAME.key  keys of our own names, 0600
 //! node.key        the daemon's identity, 0600                            node.lock            held while it runs
 //! node.addr       where commands find it                                 node.json            what it is doing
 //! config.toml     settings, when the home was named explicitly

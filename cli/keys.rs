@@ -301,6 +301,14 @@ fn print_trust(trust: &TrustFile) -> String {
 }
 
 fn key_path(home: &Home, name: &str) -> CmdResult<PathBuf> {
+    key_file(home, "keys", name)
+}
+
+/// Where the key of a name lies in a folder of the home.
+///
+/// # Errors
+/// When the name cannot be the name of a file.
+pub fn key_file(home: &Home, folder: &str, name: &str) -> CmdResult<PathBuf> {
     let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let fits = (1..=KEY_NAME_BYTES_MAX).contains(&name.len());
     if !fits || name.starts_with('.') || !name.chars().all(harmless) {
@@ -310,7 +318,7 @@ fn key_path(home: &Home, name: &str) -> CmdResult<PathBuf> {
                 .hint("use letters, digits, `-`, `_` and `.`"),
         );
     }
-    Ok(home.path("keys").join(format!("{name}.key")))
+    Ok(home.path(folder).join(format!("{name}.key")))
 }
 
 fn reading(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {

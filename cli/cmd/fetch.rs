@@ -3,8 +3,9 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use base::{Cid, Sha256, parse_cid};
-use store::substitute::{FetchError, SourceFetcher as _, SourceRequest};
+use base::Sha256;
+use node::{ContentPath, PathError, fetch_path};
+use store::substitute::{FetchError, Fetched, NoProgress, SourceFetcher as _, SourceRequest};
 use store::{Blob, Store};
 
 use crate::cmd::venv::refuse_existing;
@@ -20,10 +21,11 @@ use crate::watch::Watch;
 /// Get built packages, sources, or any content by its identifier; never builds
 ///
 /// `fetch PKG…` gets packages with their run closures and prints where their outputs lie. `fetch --sources PKG…` gets their
-/// source tarballs. `fetch CID -o FILE` and `fetch sha256:HEX -o FILE` get a single file.
+/// source tarballs. `fetch CID -o FILE` and `fetch sha256:HEX -o FILE` get a single file, `fetch ipfs://CID/path -o FILE` and
+/// `fetch ipns://NAME/path -o FILE` one below a directory or a name.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Packages of the tree, or with `-o` one CID or `sha256:` and 64 digits
+    /// Packages of the tree, or with `-o` one CID, path below a CID or name, or `sha256:` and 64 digits
     #[arg(required_unless_present = "all", value_name = "PKG|CID|sha256:HEX")]
     items: Vec<String>,
     /// The sources of the packages instead of the packages
@@ -93,10 +95,10 @@ fn sources(context: &Context, args: &Args) -> CmdResult {
 }
 
 /// Content by identifier.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Content {
-    /// By the root of its DAG.
-    Cid(Cid),
+    /// By a path that begins with a CID or a name.
+    Path(ContentPath),
     /// By its plain digest.
     Sha256(Sha256),
 }
@@ -106,21 +108,24 @@ impl Content {
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("sha256:") {
             Some(digits) => digits.parse().ok().map(Self::Sha256),
-            None => parse_cid(text.strip_prefix("ipfs://").unwrap_or(text))
-                .ok()
-                .map(Self::Cid),
+            None => text.parse().ok().map(Self::Path),
         }
     }
 
-    /// The blob it names, if it is here.
+    /// What needs no network: a name always does, for it may have been pointed elsewhere.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn local(self, store: &Store) -> CmdResult<Option<Blob>> {
-        Ok(match self {
-            Self::Cid(cid) => store.blob_by_root(&cid)?,
-            Self::Sha256(sha256) => store.blob(&sha256)?,
-        })
+    pub fn local(&self, store: &Store) -> CmdResult<Option<Blob>> {
+        match self {
+            Self::Path(path) if path.begins_with_name() => Ok(None),
+            Self::Path(path) => match fetch_path(None, path, store, &NoProgress) {
+                Ok(fetched) => Ok(Some(fetched.blob)),
+                Err(PathError::Fetch(FetchError::Missing { .. })) => Ok(None),
+                Err(error) => Err(failed(error, &path.to_string())),
+            },
+            Self::Sha256(sha256) => Ok(store.blob(sha256)?),
+        }
     }
 }
 
@@ -131,38 +136,37 @@ fn content(context: &Context, items: &[String], output: &Path) -> CmdResult {
     let content = Content::parse(item).ok_or_else(|| {
         let item = crate::sanitize::line(item);
         Failure::usage(format!(
-            "`{item}` is neither a CID nor `sha256:` and 64 digits"
+            "`{item}` is neither a CID, a path below one, nor `sha256:` and 64 digits"
         ))
         .hint("packages are placed with `--into DIR`")
     })?;
     let store = context.store()?;
     let blob = match content.local(store)? {
         Some(blob) => blob,
-        None => fetch_content(context, content, item)?,
+        None => fetch_content(context, &content, item)?,
     };
     write_blob(store, &blob, output)
 }
 
-fn fetch_content(context: &Context, content: Content, shown: &str) -> CmdResult<Blob> {
+fn fetch_content(context: &Context, content: &Content, shown: &str) -> CmdResult<Blob> {
     let store = context.store()?;
     let remote = Remote::new(context)?;
     let watch = Watch::new(&context.ui, &context.interrupt);
     let progress = watch.transfer(format!("fetching {shown}"));
-    let fetched = match content {
-        Content::Cid(cid) => remote.fetch_cid(cid, &progress),
+    let fetched: Result<Fetched, PathError> = match content {
+        Content::Path(path) => fetch_path(remote.client()?, path, store, &progress),
         Content::Sha256(sha256) => {
             let request = SourceRequest {
-                sha256,
+                sha256: *sha256,
                 file_name: "",
                 urls: &[],
             };
-            remote.fetch(&request, store, &progress)
+            remote
+                .fetch(&request, store, &progress)
+                .map_err(PathError::from)
         }
     };
-    let fetched = fetched.map_err(|error| match error {
-        FetchError::Cancelled => Failure::interrupted(),
-        error => Failure::from(error).context(format!("cannot fetch `{shown}`")),
-    })?;
+    let fetched = fetched.map_err(|error| failed(error, shown))?;
     drop(progress);
     let mut tally = Tally::default();
     tally.add(fetched.blob.size, &fetched.received);
@@ -170,6 +174,21 @@ fn fetch_content(context: &Context, content: Content, shown: &str) -> CmdResult<
         context.ui.status(line);
     }
     Ok(fetched.blob)
+}
+
+fn failed(error: PathError, shown: &str) -> Failure {
+    let hint = match &error {
+        PathError::Fetch(FetchError::Cancelled) => return Failure::interrupted(),
+        PathError::NotAFile {
+            found: "directory", ..
+        } => Some("name a file in it: `p2pkgs fetch CID/NAME -o FILE`"),
+        _ => None,
+    };
+    let failure = Failure::from(error).context(format!("cannot fetch `{shown}`"));
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 fn write_blob(store: &Store, blob: &Blob, output: &Path) -> CmdResult {

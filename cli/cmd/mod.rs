@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod car;
 pub mod closure;
 pub mod completions;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod hash;
 pub mod key;
 pub mod log;
 pub mod mirror;
+pub mod name;
 pub mod node;
 pub mod pin;
 pub mod publish;
@@ -48,6 +50,8 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Pin(args) => pin::run(&context, &args),
         Command::Unpin(args) => unpin::run(&context, &args),
         Command::Gc(args) => gc::run(&context, &args),
+        Command::Name(args) => name::run(&context, &args),
+        Command::Car(args) => car::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
         Command::Bootstrap(args) => bootstrap::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

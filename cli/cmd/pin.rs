@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base::PackageName;
-use recipe::{PackageId, Policy};
+use recipe::PackageId;
 use serde::Serialize;
 use store::{Blob, Pin, PinKind, Store};
 
@@ -74,7 +74,7 @@ fn add_packages(
     name: Option<&String>,
     pins: &mut Vec<Pin>,
 ) -> CmdResult {
-    let session = Session::open(context, typed, Policy::SubstituteOnly)?;
+    let session = Session::open(context, typed)?;
     for root in session.graph.roots() {
         let name = name.map_or(session.graph.name(*root).as_str(), String::as_str);
         for id in session.graph.with_run_closures(&[*root]) {

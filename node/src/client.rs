@@ -239,7 +239,7 @@ impl Client {
         let _ = self.commands.try_send(command);
     }
 
-    async fn request<T>(
+    pub(crate) async fn request<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, ClientError> {

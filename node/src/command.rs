@@ -8,6 +8,8 @@ use store::substitute::Asked;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::address::Reach;
+use crate::ipns::{IpnsName, IpnsRecord};
+use crate::names::{NameError, Resolved};
 use crate::source_protocol::Holding;
 use crate::status::Status;
 
@@ -50,6 +52,16 @@ pub(crate) enum Command {
     },
     /// End a session.
     CloseSession { session: SessionId },
+    /// Put a record into the DHT; answers with the number of nodes that took it.
+    PublishName {
+        record: Box<IpnsRecord>,
+        reply: oneshot::Sender<Result<u32, NameError>>,
+    },
+    /// Find the newest record of a name.
+    ResolveName {
+        name: IpnsName,
+        reply: oneshot::Sender<Result<Resolved, NameError>>,
+    },
     /// End the node.
     Stop,
 }

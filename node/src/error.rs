@@ -34,7 +34,7 @@ pub enum StartError {
 #[non_exhaustive]
 pub enum IdentityError {
     /// The file is there but could not be read or written.
-    #[error("cannot {action} node key `{path}`")]
+    #[error("cannot {action} key `{path}`")]
     Io {
         /// What was attempted.
         action: &'static str,
@@ -45,7 +45,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file holds something else than a private key.
-    #[error("`{path}` holds no node key")]
+    #[error("`{path}` holds no libp2p key")]
     Malformed {
         /// The key file.
         path: PathBuf,
@@ -54,13 +54,13 @@ pub enum IdentityError {
         source: libp2p::identity::DecodingError,
     },
     /// A key of another kind than Ed25519.
-    #[error("node key `{path}` is no Ed25519 key")]
+    #[error("key `{path}` is no Ed25519 key")]
     Kind {
         /// The key file.
         path: PathBuf,
     },
     /// Others can read the key.
-    #[error("node key `{path}` can be read by others (mode {mode:o}), it must have mode 600")]
+    #[error("key `{path}` can be read by others (mode {mode:o}), it must have mode 600")]
     Exposed {
         /// The key file.
         path: PathBuf,

@@ -12,10 +12,12 @@
 //!   its deadline comes, or when its owner is gone. What can outlive its owner is swept once a second.
 //!
 //! The parts are told apart by whom they serve: `peers` (who is connected, and the first contact), `lookups` (questions
-//! to the network), `reach` (the local network, relays), `sessions` (fetches), `serving` (questions of others), `announcing` (the DHT queue).
+//! to the network), `names` (records of names), `reach` (the local network, relays), `sessions` (fetches), `serving`
+//! (questions of others), `announcing` (the DHT queue).
 
 mod announcing;
 mod lookups;
+mod names;
 mod peers;
 mod reach;
 mod serving;
@@ -35,6 +37,7 @@ use tokio::task::JoinHandle;
 
 use self::announcing::Announcing;
 use self::lookups::Lookups;
+use self::names::Names;
 use self::peers::Peers;
 use self::reach::Relays;
 use self::serving::Served;
@@ -55,6 +58,7 @@ enum QueryUse {
     Lookup(lookups::LookupId),
     Session(bitswap::SessionId),
     Announce(base::Multihash),
+    Name(names::NameId),
 }
 
 /// What a background job brings back.
@@ -63,6 +67,8 @@ enum Done {
     Served(Served),
     /// Keys to announce.
     Due(announcing::Due),
+    /// Whether a record of ours is the newest.
+    Name(names::Kept),
     /// Nothing more to do.
     Noted,
 }
@@ -79,6 +85,7 @@ pub(crate) struct EventLoop {
     peers: Peers,
     relays: Relays,
     lookups: Lookups,
+    names: Names,
     sessions: Sessions,
     announcing: Announcing,
     asked: AskedStatus,
@@ -96,6 +103,7 @@ impl EventLoop {
             peers: Peers::new(&config),
             relays: Relays::new(&config),
             lookups: Lookups::default(),
+            names: Names::default(),
             sessions: Sessions::default(),
             announcing: Announcing::new(&config),
             asked: AskedStatus::default(),
@@ -155,6 +163,8 @@ impl EventLoop {
                 self.add_providers(session, &providers);
             }
             Command::CloseSession { session } => self.close_session(session),
+            Command::PublishName { record, reply } => self.publish_name(record, reply),
+            Command::ResolveName { name, reply } => self.resolve_name(name, reply),
             Command::Stop => {}
         }
     }
@@ -230,6 +240,14 @@ impl EventLoop {
                         record: Some(record),
                     },
             } => self.keep_provider_record(record),
+            kad::Event::InboundRequest {
+                request:
+                    kad::InboundRequest::PutRecord {
+                        source,
+                        record: Some(record),
+                        ..
+                    },
+            } => self.keep_name_of_other(&source, record),
             kad::Event::RoutingUpdated { .. } => self.start_waiting_queries(),
             _ => {}
         }
@@ -237,6 +255,9 @@ impl EventLoop {
 
     /// A query has found something.
     fn on_query(&mut self, id: kad::QueryId, result: &kad::QueryResult, asked: u32) {
+        if let Some(QueryUse::Name(id)) = self.queries.get(&id) {
+            return self.name_progress(*id, result, asked);
+        }
         let kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
             providers,
             ..
@@ -253,7 +274,7 @@ impl EventLoop {
         match self.queries.get(&id) {
             Some(QueryUse::Lookup(lookup)) => self.providers_found(*lookup, &providers, asked),
             Some(QueryUse::Session(session)) => self.session_providers(*session, &providers),
-            Some(QueryUse::Announce(_)) | None => {}
+            Some(QueryUse::Announce(_) | QueryUse::Name(_)) | None => {}
         }
     }
 
@@ -263,6 +284,7 @@ impl EventLoop {
             Some(QueryUse::Lookup(lookup)) => self.lookup_walked(lookup, asked),
             Some(QueryUse::Session(session)) => self.search_ended(session, asked),
             Some(QueryUse::Announce(key)) => self.announced(&key, told),
+            Some(QueryUse::Name(id)) => self.name_query_ended(id),
             None => return,
         }
         self.start_waiting_queries();
@@ -272,6 +294,7 @@ impl EventLoop {
         match done {
             Done::Served(served) => self.answer(served),
             Done::Due(due) => self.announce(due),
+            Done::Name(kept) => self.name_kept(kept),
             Done::Noted => {}
         }
     }
@@ -279,6 +302,7 @@ impl EventLoop {
     fn on_tick(&mut self) {
         self.sweep_lookups();
         self.sweep_sessions();
+        self.sweep_names();
         self.look_for_due_keys();
         self.contact_bootstrap_again();
         self.contact_relays();

@@ -10,7 +10,7 @@ use libp2p::request_response::Codec;
 use crate::wire::{WireError, read_frame, write_frame};
 
 /// A message of one of our protocols.
-pub(crate) trait Body: Sized + Send + 'static {
+pub trait Body: Sized + Send + 'static {
     /// Largest body that is read, in bytes.
     const BYTES_MAX: usize;
 
@@ -22,7 +22,7 @@ pub(crate) trait Body: Sized + Send + 'static {
 }
 
 /// Reads and writes requests `Q` and responses `A`.
-pub(crate) struct FramedCodec<Q, A>(PhantomData<fn() -> (Q, A)>);
+pub struct FramedCodec<Q, A>(PhantomData<fn() -> (Q, A)>);
 
 impl<Q, A> Default for FramedCodec<Q, A> {
     fn default() -> Self {
@@ -33,6 +33,12 @@ impl<Q, A> Default for FramedCodec<Q, A> {
 impl<Q, A> Clone for FramedCodec<Q, A> {
     fn clone(&self) -> Self {
         Self::default()
+    }
+}
+
+impl<Q, A> std::fmt::Debug for FramedCodec<Q, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FramedCodec")
     }
 }
 

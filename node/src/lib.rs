@@ -22,9 +22,13 @@ mod fetch;
 mod framed;
 mod http;
 pub mod identity;
+pub mod ipns;
 mod lookup;
+mod name_store;
+mod names;
 mod node;
 mod pace;
+mod paths;
 mod provider_store;
 mod providers;
 pub mod realisation_protocol;
@@ -44,7 +48,9 @@ pub use crate::config::{
 };
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::http::{HttpSources, MirrorResolver};
+pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
+pub use crate::paths::{ContentPath, ContentPathError, PathError, fetch_path};
 pub use crate::status::{AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus};
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 

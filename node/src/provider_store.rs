@@ -3,16 +3,18 @@
 //! The library's own `MemoryStore` stops at 1024 keys, counts our own among them, and frees expired records only when
 //! somebody asks for their key, so that a busy node soon refuses everything, its own announcements included. Here our own
 //! keys are kept apart, the records of others are bounded per key, per record and in total, and the peer that takes most
-//! room makes way when it is full. Value records (names, public keys) are not kept at all: nothing validates them yet.
+//! room makes way when it is full. Value records are kept by [`NameStore`].
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::iter;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
+
+use crate::name_store::NameStore;
 
 /// Providers remembered per key: the k of the DHT, and as many as fit a reply.
 const PROVIDERS_PER_KEY_MAX: usize = 20;
@@ -27,6 +29,7 @@ const KEY_BYTES_MAX: usize = 80;
 #[derive(Debug)]
 pub(crate) struct ProviderStore {
     local: PeerId,
+    names: NameStore,
     /// Keys that we announce.
     own: HashSet<RecordKey>,
     /// Records that others asked us to keep.
@@ -46,6 +49,7 @@ impl ProviderStore {
     fn with_capacity(local: PeerId, records_max: usize) -> Self {
         Self {
             local,
+            names: NameStore::new(local),
             own: HashSet::new(),
             others: HashMap::new(),
             per_peer: HashMap::new(),
@@ -60,8 +64,14 @@ impl ProviderStore {
         (1..=KEY_BYTES_MAX).contains(&key.len()) && !record.addresses.is_empty()
     }
 
+    /// The records of names.
+    pub(crate) const fn names_mut(&mut self) -> &mut NameStore {
+        &mut self.names
+    }
+
     /// Forgets what has expired.
     pub(crate) fn collect(&mut self, now: Instant) {
+        self.names.collect(now);
         let Self {
             others,
             per_peer,
@@ -146,16 +156,22 @@ impl RecordStore for ProviderStore {
     type RecordsIter<'a> = iter::Empty<Cow<'a, Record>>;
     type ProvidedIter<'a> = iter::Empty<Cow<'a, ProviderRecord>>;
 
-    fn get(&self, _: &RecordKey) -> Option<Cow<'_, Record>> {
-        None
+    fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
+        self.names.get(key).map(Cow::Borrowed)
     }
 
-    fn put(&mut self, _: Record) -> Result<()> {
-        Err(Error::MaxRecords)
+    /// Records of our own; the library knows no error that says more.
+    fn put(&mut self, record: Record) -> Result<()> {
+        self.names
+            .keep(record, Instant::now(), SystemTime::now())
+            .map_err(|_| Error::MaxRecords)
     }
 
-    fn remove(&mut self, _: &RecordKey) {}
+    fn remove(&mut self, key: &RecordKey) {
+        self.names.remove(key);
+    }
 
+    /// Empty on purpose: who published a record publishes it again, and others must not keep it alive.
     fn records(&self) -> Self::RecordsIter<'_> {
         iter::empty()
     }

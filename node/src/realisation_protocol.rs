@@ -142,7 +142,7 @@ fn decode_package(
 }
 
 /// Reads and writes the messages for libp2p.
-pub(crate) type RealisationCodec = FramedCodec<Request, Response>;
+pub type RealisationCodec = FramedCodec<Request, Response>;
 
 #[cfg(test)]
 mod tests {

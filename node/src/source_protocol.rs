@@ -106,7 +106,7 @@ fn decode_answer(reader: &mut Reader<'_>) -> Result<Option<Holding>, WireError> 
 }
 
 /// Reads and writes the messages for libp2p.
-pub(crate) type SourceCodec = FramedCodec<Request, Response>;
+pub type SourceCodec = FramedCodec<Request, Response>;
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ const UVARINT_BYTES_MAX: usize = 9;
 
 /// Why a body is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WireError {
+pub enum WireError {
     /// The body ends inside a field.
     #[error("message ends early")]
     Short,

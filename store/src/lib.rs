@@ -8,11 +8,13 @@
 //! * [`Block`], [`BlockStore`]: units of exchange; a `Block` cannot exist unverified.
 //! * [`dag`]: dag-pb and UnixFS, without IO. [`archive`]: canonical packing and hostile-safe unpacking.
 //! * [`gc`]: what goes when space is wanted, and why the rest stays.
+//! * [`car`]: a DAG in one file, read and written.
 //! * [`substitute`]: who can get outputs and sources from elsewhere. The network implements it, the builder uses it.
 
 pub mod archive;
 mod blob;
 mod block;
+pub mod car;
 mod crash;
 pub mod dag;
 mod digest;
@@ -22,6 +24,7 @@ mod hold;
 mod index;
 mod ingest;
 mod layout;
+mod names;
 mod pins;
 mod provide;
 mod records;
@@ -41,6 +44,7 @@ pub use crate::blob::{Blob, BlobFile, BlobState};
 pub use crate::block::{BlockStore, MemoryBlockStore};
 pub use crate::error::StoreError;
 pub use crate::ingest::{Expected, Ingest};
+pub use crate::names::NameRecord;
 pub use crate::pins::{Pin, PinClass, PinKind};
 pub use crate::provide::{Provide, ProvideCounts, ProvideKind};
 pub use crate::store::Store;

@@ -25,6 +25,12 @@ mod usage;
 /// Sources: mirrors, origins, other content, where bytes came from.
 mod sources;
 
+/// Content in one file: `car export`, `car import`, paths through directories.
+mod car;
+
+/// Names that can be pointed elsewhere: `name publish`, `name resolve`, `fetch ipns://…`.
+mod ipns;
+
 /// The main job: mirror, bootstrap peer, builder, user, second user, a miss.
 mod main_job;
 

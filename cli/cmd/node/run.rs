@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::daemon::{self, Lock};
 use crate::error::{CmdResult, Exit, Failure};
 use crate::home::Home;
+use crate::names;
 use crate::network::daemon_config;
 
 /// How often the state file is written, so that `node status` is never older.
@@ -82,7 +83,9 @@ pub fn run(context: &mut Context, args: &Args) -> CmdResult {
         .build()?;
     runtime.block_on(async {
         let is_listening = !config.listen.is_empty();
-        let node = Node::spawn(config, store)?;
+        let node = Node::spawn(config, store.clone())?;
+        let home = context.home()?.clone();
+        tokio::spawn(names::keep_published(home, store, node.client().clone()));
         let result = serve(context, node.client(), is_listening).await;
         node.stop().await;
         context.ui.status("stopped");

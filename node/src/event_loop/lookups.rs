@@ -78,6 +78,7 @@ impl EventLoop {
 
     /// Starts as many of the waiting DHT queries as may run.
     pub(super) fn start_waiting_queries(&mut self) {
+        self.start_waiting_names();
         if self.lookups.waiting.is_empty() || !self.dht_is_ready() {
             return;
         }
@@ -88,7 +89,7 @@ impl EventLoop {
             let wanted = match for_whom {
                 QueryUse::Lookup(id) => self.lookups.active.contains_key(&id),
                 QueryUse::Session(session) => self.sessions.contains(session),
-                QueryUse::Announce(_) => false,
+                QueryUse::Announce(_) | QueryUse::Name(_) => false,
             };
             if !wanted {
                 continue;

@@ -5,7 +5,9 @@
 mod daemon;
 mod exchange;
 mod hostile;
+mod names;
 mod network;
+mod paths;
 mod reach;
 mod realisations;
 mod sources;

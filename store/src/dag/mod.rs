@@ -14,7 +14,7 @@ mod murmur3;
 mod node;
 mod pb;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod unixfs;
 #[cfg(test)]
 mod vectors;
@@ -30,6 +30,7 @@ pub use node::{DirEntry, Directory, FileLink, FileNode, Metadata, Node, Shard, T
 pub use pb::{PbLink, PbNode};
 pub use unixfs::{Mtime, UnixFs, UnixFsKind};
 pub use walk::{Leaf, Walk, WalkLimits};
+pub(crate) use wire::put_varint;
 
 /// Largest identity CID we decode, in bytes (the limit of Kubo).
 pub const INLINE_BYTES_MAX: usize = 128;

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole: files, records, and several processes at once.
 
 mod blobs;
+mod car;
 mod collecting;
 mod ingest;
 mod processes;

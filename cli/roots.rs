@@ -1,0 +1,34 @@
+//! Roots of content that a user names: by CID, or as a package whose output it is.
+
+use base::{Cid, parse_cid};
+
+use crate::context::Context;
+use crate::error::CmdResult;
+use crate::session::{GetArgs, Session};
+
+/// The roots of the items, in their order. Packages are fetched if they are not here, never built.
+///
+/// # Errors
+/// When a package is unknown or nobody has it.
+pub fn of(context: &Context, items: &[String]) -> CmdResult<Vec<Cid>> {
+    let cid = |item: &String| parse_cid(item.strip_prefix("ipfs://").unwrap_or(item)).ok();
+    let (cids, packages): (Vec<_>, Vec<_>) = items.iter().partition(|item| cid(item).is_some());
+    let mut roots: Vec<_> = cids.into_iter().filter_map(cid).collect();
+    if packages.is_empty() {
+        return Ok(roots);
+    }
+    let get = GetArgs {
+        jobs: None,
+        substitute_only: true,
+        no_substitutes: false,
+    };
+    let packages: Vec<_> = packages.into_iter().cloned().collect();
+    let session = Session::open(context, &packages)?;
+    let report = session.realise(&get.options()?)?;
+    for id in session.graph.roots() {
+        if let Some(realised) = report.realised.get(session.graph.name(*id)) {
+            roots.push(realised.blob.root);
+        }
+    }
+    Ok(roots)
+}
