@@ -6,6 +6,7 @@ mod ingest;
 mod processes;
 mod records;
 mod references;
+mod room;
 mod substitution;
 
 use std::io::Write as _;
