@@ -99,6 +99,7 @@ pub enum Command {
     Pin(cmd::pin::Args),
     Unpin(cmd::unpin::Args),
     Gc(cmd::gc::Args),
+    Store(cmd::store::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),
     Doctor(cmd::doctor::Args),

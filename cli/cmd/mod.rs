@@ -18,6 +18,7 @@ pub mod node;
 pub mod pin;
 pub mod publish;
 pub mod run;
+pub mod store;
 pub mod unpin;
 pub mod venv;
 pub mod why;
@@ -48,6 +49,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Pin(args) => pin::run(&context, &args),
         Command::Unpin(args) => unpin::run(&context, &args),
         Command::Gc(args) => gc::run(&context, &args),
+        Command::Store(args) => store::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
         Command::Bootstrap(args) => bootstrap::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

@@ -35,6 +35,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod verify;
 
 pub use crate::blob::{Blob, BlobFile, BlobState};
 pub use crate::block::{BLOCK_BYTES_MAX, Block, BlockMismatch, BlockStore, MemoryBlockStore};
@@ -44,3 +45,4 @@ pub use crate::pins::{Pin, PinClass, PinKind};
 pub use crate::provide::{Provide, ProvideCounts, ProvideKind};
 pub use crate::room::Limits;
 pub use crate::store::Store;
+pub use crate::verify::DamagedBlock;

@@ -150,6 +150,33 @@ fn a_quota_is_kept_by_what_may_go_and_refuses_what_does_not_fit() {
 }
 
 #[test]
+fn damage_is_found_named_and_repaired_by_fetching_again() {
+    let env = TestEnv::new();
+    let home = env.home("mirror");
+    home.ok(&["mirror", "seed", "hello"]);
+    home.run(&["store", "verify"])
+        .assert_exit(0)
+        .assert_says("all are what they should be");
+    let sha256 = Sha256::of(greeting().as_bytes()).to_string();
+    let path = home.path("store/blobs").join(&sha256);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "not what it was").unwrap();
+    let line = format!("{sha256} damaged file source greeting.txt\n");
+    for _ in 0..2 {
+        let found = home
+            .run(&["store", "verify"])
+            .assert_exit(4)
+            .assert_says("hint: `p2pkgs store verify --repair`");
+        assert_eq!(found.stdout, line);
+    }
+    assert_eq!(home.ok(&["store", "verify", "--repair"]), line);
+    assert!(home.path("store/damaged").join(&sha256).exists());
+    home.ok(&["store", "verify"]);
+    home.ok(&["mirror", "seed", "hello"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), greeting());
+}
+
+#[test]
 fn what_is_not_there_cannot_be_pinned_nor_freed() {
     let env = TestEnv::new();
     let home = env.home("user");

@@ -8,6 +8,7 @@ mod records;
 mod references;
 mod room;
 mod substitution;
+mod verifying;
 
 use std::io::Write as _;
 
