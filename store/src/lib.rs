@@ -29,6 +29,7 @@ mod pins;
 mod provide;
 mod records;
 mod reference;
+mod room;
 mod schema;
 mod store;
 pub mod substitute;
@@ -37,6 +38,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod verify;
 
 pub use base::{BLOCK_BYTES_MAX, Block, BlockMismatch};
 
@@ -47,4 +49,6 @@ pub use crate::ingest::{Expected, Ingest};
 pub use crate::names::NameRecord;
 pub use crate::pins::{Pin, PinClass, PinKind};
 pub use crate::provide::{Provide, ProvideCounts, ProvideKind};
+pub use crate::room::Limits;
 pub use crate::store::Store;
+pub use crate::verify::DamagedBlock;
