@@ -17,6 +17,7 @@ mod crash;
 pub mod dag;
 mod digest;
 mod error;
+mod forget;
 pub mod gc;
 mod hold;
 mod index;

@@ -21,7 +21,8 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use plan::{Entry, Goal, Order, Plan, Stays, plan};
 
-use crate::blob::{BlobRow, forget_blob, forget_keys};
+use crate::blob::BlobRow;
+use crate::forget::{forget_blob, forget_keys};
 use crate::hold::all_held;
 use crate::index::{from_sql, to_sql};
 use crate::layout::{locked_file, remove_if_there};
@@ -99,12 +100,25 @@ impl Store {
         plan: &Plan,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Collected, StoreError> {
-        let mut collected = Collected::default();
         if plan.remove.is_empty() {
-            return Ok(collected);
+            return Ok(Collected::default());
         }
         // Its presence without its lock tells the next opening that a collection was cut short.
-        let _trace = locked_file(&self.layout.temporary, "gc-")?;
+        let trace = locked_file(&self.layout.temporary, "gc-")?;
+        let result = self.remove_in_batches(plan, cancelled);
+        if result.is_err() {
+            // Files may lie there that the index does not know any more.
+            let _ = trace.keep();
+        }
+        result
+    }
+
+    fn remove_in_batches(
+        &self,
+        plan: &Plan,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Collected, StoreError> {
+        let mut collected = Collected::default();
         let mut rest = &plan.remove[..];
         while !rest.is_empty() && !cancelled() {
             let (batch, more) = rest.split_at(batch_length(rest));
