@@ -1,7 +1,7 @@
 //! Collecting what nobody needs: first a plan, then its removal in small batches.
 //!
 //! Everything that is not pinned is a cache. A batch is one short transaction, so readers never wait and writers wait for
-//! one batch at most; between two batches the collector leaves the index to others for as long as it had it. Each blob is
+//! one batch at most; between two batches the collector leaves the index to others for half as long as it had it. Each blob is
 //! judged again inside the transaction, for what was planned may have been pinned, held or used since.
 //!
 //! The rows go first and the file afterwards, under the same lock: a process killed in between leaves a file that nobody
@@ -28,8 +28,8 @@ use crate::index::{from_sql, to_sql};
 use crate::layout::{locked_file, remove_if_there};
 use crate::{Store, StoreError, crash};
 
-/// Most blobs of a batch: some milliseconds of work, so that the commit at its end is paid by many.
-const BATCH_BLOBS: usize = 128;
+/// Most blobs of a batch: tens of milliseconds of work, so that the commit at its end is paid by many.
+const BATCH_BLOBS: usize = 256;
 /// Most bytes of a batch: what bounds the rows of chunks, one for each MiB.
 const BATCH_BYTES: u64 = 4 << 30;
 
@@ -130,7 +130,7 @@ impl Store {
             rest = more;
             if !rest.is_empty() {
                 // Waiting for SQLite's lock is a lottery: who takes it again at once always wins.
-                thread::sleep(had_it);
+                thread::sleep(had_it / 2);
             }
         }
         Ok(collected)
