@@ -86,11 +86,10 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
 
 fn verify(store: &Store, names: &Names, blob: &Blob, repair: bool) -> CmdResult<Option<Damage>> {
     let state = match store.examine_blob(&blob.sha256)? {
-        BlobState::Intact => return Ok(None),
-        // Collected since it was listed, unless the index still knows it.
-        BlobState::Missing if !store.knows(&blob.sha256)? => return Ok(None),
-        BlobState::Missing => "missing",
-        BlobState::Damaged => "damaged",
+        // Intact, or collected since it was listed.
+        Some(BlobState::Intact) | None => return Ok(None),
+        Some(BlobState::Missing) => "missing",
+        Some(BlobState::Damaged) => "damaged",
     };
     let what = names.of(&blob.sha256);
     let what = what.into_iter().map(str::to_owned).collect();

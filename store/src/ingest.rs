@@ -15,10 +15,11 @@ use base::{Cid, Sha256};
 use rustix::fs::{Advice, fadvise};
 use tempfile::NamedTempFile;
 
-use crate::blob::{BlobRow, forget_blob};
+use crate::blob::BlobRow;
 use crate::crash;
 use crate::digest::{Digested, FileDigest};
 use crate::error::is_disk_full;
+use crate::forget::forget_blob;
 use crate::layout::{Stamp, locked_file, sync_dir};
 use crate::room::over_quota;
 use crate::{Blob, Block, Store, StoreError};

@@ -19,6 +19,7 @@ mod crash;
 pub mod dag;
 mod digest;
 mod error;
+mod forget;
 pub mod gc;
 mod hold;
 mod index;

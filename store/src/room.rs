@@ -20,6 +20,9 @@ const SPACE_SPARED_BYTES: u64 = 16 << 20;
 /// A collection for the quota frees this part of it more than was asked for, so that not every file needs one.
 const SLACK_DIVISOR: u64 = 64;
 
+/// How often room is made for one file while others take it again.
+const SWEEPS_MAX: usize = 3;
+
 /// Limits of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -85,21 +88,24 @@ impl Store {
     }
 
     fn make_room_in_quota(&self, quota: u64, size: u64) -> Result<(), StoreError> {
-        let over = self.index.read(|c| over_quota(c, quota, size))?;
-        if over == 0 {
-            return Ok(());
+        for _ in 0..SWEEPS_MAX {
+            let over = self.index.read(|c| over_quota(c, quota, size))?;
+            if over == 0 {
+                return Ok(());
+            }
+            if let Err(kept) = self.sweep(over, quota / SLACK_DIVISOR)? {
+                return Err(StoreError::QuotaExceeded {
+                    quota,
+                    needed: size,
+                    kept,
+                });
+            }
         }
-        match self.sweep(over, quota / SLACK_DIVISOR)? {
-            Ok(()) => Ok(()),
-            Err(kept) => Err(StoreError::QuotaExceeded {
-                quota,
-                needed: size,
-                kept,
-            }),
-        }
+        Err(StoreError::Busy { waited_secs: 0 })
     }
 
-    /// Frees so much, and a little more if there is more; or nothing, and says how much cannot go.
+    /// Frees so much, and a little more if there is more, unless somebody comes to need it meanwhile; or nothing, and says
+    /// how much cannot go.
     fn sweep(&self, bytes: u64, slack: u64) -> Result<Result<(), u64>, StoreError> {
         let goal = Goal {
             free_bytes: Some(bytes.saturating_add(slack)),
@@ -114,7 +120,7 @@ impl Store {
         let collected = self.collect(&plan, &|| false)?;
         let (files, freed) = (collected.removed.len(), collected.freed_bytes());
         tracing::info!(files, freed, "made room");
-        Ok(if freed < bytes { Err(kept) } else { Ok(()) })
+        Ok(Ok(()))
     }
 
     fn available_bytes(&self) -> Result<u64, StoreError> {

@@ -2,13 +2,12 @@
 //!
 //! What is damaged is found when it is used, too; this finds it while others may still have what was lost.
 
-use std::fs::File;
 use std::io::Read as _;
 
 use base::{Hasher, PkgHash, Sha256};
 use rusqlite::OptionalExtension as _;
 
-use crate::blob::{BlobRow, READ_BYTES};
+use crate::blob::{BlobRow, READ_BYTES, open_file};
 use crate::digest::FileDigest;
 use crate::store::insert_block;
 use crate::{BlobState, Store, StoreError};
@@ -28,33 +27,23 @@ pub struct DamagedBlock {
 }
 
 impl Store {
-    /// Hashes a blob and changes nothing; one whose file is gone is [`BlobState::Missing`].
+    /// Hashes a blob and changes nothing; one whose file is gone is [`BlobState::Missing`], one that the index does not know
+    /// is `None`.
     ///
     /// # Errors
     /// [`StoreError`] when the index or the file could not be read.
-    pub fn examine_blob(&self, sha256: &Sha256) -> Result<BlobState, StoreError> {
+    pub fn examine_blob(&self, sha256: &Sha256) -> Result<Option<BlobState>, StoreError> {
         let row = self
             .index
             .read(|connection| BlobRow::find(connection, sha256))?;
         let Some(row) = row else {
-            return Ok(BlobState::Missing);
+            return Ok(None);
         };
-        Ok(match self.digest_file(&row)? {
+        Ok(Some(match self.digest_file(&row)? {
             Some(digest) if digest == row.blob.sha256 => BlobState::Intact,
             Some(_) => BlobState::Damaged,
             None => BlobState::Missing,
-        })
-    }
-
-    /// Whether the index knows a blob, be its file there or not.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the index could not be read.
-    pub fn knows(&self, sha256: &Sha256) -> Result<bool, StoreError> {
-        let row = self
-            .index
-            .read(|connection| BlobRow::find(connection, sha256))?;
-        Ok(row.is_some())
+        }))
     }
 
     /// Hashes every block of the index and looks for the roots of all blobs; returns what is wrong.
@@ -125,7 +114,7 @@ impl Store {
     /// Reads the file of a blob as it is now; `false` when there is none.
     fn read_file(&self, row: &BlobRow, mut each: impl FnMut(&[u8])) -> Result<bool, StoreError> {
         let path = row.file(&self.layout);
-        let mut file = match File::open(&path) {
+        let mut file = match open_file(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(StoreError::io("open", &path, e)),

@@ -27,7 +27,8 @@ fn damage_is_found_and_nothing_is_changed_by_looking() {
     fs::write(&path, "worse").unwrap();
     fs::remove_file(path_of(&store, &gone.sha256)).unwrap();
     for _ in 0..2 {
-        let states = [&good, &bad, &gone].map(|blob| store.examine_blob(&blob.sha256).unwrap());
+        let states =
+            [&good, &bad, &gone].map(|blob| store.examine_blob(&blob.sha256).unwrap().unwrap());
         let expected = [BlobState::Intact, BlobState::Damaged, BlobState::Missing];
         assert_eq!(states, expected);
     }
