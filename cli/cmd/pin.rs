@@ -30,7 +30,7 @@ pub struct Args {
 
 /// A pin as it is printed.
 #[derive(Serialize)]
-pub struct Listed {
+struct Listed {
     sha256: String,
     why: &'static str,
     name: String,
