@@ -111,6 +111,7 @@ pub enum Command {
     Gc(cmd::gc::Args),
     Name(cmd::name::Args),
     Car(cmd::car::Args),
+    Store(cmd::store::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),
     Doctor(cmd::doctor::Args),

@@ -9,9 +9,9 @@ use std::io;
 use std::path::Path;
 
 use base::{PackageName, TrustPolicy};
-use netconfig::{ConfigError, Layer, Layered, Mirrors, Network, Origin};
+use netconfig::{ConfigError, Layer, Layered, Mirrors, Network, Origin, StoreLimits};
 use recipe::{Graph, System};
-use store::Store;
+use store::{Limits, Store};
 
 use crate::args::Global;
 use crate::error::{CmdResult, Failure};
@@ -159,12 +159,19 @@ impl Context {
     /// The store, made when it is missing.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When it cannot be opened, or the section `[store]` cannot be used.
     pub fn store(&self) -> CmdResult<&Store> {
         get_or_try(&self.store, || {
+            let StoreLimits {
+                quota_bytes,
+                keep_free_bytes,
+            } = self.config()?.store()?;
             let home = self.home()?;
             home.create()?;
-            Ok(Store::open(&home.path("store"))?)
+            Ok(Store::open(&home.path("store"))?.with_limits(Limits {
+                quota_bytes,
+                keep_free_bytes,
+            }))
         })
     }
 

@@ -239,7 +239,7 @@ const fn exit_of_kind(kind: ErrorKind) -> Option<Exit> {
 fn exit_of_store(error: &StoreError) -> Option<Exit> {
     match error {
         StoreError::Busy { .. } => Some(Exit::Busy),
-        StoreError::DiskFull { .. } => Some(Exit::DiskFull),
+        StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => Some(Exit::DiskFull),
         StoreError::Mismatch { .. } => Some(Exit::Mismatch),
         _ => None,
     }

@@ -38,8 +38,14 @@ fn hints_of_cause(cause: &(dyn Error + 'static)) -> Vec<String> {
     match cause.downcast_ref::<StoreError>() {
         Some(StoreError::Busy { .. }) => vec!["try again when the other process is done".into()],
         Some(StoreError::DiskFull { .. }) => {
-            vec!["free some space, or name another `--home DIR`".into()]
+            vec![
+                "`p2pkgs gc` frees what is not pinned; or free some space, or name another `--home DIR`".into(),
+            ]
         }
+        Some(StoreError::QuotaExceeded { .. }) => vec![
+            "`p2pkgs pin` lists what is pinned, `p2pkgs unpin NAME` lets it go".into(),
+            "or raise `quota` in the section `[store]` of the configuration".into(),
+        ],
         _ => Vec::new(),
     }
 }

@@ -49,6 +49,8 @@ home() {
 		echo 'profile = "lan"'
 		echo '[network]'
 		echo 'listen = ["/ip4/127.0.0.1/tcp/0"]'
+		# Else they would find each other by multicast, and the DHT would have nothing to show.
+		echo 'mdns = false'
 		if [ -n "${2:-}" ]; then
 			echo "bootstrap = [\"$2\"]"
 		fi

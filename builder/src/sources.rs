@@ -1,4 +1,4 @@
-//! Sources: in the store already, or fetched into it, and kept.
+//! Sources: in the store already, or fetched into it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

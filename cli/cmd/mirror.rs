@@ -123,10 +123,7 @@ fn seed(context: &Context, packages: &[String], all: bool) -> CmdResult {
 
 fn list(context: &Context) -> CmdResult {
     let store = context.store()?;
-    let (pins, notes) = (
-        store.pins(Some(PinClass::Source))?,
-        store.notes(Some(PinClass::Source))?,
-    );
+    let (pins, notes) = (store.pins(None)?, store.notes(Some(PinClass::Source))?);
     let kept: HashSet<_> = pins.iter().map(|pin| pin.sha256).collect();
     // Both a pin and a note may give it the same name.
     let all: BTreeSet<_> = pins.into_iter().chain(notes).filter_map(named).collect();
@@ -137,10 +134,12 @@ fn list(context: &Context) -> CmdResult {
         let path = store.reference(&sha256)?;
         match (store.blob(&sha256)?, path) {
             (Some(blob), _) => listed.push(entry(store, &blob, file, is_kept)?),
-            (None, Some(path)) => context.ui.warn(format!(
-                "`{}` is not the file any more that was added: it is no longer served",
-                path.display()
-            )),
+            (None, Some(path)) => {
+                let path = crate::sanitize::line(&path.to_string_lossy());
+                context.ui.warn(format!(
+                    "`{path}` is not the file any more that was added: it is no longer served"
+                ));
+            }
             (None, None) if is_kept => {
                 let file = crate::sanitize::line(&file);
                 context

@@ -20,6 +20,7 @@ pub mod node;
 pub mod pin;
 pub mod publish;
 pub mod run;
+pub mod store;
 pub mod unpin;
 pub mod venv;
 pub mod why;
@@ -52,6 +53,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Gc(args) => gc::run(&context, &args),
         Command::Name(args) => name::run(&context, &args),
         Command::Car(args) => car::run(&context, &args),
+        Command::Store(args) => store::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),
         Command::Bootstrap(args) => bootstrap::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

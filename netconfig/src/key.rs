@@ -48,6 +48,8 @@ pub const KEYS: &[Key] = &[
     key("limits.connections-per-peer", Kind::Count),
     key("limits.upload-bytes-per-second", Kind::Size),
     key("limits.memory-bytes", Kind::Size),
+    key("store.quota", Kind::Size),
+    key("store.keep-free", Kind::Size),
     key("deadlines.dial-secs", Kind::Count),
     key("deadlines.lookup-secs", Kind::Count),
     key("deadlines.first-byte-secs", Kind::Count),

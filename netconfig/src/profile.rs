@@ -72,6 +72,15 @@ pub struct Limits {
     pub memory_bytes: u64,
 }
 
+/// Section `[store]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Most bytes the store may hold; `None` is no limit.
+    pub quota_bytes: Option<u64>,
+    /// Bytes of the disk that are left free.
+    pub keep_free_bytes: u64,
+}
+
 /// Section `[deadlines]`, in seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlines {
@@ -147,6 +156,18 @@ impl Layered {
             connections_per_peer: self.count_from_one("limits.connections-per-peer")?,
             upload_bytes_per_second: (upload > 0).then_some(upload),
             memory_bytes: self.size("limits.memory-bytes")?,
+        })
+    }
+
+    /// The section `[store]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn store(&self) -> Result<StoreLimits, ConfigError> {
+        let quota = self.size("store.quota")?;
+        Ok(StoreLimits {
+            quota_bytes: (quota > 0).then_some(quota),
+            keep_free_bytes: self.size("store.keep-free")?,
         })
     }
 
@@ -371,6 +392,14 @@ mod tests {
             assert_eq!(network.bootstrap.is_empty(), name != "public");
             assert_eq!(network.swarm_key.is_some(), name == "private");
             layered.limits().unwrap();
+            let (quota_bytes, keep_free_bytes) = (None, 1 << 30);
+            assert_eq!(
+                layered.store().unwrap(),
+                StoreLimits {
+                    quota_bytes,
+                    keep_free_bytes
+                }
+            );
             layered.deadlines().unwrap();
             layered.sources().unwrap();
             layered.caches().unwrap();
@@ -401,6 +430,7 @@ mod tests {
             [
                 layered.network().err(),
                 layered.limits().err(),
+                layered.store().err(),
                 layered.sources().err(),
                 layered.trust().err(),
             ]
@@ -418,6 +448,8 @@ mod tests {
             ("limits.connections = 0", "limits.connections"),
             ("limits.connections = -4", "limits.connections"),
             ("limits.memory-bytes = \"a lot\"", "limits.memory-bytes"),
+            ("store.quota = \"a lot\"", "store.quota"),
+            ("store.keep-free = true", "store.keep-free"),
             ("sources.mirrors.debian = \"x\"", "sources.mirrors.debian"),
             ("trust.keys = [\"ed25519:00\"]", "trust.keys"),
         ] {

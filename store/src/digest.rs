@@ -162,7 +162,7 @@ impl Chunk {
 pub(crate) struct Digested {
     pub(crate) blob: Blob,
     leaves: Vec<Sha256>,
-    nodes: Vec<Block>,
+    pub(crate) nodes: Vec<Block>,
 }
 
 impl Digested {

@@ -69,6 +69,18 @@ pub enum StoreError {
         /// What came.
         got: String,
     },
+    /// The store may not grow so far. Pinning less, or another quota, helps.
+    #[error(
+        "store is over its quota of {quota} bytes: {needed} needed, {kept} are pinned or in use"
+    )]
+    QuotaExceeded {
+        /// The limit in bytes.
+        quota: u64,
+        /// How many bytes were to be added.
+        needed: u64,
+        /// How many bytes cannot go.
+        kept: u64,
+    },
     /// Somebody wrote to a file while it was read. Nothing was stored.
     #[error("`{}` changed while it was read", path.display())]
     Changed {

@@ -12,20 +12,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base::{Cid, Sha256};
-use rustix::fs::{Advice, fadvise, statvfs};
+use rustix::fs::{Advice, fadvise};
 use tempfile::NamedTempFile;
 
-use crate::blob::{BlobRow, forget_blob};
+use crate::blob::BlobRow;
 use crate::crash;
 use crate::digest::{Digested, FileDigest};
 use crate::error::is_disk_full;
+use crate::forget::forget_blob;
 use crate::layout::{Stamp, locked_file, sync_dir};
+use crate::room::over_quota;
 use crate::{Blob, Block, Store, StoreError};
 
 /// Largest blob in bytes: keeps one file's records below 100 MB of memory.
 const BLOB_BYTES_MAX: u64 = 1 << 40;
-/// Space left alone when we check for it, in bytes: room for the index, its log, and other people's small files.
-const SPACE_SPARED_BYTES: u64 = 16 << 20;
+/// How often a file is made room for when others take it again.
+const ROOM_ATTEMPTS: usize = 3;
 /// Small writes are collected up to this many bytes.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Writing out starts every so many bytes: large enough for long runs on a disk.
@@ -108,24 +110,11 @@ impl Ingest {
     /// Tells how long the file will be, so that a full disk is found out before the first byte is fetched.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`] when it will not fit.
+    /// [`StoreError::DiskFull`] or [`StoreError::QuotaExceeded`] when it will not fit.
     pub fn reserve(&mut self, size: u64) -> Result<(), StoreError> {
         check_blob_size(size)?;
-        let path = &self.store.layout.temporary;
-        let stat = statvfs(path).map_err(|e| StoreError::io("examine", path, e.into()))?;
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let needed = size
-            .saturating_sub(self.written())
-            .saturating_add(SPACE_SPARED_BYTES);
-        if available < needed {
-            let (needed, available) = (Some(needed), Some(available));
-            return Err(StoreError::DiskFull {
-                path: path.clone(),
-                needed,
-                available,
-            });
-        }
-        Ok(())
+        let rest = size.saturating_sub(self.written());
+        self.store.make_room(size, rest)
     }
 
     /// How many bytes were written so far.
@@ -183,28 +172,43 @@ impl Ingest {
             .metadata()
             .map_err(|e| StoreError::io("examine", temporary, e))?;
         let stamp = Stamp::of(&metadata);
-        let path = self.store.layout.blob(&blob.sha256);
         crash::point("synchronised");
         // Before the row is there: no collector sees the one without the other.
         self.store.hold(&blob.sha256)?;
+        for _ in 0..ROOM_ATTEMPTS {
+            self.store.make_room(blob.size, 0)?;
+            if self.name_and_insert(digested, &stamp)? {
+                crash::point("committed");
+                return Ok(());
+            }
+        }
+        Err(StoreError::Busy { waited_secs: 0 })
+    }
+
+    /// Makes a durable file visible; `false` when others took the room that was made for it.
+    fn name_and_insert(&self, digested: &Digested, stamp: &Stamp) -> Result<bool, StoreError> {
+        let blob = &digested.blob;
+        let (temporary, path) = (self.file.path(), self.store.layout.blob(&blob.sha256));
         self.store.index.write(|transaction| {
             if let Some(row) = BlobRow::find(transaction, &blob.sha256)? {
                 // Another process was faster; its file is as good as ours if it is there as it left it.
                 let file = row.file(&self.store.layout);
                 if fs::metadata(file).is_ok_and(|found| Stamp::of(&found) == row.stamp) {
-                    return Ok(());
+                    return Ok(true);
                 }
                 forget_blob(transaction, &row)?;
+            }
+            let quota = self.store.room.limits.quota_bytes.unwrap_or(u64::MAX);
+            if over_quota(transaction, quota, blob.size)? > 0 {
+                return Ok(false);
             }
             give_name(temporary, &path)?;
             crash::point("named");
             sync_dir(&self.store.layout.blobs)?;
-            digested.insert(transaction, &stamp, None)?;
+            digested.insert(transaction, stamp, None)?;
             crash::point("inserted");
-            Ok(())
-        })?;
-        crash::point("committed");
-        Ok(())
+            Ok(true)
+        })
     }
 
     fn write_out(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -229,15 +233,21 @@ impl Ingest {
         let result = self.file.as_file_mut().write_all(bytes);
         self.is_broken |= result.is_err();
         self.on_disk += bytes.len() as u64;
-        self.start_writeback();
-        result.map_err(|e| StoreError::io("write", self.file.path(), e))
+        result.map_err(|e| StoreError::io("write", self.file.path(), e))?;
+        if self.start_writeback() {
+            // Nobody may have told how long the file gets, and others write to the same disk.
+            let room = self.store.make_room(self.on_disk, 0);
+            self.is_broken |= room.is_err();
+            room?;
+        }
+        Ok(())
     }
 }
 
 impl Ingest {
-    /// Lets the disk work while we hash, instead of all at once at the end. For pages that are still dirty this
+    /// Lets the disk work while we hash, instead of all at once at the end; `true` each time it does. For pages that are still dirty this
     /// advice starts writing them and drops nothing; it is only advice, so its failure means nothing.
-    fn start_writeback(&mut self) {
+    fn start_writeback(&mut self) -> bool {
         if let Some(length) = NonZeroU64::new(self.on_disk - self.under_way)
             && length.get() >= WRITEBACK_BYTES
         {
@@ -248,7 +258,9 @@ impl Ingest {
                 Advice::DontNeed,
             );
             self.under_way = self.on_disk;
+            return true;
         }
+        false
     }
 }
 
@@ -311,7 +323,9 @@ pub(crate) fn check_blob_size(size: u64) -> Result<(), StoreError> {
 fn into_io(error: StoreError) -> io::Error {
     match error {
         StoreError::Io { source, .. } => source,
-        StoreError::DiskFull { .. } => io::Error::new(io::ErrorKind::StorageFull, error),
+        StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => {
+            io::Error::new(io::ErrorKind::StorageFull, error)
+        }
         other => io::Error::other(other),
     }
 }

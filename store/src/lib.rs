@@ -19,6 +19,7 @@ mod crash;
 pub mod dag;
 mod digest;
 mod error;
+mod forget;
 pub mod gc;
 mod hold;
 mod index;
@@ -29,6 +30,7 @@ mod pins;
 mod provide;
 mod records;
 mod reference;
+mod room;
 mod schema;
 mod store;
 pub mod substitute;
@@ -37,6 +39,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod verify;
 
 pub use base::{BLOCK_BYTES_MAX, Block, BlockMismatch};
 
@@ -47,4 +50,6 @@ pub use crate::ingest::{Expected, Ingest};
 pub use crate::names::NameRecord;
 pub use crate::pins::{Pin, PinClass, PinKind};
 pub use crate::provide::{Provide, ProvideCounts, ProvideKind};
+pub use crate::room::Limits;
 pub use crate::store::Store;
+pub use crate::verify::DamagedBlock;

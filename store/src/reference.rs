@@ -4,15 +4,16 @@
 //! have happened, and then the bytes are hashed before they are relied on. Blocks for others are hashed each time anyway.
 //! A file that is not what it was is forgotten and left alone.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base::Sha256;
 
-use crate::blob::{BlobRow, READ_BYTES, forget_blob};
+use crate::blob::{BlobRow, READ_BYTES, open_file};
 use crate::digest::{Digested, FileDigest};
+use crate::forget::forget_blob;
 use crate::ingest::check_blob_size;
 use crate::layout::Stamp;
 use crate::{Blob, Store, StoreError};
@@ -59,7 +60,7 @@ impl Store {
 /// Reads a file that nobody writes to.
 fn digest_at_rest(path: &Path) -> Result<(Digested, Stamp), StoreError> {
     let failed = |e| StoreError::io("read", path, e);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open_file(path).map_err(failed)?;
     let before = file.metadata().map_err(failed)?;
     if !before.is_file() {
         return Err(failed(io::ErrorKind::InvalidInput.into()));

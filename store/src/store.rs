@@ -15,6 +15,7 @@ use crate::block::check_block_size;
 use crate::hold::Hold;
 use crate::index::{BUSY_SECS, Index, from_sql};
 use crate::layout::{Layout, remove_if_there};
+use crate::room::Room;
 use crate::{Block, BlockStore, StoreError};
 
 /// How often a held lock is tried again, in milliseconds; openings take a few of them.
@@ -27,6 +28,7 @@ pub struct Store {
     pub(crate) index: Arc<Index>,
     /// Where this handle notes what must not be collected, if it does.
     pub(crate) hold: Option<Arc<Hold>>,
+    pub(crate) room: Room,
 }
 
 impl Store {
@@ -43,6 +45,7 @@ impl Store {
             layout: Arc::new(layout),
             index: Arc::new(index),
             hold: None,
+            room: Room::default(),
         };
         // A stale temporary file is the trace of a process that died while it took a file in or collected, perhaps
         // between a change of the files and of the rows. Without one there is nothing to look for. It goes last, so

@@ -181,9 +181,6 @@ fn what_this_version_cannot_honour_is_told_and_not_ignored() {
     Finished::of(command, COMMAND_DEADLINE)
         .assert_exit(3)
         .assert_says("PKG_CACHE_URL is set");
-    home.run(&["--profile", "private", "fetch", "hello"])
-        .assert_exit(2)
-        .assert_says("private swarms");
 }
 
 #[test]

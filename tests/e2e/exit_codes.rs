@@ -148,10 +148,11 @@ fn a_full_disk_ends_with_10_and_loses_nothing() {
         code=$?
         "$0" mirror list
         exit $code"#;
-    let full = home.command_of("unshare", &["-Urm", "sh", "-c", script, P2PKGS]);
+    let mut full = home.command_of("unshare", &["-Urm", "sh", "-c", script, P2PKGS]);
+    full.env("P2PKGS_STORE_KEEP_FREE", "16 MiB");
     let full = Finished::of(full, COMMAND_DEADLINE)
         .assert_exit(10)
-        .assert_says("hint: free some space");
+        .assert_says("free some space");
     assert!(full.stdout.ends_with("small\n"), "{}", full.stdout);
     assert_eq!(full.stdout.lines().count(), 1, "{}", full.stdout);
 }

@@ -117,6 +117,66 @@ fn a_file_is_mirrored_where_it_is_until_it_changes() {
 }
 
 #[test]
+fn a_quota_is_kept_by_what_may_go_and_refuses_what_does_not_fit() {
+    let env = TestEnv::new();
+    let home = env.home("mirror");
+    let config = home.path("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "\n[store]\nquota = \"10 kB\"\n").unwrap();
+    for (name, byte) in [("one", b"1"), ("two", b"2"), ("three", b"3")] {
+        fs::write(env.path(name), byte.repeat(4000)).unwrap();
+    }
+    home.ok(&["mirror", "add", "one"]);
+    home.ok(&["mirror", "add", "two"]);
+    home.run(&["mirror", "add", "three"])
+        .assert_exit(10)
+        .assert_says("store is over its quota of 10000 bytes: 4000 needed, 8000 are pinned")
+        .assert_says("hint: `p2pkgs pin` lists what is pinned");
+    home.ok(&["unpin", "one"]);
+    home.ok(&["mirror", "add", "three"]);
+    let list = home.ok(&["mirror", "list"]);
+    let names: Vec<_> = list
+        .lines()
+        .filter_map(|line| line.split(' ').next_back())
+        .collect();
+    assert_eq!(names, ["three", "two"]);
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("quota = \"10 kB\"", "keep-free = \"1000 TiB\"");
+    fs::write(&config, text).unwrap();
+    home.run(&["mirror", "add", "one"])
+        .assert_exit(10)
+        .assert_says("no space left for");
+    home.ok(&["mirror", "list"]);
+}
+
+#[test]
+fn damage_is_found_named_and_repaired_by_fetching_again() {
+    let env = TestEnv::new();
+    let home = env.home("mirror");
+    home.ok(&["mirror", "seed", "hello"]);
+    home.run(&["store", "verify"])
+        .assert_exit(0)
+        .assert_says("all are what they should be");
+    let sha256 = Sha256::of(greeting().as_bytes()).to_string();
+    let path = home.path("store/blobs").join(&sha256);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "not what it was").unwrap();
+    let line = format!("{sha256} damaged file source greeting.txt\n");
+    for _ in 0..2 {
+        let found = home
+            .run(&["store", "verify"])
+            .assert_exit(4)
+            .assert_says("hint: `p2pkgs store verify --repair`");
+        assert_eq!(found.stdout, line);
+    }
+    assert_eq!(home.ok(&["store", "verify", "--repair"]), line);
+    assert!(home.path("store/damaged").join(&sha256).exists());
+    home.ok(&["store", "verify"]);
+    home.ok(&["mirror", "seed", "hello"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), greeting());
+}
+
+#[test]
 fn what_is_not_there_cannot_be_pinned_nor_freed() {
     let env = TestEnv::new();
     let home = env.home("user");

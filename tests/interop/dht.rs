@@ -2,21 +2,30 @@
 
 use base::Sha256;
 
-use crate::support::{Kubo, MODERN, Role, World, sha256_of, write_file};
+use crate::support::{Kubo, MODERN, Net, Role, World, sha256_of, write_file};
 
 /// Length of the files: a few blocks, because only the finding is of interest here.
 const SIZE: u64 = (3 << 20) + 7;
 
 /// A world and a file in it.
-fn world() -> Option<(World, Sha256)> {
-    let world = World::with_kubo()?;
+fn world(net: Net) -> Option<(World, Sha256)> {
+    let world = World::on(net)?;
     let sha256 = write_file(&world.path("file"), SIZE);
     Some((world, sha256))
 }
 
 #[test]
 fn a_kubo_dht_server_leads_kubo_to_our_daemon() {
-    let Some((world, sha256)) = world() else {
+    a_kubo_dht_server_leads_kubo_to_our_daemon_on(Net::Loopback);
+}
+
+#[test]
+fn on_public_addresses_a_kubo_dht_server_leads_kubo_to_our_daemon() {
+    a_kubo_dht_server_leads_kubo_to_our_daemon_on(Net::Public);
+}
+
+fn a_kubo_dht_server_leads_kubo_to_our_daemon_on(net: Net) {
+    let Some((world, sha256)) = world(net) else {
         return;
     };
     let server = Kubo::start(&world, MODERN, Role::DhtServer, None);
@@ -33,7 +42,16 @@ fn a_kubo_dht_server_leads_kubo_to_our_daemon() {
 
 #[test]
 fn a_kubo_dht_server_leads_a_command_of_ours_to_kubo() {
-    let Some((world, sha256)) = world() else {
+    a_kubo_dht_server_leads_a_command_of_ours_to_kubo_on(Net::Loopback);
+}
+
+#[test]
+fn on_public_addresses_a_kubo_dht_server_leads_a_command_of_ours_to_kubo() {
+    a_kubo_dht_server_leads_a_command_of_ours_to_kubo_on(Net::Public);
+}
+
+fn a_kubo_dht_server_leads_a_command_of_ours_to_kubo_on(net: Net) {
+    let Some((world, sha256)) = world(net) else {
         return;
     };
     let server = Kubo::start(&world, MODERN, Role::DhtServer, None);
@@ -47,7 +65,16 @@ fn a_kubo_dht_server_leads_a_command_of_ours_to_kubo() {
 
 #[test]
 fn our_daemon_as_the_dht_server_leads_kubo_to_kubo() {
-    let Some((world, sha256)) = world() else {
+    our_daemon_as_the_dht_server_leads_kubo_to_kubo_on(Net::Loopback);
+}
+
+#[test]
+fn on_public_addresses_our_daemon_as_the_dht_server_leads_kubo_to_kubo() {
+    our_daemon_as_the_dht_server_leads_kubo_to_kubo_on(Net::Public);
+}
+
+fn our_daemon_as_the_dht_server_leads_kubo_to_kubo_on(net: Net) {
+    let Some((world, sha256)) = world(net) else {
         return;
     };
     let server = world.home("server").daemon(Role::DhtServer, None);

@@ -14,5 +14,8 @@ mod identifiers;
 /// Two nodes, one of which was told the other's address.
 mod direct;
 
+/// The other transports, and the networks with a key.
+mod transports;
+
 /// Three nodes: holder and fetcher find each other through the DHT node that both know.
 mod dht;

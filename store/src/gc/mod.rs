@@ -1,7 +1,7 @@
 //! Collecting what nobody needs: first a plan, then its removal in small batches.
 //!
 //! Everything that is not pinned is a cache. A batch is one short transaction, so readers never wait and writers wait for
-//! one batch at most; between two batches the collector leaves the index to others for as long as it had it. Each blob is
+//! one batch at most; between two batches the collector leaves the index to others for half as long as it had it. Each blob is
 //! judged again inside the transaction, for what was planned may have been pinned, held or used since.
 //!
 //! The rows go first and the file afterwards, under the same lock: a process killed in between leaves a file that nobody
@@ -21,14 +21,15 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use plan::{Entry, Goal, Order, Plan, Stays, plan};
 
-use crate::blob::{BlobRow, forget_blob, forget_keys};
+use crate::blob::BlobRow;
+use crate::forget::{forget_blob, forget_keys};
 use crate::hold::all_held;
 use crate::index::{from_sql, to_sql};
 use crate::layout::{locked_file, remove_if_there};
 use crate::{Store, StoreError, crash};
 
-/// Most blobs of a batch: some milliseconds of work, so that the commit at its end is paid by many.
-const BATCH_BLOBS: usize = 128;
+/// Most blobs of a batch: tens of milliseconds of work, so that the commit at its end is paid by many.
+const BATCH_BLOBS: usize = 256;
 /// Most bytes of a batch: what bounds the rows of chunks, one for each MiB.
 const BATCH_BYTES: u64 = 4 << 30;
 
@@ -99,12 +100,25 @@ impl Store {
         plan: &Plan,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Collected, StoreError> {
-        let mut collected = Collected::default();
         if plan.remove.is_empty() {
-            return Ok(collected);
+            return Ok(Collected::default());
         }
         // Its presence without its lock tells the next opening that a collection was cut short.
-        let _trace = locked_file(&self.layout.temporary, "gc-")?;
+        let trace = locked_file(&self.layout.temporary, "gc-")?;
+        let result = self.remove_in_batches(plan, cancelled);
+        if result.is_err() {
+            // Files may lie there that the index does not know any more.
+            let _ = trace.keep();
+        }
+        result
+    }
+
+    fn remove_in_batches(
+        &self,
+        plan: &Plan,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Collected, StoreError> {
+        let mut collected = Collected::default();
         let mut rest = &plan.remove[..];
         while !rest.is_empty() && !cancelled() {
             let (batch, more) = rest.split_at(batch_length(rest));
@@ -116,7 +130,7 @@ impl Store {
             rest = more;
             if !rest.is_empty() {
                 // Waiting for SQLite's lock is a lottery: who takes it again at once always wins.
-                thread::sleep(had_it);
+                thread::sleep(had_it / 2);
             }
         }
         Ok(collected)

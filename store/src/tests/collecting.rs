@@ -3,8 +3,9 @@
 use base::{Multihash, PkgHash, Realisation, SecretKey};
 
 use super::*;
-use crate::blob::{BlobRow, forget_blob};
+use crate::blob::BlobRow;
 use crate::digest::{CHUNK_BYTES, Digested, FileDigest, ONE_NODE_BYTES};
+use crate::forget::forget_blob;
 use crate::gc::{Collected, Goal, Order, Stays};
 use crate::layout::Stamp;
 use crate::{BlobState, Block, BlockStore as _, Pin, PinKind, ProvideKind};

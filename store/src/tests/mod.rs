@@ -7,7 +7,9 @@ mod ingest;
 mod processes;
 mod records;
 mod references;
+mod room;
 mod substitution;
+mod verifying;
 
 use std::io::Write as _;
 

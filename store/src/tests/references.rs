@@ -135,10 +135,30 @@ fn a_change_within_the_tick_of_the_clock_is_noticed() {
 #[test]
 fn what_is_no_file_is_refused() {
     let (dir, store) = store();
-    for path in [dir.path().to_owned(), dir.path().join("nothing")] {
+    let pipe = dir.path().join("pipe");
+    make_pipe(&pipe);
+    for path in [dir.path().to_owned(), dir.path().join("nothing"), pipe] {
         let error = store.add_reference(&path).unwrap_err();
         assert!(matches!(error, StoreError::Io { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_keeps_nobody_waiting() {
+    let (dir, store) = store();
+    for bytes in [&b""[..], b"bytes"] {
+        let path = foreign(&dir, "file", bytes);
+        let blob = store.add_reference(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        make_pipe(&path);
+        assert_eq!(read(&store, &blob), None);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+fn make_pipe(path: &std::path::Path) {
+    let status = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(status.unwrap().success());
 }
 
 #[test]

@@ -6,22 +6,27 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Two machines on one cable, 10.77.0.1 and 10.77.0.2. Removed when dropped.
+/// Two machines on one cable. Removed when dropped.
 #[derive(Debug)]
 pub struct Lan {
     names: [String; 2],
 }
 
 impl Lan {
-    /// Joins two machines; `None` where that cannot be done.
+    /// Joins two machines with private addresses; `None` where that cannot be done.
     pub fn new() -> Option<Self> {
+        Self::with_addresses(["10.77.0.1", "10.77.0.2"])
+    }
+
+    /// Joins two machines with these addresses of one /24 network.
+    pub fn with_addresses(addresses: [&str; 2]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = |side| format!("p2pkgs-{}-{number}{side}", std::process::id());
         let lan = Self {
             names: [name("a"), name("b")],
         };
-        match lan.join() {
+        match lan.join(addresses) {
             Ok(()) => Some(lan),
             Err(missing) => {
                 let required = std::env::var_os("P2PKGS_REQUIRE_NETNS").is_some_and(|v| v == "1");
@@ -32,15 +37,16 @@ impl Lan {
         }
     }
 
-    fn join(&self) -> Result<(), String> {
+    fn join(&self, addresses: [&str; 2]) -> Result<(), String> {
         let [a, b] = &self.names;
         ip(&["netns", "add", a])?;
         ip(&["netns", "add", b])?;
         ip(&[
             "-n", a, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", b,
         ])?;
-        for (name, address) in [(a, "10.77.0.1/24"), (b, "10.77.0.2/24")] {
-            ip(&["-n", name, "addr", "add", address, "dev", "cable"])?;
+        for (name, address) in self.names.iter().zip(addresses) {
+            let address = format!("{address}/24");
+            ip(&["-n", name, "addr", "add", &address, "dev", "cable"])?;
             ip(&["-n", name, "link", "set", "lo", "up"])?;
             ip(&["-n", name, "link", "set", "cable", "up"])?;
         }

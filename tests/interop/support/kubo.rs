@@ -10,7 +10,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::output::Finished;
-use super::{COMMAND_DEADLINE, World, wait_until};
+use super::{COMMAND_DEADLINE, Net, World, wait_until};
 
 /// The import profile that our own files have: CIDv1, raw leaves of 1 MiB, 1024 links a node.
 pub const MODERN: &str = "unixfs-v1-2025";
@@ -58,12 +58,27 @@ pub struct Kubo<'w> {
 impl<'w> Kubo<'w> {
     /// Starts a node with a repository of its own and waits until it is ready.
     pub fn start(world: &'w World, profile: &str, role: Role, first_peer: Option<&str>) -> Self {
+        Self::start_with(world, profile, role, first_peer, |_| ())
+    }
+
+    /// As [`Self::start`], after changes to the configuration and to what else lies in the repository.
+    pub fn start_with(
+        world: &'w World,
+        profile: &str,
+        role: Role,
+        first_peer: Option<&str>,
+        change: impl FnOnce(&mut Setup),
+    ) -> Self {
         let repo = tempfile::Builder::new()
             .prefix("kubo.")
             .tempdir_in(world.dir.path())
             .unwrap()
             .keep();
-        configure(world, &repo, profile, role, first_peer);
+        let mut setup = Setup::new(world, &repo, profile);
+        setup.config["Routing"]["Type"] = json!(role.of_kubo());
+        setup.config["Bootstrap"] = first_peer.into_iter().collect();
+        change(&mut setup);
+        setup.write(&repo);
         let mut child = ipfs(world, &repo, &["daemon"])
             .stdout(Stdio::piped())
             .stderr(fs::File::create(repo.join("stderr")).unwrap())
@@ -114,6 +129,12 @@ impl<'w> Kubo<'w> {
         self.run(&["swarm", "connect", address]);
     }
 
+    /// Fails to connect to a peer.
+    pub fn cannot_connect(&self, address: &str) {
+        let command = ipfs(self.world, &self.repo, &["swarm", "connect", address]);
+        Finished::of(command, COMMAND_DEADLINE).assert_exit(1);
+    }
+
     /// Whether a peer is connected.
     pub fn knows(&self, peer: &str) -> bool {
         self.run(&["swarm", "peers"]).contains(peer)
@@ -122,7 +143,11 @@ impl<'w> Kubo<'w> {
     /// Waits until a peer is in the DHT's routing table.
     pub fn wait_for_dht_peer(&self, peer: &str) {
         wait_until("Kubo has the DHT node in its table", || {
-            self.run(&["stats", "dht", "lan"]).contains(peer)
+            let dht = match self.world.net {
+                Net::Loopback => "lan",
+                Net::Public => "wan",
+            };
+            self.run(&["stats", "dht", dht]).contains(peer)
         });
     }
 
@@ -143,23 +168,42 @@ impl Drop for Kubo<'_> {
     }
 }
 
-/// Makes a repository whose node speaks TCP on loopback and to nobody but the peers it is told of.
-fn configure(world: &World, repo: &Path, profile: &str, role: Role, first_peer: Option<&str>) {
-    // Kubo's own profile for tests: loopback only, no mDNS, no AutoTLS, no AutoConf, loopback allowed in the LAN's DHT.
-    let profiles = format!("test,{profile}");
-    run(
-        world,
-        repo,
-        &["init", "--empty-repo", "--profile", &profiles],
-    );
-    let file = repo.join("config");
-    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    config["Routing"]["Type"] = json!(role.of_kubo());
-    config["Bootstrap"] = first_peer.into_iter().collect();
-    // Otherwise a peer that is dialled by chance is as good as one that was found.
-    config["Swarm"]["RelayClient"]["Enabled"] = json!(false);
-    config["Provide"]["Strategy"] = json!("roots");
-    fs::write(&file, config.to_string()).unwrap();
+/// What a node is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration file.
+    pub config: Value,
+    /// The key of a private swarm.
+    pub swarm_key: Option<String>,
+}
+
+impl Setup {
+    /// Makes a repository whose node speaks TCP and to nobody but the peers it is told of.
+    fn new(world: &World, repo: &Path, profile: &str) -> Self {
+        // Kubo's own profile for tests: loopback only, no mDNS, no AutoTLS, no AutoConf, loopback allowed in the LAN's DHT.
+        let profiles = format!("test,{profile}");
+        run(
+            world,
+            repo,
+            &["init", "--empty-repo", "--profile", &profiles],
+        );
+        let file = fs::read(repo.join("config")).unwrap();
+        let mut config: Value = serde_json::from_slice(&file).unwrap();
+        let [address, _] = world.net.addresses();
+        config["Addresses"]["Swarm"] = json!([format!("/ip4/{address}/tcp/0")]);
+        config["Provide"]["Strategy"] = json!("roots");
+        Self {
+            config,
+            swarm_key: None,
+        }
+    }
+
+    fn write(&self, repo: &Path) {
+        fs::write(repo.join("config"), self.config.to_string()).unwrap();
+        if let Some(key) = &self.swarm_key {
+            fs::write(repo.join("swarm.key"), key).unwrap();
+        }
+    }
 }
 
 fn run(world: &World, repo: &Path, args: &[&str]) -> String {
@@ -173,7 +217,7 @@ fn ipfs(world: &World, repo: &Path, args: &[&str]) -> Command {
         .env("IPFS_PATH", repo)
         .env("IPFS_TELEMETRY", "off")
         .args(args);
-    command
+    world.placed(0, command)
 }
 
 /// Whether a line with the text comes before the end, or the deadline. The pipe is drained until then and afterwards.

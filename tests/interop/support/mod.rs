@@ -7,6 +7,9 @@ mod files;
 mod ipfs;
 mod kubo;
 #[allow(dead_code)] // As above.
+#[path = "../../e2e/support/lan.rs"]
+mod lan;
+#[allow(dead_code)] // As above.
 #[path = "../../e2e/support/output.rs"]
 mod output;
 
@@ -18,6 +21,7 @@ use std::time::{Duration, Instant};
 pub use daemon::Daemon;
 pub use files::{SIZES, sha256_of, write_file};
 pub use kubo::{Kubo, LEGACY, MODERN, Role};
+use lan::Lan;
 use output::{Finished, wait_with_deadline};
 
 /// Longest time any one command may take before the test calls it hung.
@@ -25,23 +29,67 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
 /// How often a condition is looked at again; each look may start a process.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
+/// What the nodes of a world can reach, which decides the DHT that they use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Net {
+    /// Loopback, and the DHT for private addresses.
+    Loopback,
+    /// Two machines with public addresses, one for Kubo and one for us, and the DHT of the public network: Kubo wants
+    /// no private address there.
+    Public,
+}
+
+impl Net {
+    /// Addresses of Kubo and of us. The public ones are used inside network namespaces without a way out.
+    const fn addresses(self) -> [&'static str; 2] {
+        match self {
+            Self::Loopback => ["127.0.0.1", "127.0.0.1"],
+            Self::Public => ["5.5.1.1", "5.5.1.2"],
+        }
+    }
+
+    /// The network's profile.
+    const fn profile(self) -> &'static str {
+        match self {
+            Self::Loopback => "lan",
+            Self::Public => "public",
+        }
+    }
+}
+
 /// A temporary world. Removed when dropped.
 #[derive(Debug)]
 pub struct World {
     dir: tempfile::TempDir,
     ipfs: PathBuf,
+    net: Net,
+    machines: Option<Lan>,
 }
 
 impl World {
-    /// An empty world; nothing, after saying why, where there is no Kubo.
+    /// An empty world on loopback; nothing, after saying why, where there is no Kubo.
     pub fn with_kubo() -> Option<Self> {
+        Self::on(Net::Loopback)
+    }
+
+    /// An empty world; nothing, after saying why, where it cannot be.
+    pub fn on(net: Net) -> Option<Self> {
         let ipfs = ipfs::program()?.to_owned();
+        let machines = match net {
+            Net::Loopback => None,
+            Net::Public => Some(Lan::with_addresses(net.addresses())?),
+        };
         // Not in /tmp, which may be held in memory: some files are large.
         let dir = tempfile::Builder::new()
             .prefix("interop.")
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .unwrap();
-        Some(Self { dir, ipfs })
+        Some(Self {
+            dir,
+            ipfs,
+            net,
+            machines,
+        })
     }
 
     /// A file or folder of this world.
@@ -66,21 +114,38 @@ impl World {
         command
     }
 
-    /// A home of that name, configured for loopback.
+    /// The command on the machine it belongs to.
+    fn placed(&self, machine: usize, command: Command) -> Command {
+        match &self.machines {
+            Some(machines) => {
+                let mut placed = machines.on(machine, &command);
+                placed.stdin(Stdio::null());
+                placed
+            }
+            None => command,
+        }
+    }
+
+    /// A home of that name, made on first use.
     pub fn home(&self, name: &str) -> Home<'_> {
         let root = self.path(name);
         fs::create_dir_all(&root).unwrap();
-        fs::write(root.join("config.toml"), CONFIG).unwrap();
-        Home { world: self, root }
+        let [_, address] = self.net.addresses();
+        let profile = self.net.profile();
+        let listen = format!("listen = [\"/ip4/{address}/tcp/0\"]");
+        let config = format!("profile = \"{profile}\"\n[network]\n{listen}\n{CONFIG}");
+        fs::write(root.join("config.toml"), config).unwrap();
+        Home {
+            world: self,
+            root,
+            settings: Vec::new(),
+        }
     }
 }
 
-/// Settings of every home: loopback only, deadlines that suit a machine under load.
+/// Settings of every home: nobody is found who was not named, and deadlines suit a machine under load.
 const CONFIG: &str = "\
-profile = \"lan\"
-
-[network]
-listen = [\"/ip4/127.0.0.1/tcp/0\"]
+bootstrap = []
 mdns = false
 
 [deadlines]
@@ -95,6 +160,7 @@ stall-secs = 60
 pub struct Home<'w> {
     world: &'w World,
     root: PathBuf,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Home<'_> {
@@ -104,21 +170,41 @@ impl Home<'_> {
         if let Some(address) = first_peer {
             command.env("P2PKGS_NETWORK_BOOTSTRAP", address);
         }
-        command
+        for (name, value) in &self.settings {
+            command.env(name, value);
+        }
+        self.world.placed(1, command)
+    }
+
+    /// The home with one more setting, by the name of its environment variable.
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.settings.push((name, value.to_owned()));
+        self
+    }
+
+    /// A file or folder of the home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Runs a command that must succeed; what it printed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let command = self.command(None, args);
+        Finished::of(command, COMMAND_DEADLINE)
+            .assert_exit(0)
+            .stdout
     }
 
     /// Starts the home's daemon and waits until it is ready.
     pub fn daemon(&self, role: Role, first_peer: Option<&str>) -> Daemon {
-        let mut command = self.command(first_peer, &["node", "run"]);
-        command.env("P2PKGS_NETWORK_DHT_MODE", role.of_ours());
-        Daemon::start(command, &self.root)
+        let home = self.clone().with("P2PKGS_NETWORK_DHT_MODE", role.of_ours());
+        Daemon::start(home.command(first_peer, &["node", "run"]), &self.root)
     }
 
     /// Takes a file into the store; its CID.
     pub fn add(&self, file: &Path) -> String {
         let args = ["--json", "mirror", "add", file.to_str().unwrap()];
-        let finished = Finished::of(self.command(None, &args), COMMAND_DEADLINE).assert_exit(0);
-        let listed: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+        let listed: serde_json::Value = serde_json::from_str(&self.ok(&args)).unwrap();
         listed[0]["cid"].as_str().unwrap().to_owned()
     }
 
