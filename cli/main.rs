@@ -19,6 +19,7 @@ mod keys;
 mod names;
 mod network;
 mod outfile;
+mod placing;
 mod roots;
 mod sanitize;
 mod seeds;

@@ -84,7 +84,8 @@ fn write(store: &Store, roots: &[Cid], out: &mut impl Write) -> CmdResult {
 
 fn import(context: &Context, path: &Path) -> CmdResult {
     let cannot = || format!("cannot import `{}`", path.display());
-    let store = context.store()?;
+    // Between taking a file in and pinning it, a collector may come by.
+    let store = context.store()?.holding()?;
     let open = || -> CmdResult<CarImport> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
@@ -94,7 +95,7 @@ fn import(context: &Context, path: &Path) -> CmdResult {
     };
     let import = open().map_err(|f| f.context(cannot()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    keep(store, &import, &name)?;
+    keep(&store, &import, &name)?;
     for root in &import.incomplete {
         context
             .ui

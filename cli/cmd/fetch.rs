@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::network::Remote;
 use crate::outfile::OutFile;
+use crate::placing::place_tree;
 use crate::session::{GetArgs, Session};
 use crate::sources::SourceSet;
 use crate::summary::Tally;
@@ -22,7 +23,7 @@ use crate::watch::Watch;
 ///
 /// `fetch PKG…` gets packages with their run closures and prints where their outputs lie. `fetch --sources PKG…` gets their
 /// source tarballs. `fetch CID -o FILE` and `fetch sha256:HEX -o FILE` get a single file, `fetch ipfs://CID/path -o FILE` and
-/// `fetch ipns://NAME/path -o FILE` one below a directory or a name.
+/// `fetch ipns://NAME/path -o FILE` one below a directory or a name; with `--into DIR` they get a whole directory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Packages of the tree, or with `-o` one CID, path below a CID or name, or `sha256:` and 64 digits
@@ -34,7 +35,7 @@ pub struct Args {
     /// With `--sources`: of all packages of the tree
     #[arg(long, requires = "sources", conflicts_with = "items")]
     all: bool,
-    /// Place the files of the packages, or the sources, in this directory
+    /// Place the files of the packages, the sources, or a directory of content, in this directory
     #[arg(long, value_name = "DIR", conflicts_with = "output")]
     into: Option<PathBuf>,
     /// Write a single file here; `-` is stdout
@@ -51,6 +52,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
 }
 
 fn packages(context: &Context, args: &Args) -> CmdResult {
+    if let ([item], Some(dir)) = (&args.items[..], &args.into)
+        && let Some(Content::Path(path)) = Content::parse(item)
+    {
+        return place_tree(context, &path, dir);
+    }
     if let Some(item) = args
         .items
         .iter()
@@ -97,7 +103,7 @@ fn sources(context: &Context, args: &Args) -> CmdResult {
 /// Content by identifier.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// By a path that begins with a CID or a name.
+    /// By its path below a root or a name.
     Path(ContentPath),
     /// By its plain digest.
     Sha256(Sha256),
@@ -112,10 +118,10 @@ impl Content {
         }
     }
 
-    /// What needs no network: a name always does, for it may have been pointed elsewhere.
+    /// The blob it means, if it is here. A name is never taken for it: it may have been pointed elsewhere.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read, or the path leads to something else than a file.
     pub fn local(&self, store: &Store) -> CmdResult<Option<Blob>> {
         match self {
             Self::Path(path) if path.begins_with_name() => Ok(None),
@@ -181,7 +187,9 @@ fn failed(error: PathError, shown: &str) -> Failure {
         PathError::Fetch(FetchError::Cancelled) => return Failure::interrupted(),
         PathError::NotAFile {
             found: "directory", ..
-        } => Some("name a file in it: `p2pkgs fetch CID/NAME -o FILE`"),
+        } => Some(
+            "get a file of it with `p2pkgs fetch CID/NAME -o FILE`, all of it with `--into DIR`",
+        ),
         _ => None,
     };
     let failure = Failure::from(error).context(format!("cannot fetch `{shown}`"));

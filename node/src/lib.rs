@@ -50,7 +50,9 @@ pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::http::{HttpSources, MirrorResolver};
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
-pub use crate::paths::{ContentPath, ContentPathError, PathError, fetch_path};
+pub use crate::paths::{
+    ContentPath, ContentPathError, PathError, TreeEntry, fetch_path, fetch_tree,
+};
 pub use crate::status::{AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus};
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 

@@ -4,31 +4,30 @@
 //! whoever follows a path once will follow its neighbour next. Only roots are announced in the DHT, so those who had the
 //! directories are the first to be asked for the file.
 
-use std::collections::BTreeSet;
+mod blocks;
+
+use std::collections::HashSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use base::{Cid, CidError, Multihash, parse_cid};
-use bytes::Bytes;
-use libp2p::PeerId;
-use store::car::CarError;
-use store::dag::{self, DagError, Node, Target};
-use store::substitute::{Asked, FetchError, Fetched, Progress};
-use store::{Block, BlockStore as _, Store, StoreError};
+use base::{Cid, CidError, Codec, parse_cid};
+use store::dag::{self, DagError, DirEntry, Node};
+use store::substitute::{FetchError, Fetched, Progress};
+use store::{Store, StoreError};
 
-use crate::client::{BlockingClient, Client};
-use crate::command::{Command, OpenedSession, SessionEvent};
-use crate::fetch::{fetch_cid, local, stopped};
+use self::blocks::Blocks;
+use crate::client::BlockingClient;
 use crate::ipns::{IpnsName, IpnsNameError};
 use crate::names::{NameError, remembered_name};
 
-/// How long is waited for a block before is looked whether the user wants to stop.
-const SLICE: Duration = Duration::from_millis(250);
 /// Names that may stand for names, one after the other; one is usual, three are rare.
 const NAMES_MAX: usize = 8;
 /// Folders in a path. A real tree has a dozen.
 const SEGMENTS_MAX: usize = 256;
+/// Files and directories placed at once. A whole kernel has 90 000.
+const ENTRIES_MAX: u64 = 1_000_000;
 
 /// Where a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +70,14 @@ pub enum PathError {
         /// The directory.
         directory: String,
         /// The part of the path.
+        name: String,
+    },
+    /// A directory has an entry whose name cannot become the name of a file.
+    #[error("`{directory}` has an entry named `{}`, which cannot be placed", name.escape_debug())]
+    EntryName {
+        /// The directory.
+        directory: String,
+        /// The name.
         name: String,
     },
     /// The path ends at something else than a file.
@@ -189,26 +196,95 @@ pub fn fetch_path(
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<Fetched, PathError> {
-    let (root, segments) = resolve_names(client, path, store)?;
-    let client = client.map(BlockingClient::client);
+    let (mut blocks, end) = follow(client, path, store, progress)?;
+    blocks.file(&end)
+}
+
+/// Gets everything below a path into the store and hands it to `place`, directories before what is in them. A file is
+/// placed as what it is; nothing else than files and directories is.
+///
+/// # Errors
+/// [`PathError`], or what `place` says. What was placed until then stays.
+pub fn fetch_tree<E: From<PathError>>(
+    client: Option<&BlockingClient>,
+    path: &ContentPath,
+    store: &Store,
+    progress: &dyn Progress,
+    place: &mut dyn FnMut(&Path, TreeEntry) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut blocks, end) = follow(client, path, store, progress)?;
+    let mut ahead = vec![(PathBuf::new(), end)];
+    let mut entries = 0;
+    while let Some((place_of, cid)) = ahead.pop() {
+        if Codec::of(&cid) != Ok(Codec::Raw)
+            && matches!(blocks.node(&cid)?, Node::Directory(_) | Node::Shard(_))
+        {
+            place(&place_of, TreeEntry::Directory)?;
+            let mut names = HashSet::new();
+            for entry in dag::list(&cid, |cid| blocks.get(cid))? {
+                check_entry(&cid, &entry, place_of.components().count(), &mut entries)?;
+                // Of several with one name the first counts, as everywhere.
+                if names.insert(entry.name.clone()) {
+                    ahead.push((place_of.join(&entry.name), entry.cid));
+                }
+            }
+        } else {
+            place(&place_of, TreeEntry::File(blocks.file(&cid)?))?;
+        }
+    }
+    Ok(())
+}
+
+/// One thing below a path.
+#[derive(Debug)]
+pub enum TreeEntry {
+    /// A directory, perhaps an empty one.
+    Directory,
+    /// A file, which is in the store now.
+    File(Fetched),
+}
+
+fn check_entry(
+    directory: &Cid,
+    entry: &DirEntry,
+    depth: usize,
+    entries: &mut u64,
+) -> Result<(), PathError> {
+    if !dag::is_entry_name(&entry.name) {
+        return Err(PathError::EntryName {
+            directory: directory.to_string(),
+            name: entry.name.clone(),
+        });
+    }
+    *entries += 1;
+    let limits = [
+        ("depth of a tree", depth as u64, SEGMENTS_MAX as u64),
+        ("number of files in a tree", *entries, ENTRIES_MAX),
+    ];
+    for (what, found, max) in limits {
+        if found >= max {
+            return Err(DagError::TooLarge { what, max }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Goes to the end of a path.
+fn follow<'a>(
+    client: Option<&'a BlockingClient>,
+    path: &ContentPath,
+    store: &'a Store,
+    progress: &'a dyn Progress,
+) -> Result<(Blocks<'a>, Cid), PathError> {
+    let (root, segments) = resolve_names(client, path, store, progress)?;
     let mut blocks = Blocks::new(client, root, store, progress);
     let mut cid = root;
-    for name in &segments {
-        let found = dag::lookup(&cid, name, |cid| blocks.get(cid))?;
-        cid = found.ok_or_else(|| PathError::NoEntry {
-            directory: cid.to_string(),
-            name: name.clone(),
-        })?;
+    for name in segments {
+        let found = dag::lookup(&cid, &name, |cid| blocks.get(cid))?;
+        let directory = cid.to_string();
+        cid = found.ok_or(PathError::NoEntry { directory, name })?;
     }
-    if let Some(blob) = blocks.local_file(&cid)? {
-        return Ok(local(blob));
-    }
-    let Some(client) = client else {
-        return Err(missing());
-    };
-    let providers = blocks.holders(&cid)?;
-    drop(blocks);
-    Ok(fetch_cid(client, cid, &providers, store, progress)?)
+    Ok((blocks, cid))
 }
 
 /// The root and the way from there, once no name is left.
@@ -216,6 +292,7 @@ fn resolve_names(
     client: Option<&BlockingClient>,
     path: &ContentPath,
     store: &Store,
+    progress: &dyn Progress,
 ) -> Result<(Cid, Vec<String>), PathError> {
     let mut path = path.clone();
     for _ in 0..=NAMES_MAX {
@@ -224,7 +301,9 @@ fn resolve_names(
             Root::Name(name) => name,
         };
         let resolved = match client {
-            Some(client) => client.resolve_ipns(name)?,
+            Some(client) => client
+                .block_on_unless(client.client().resolve_ipns(name), || progress.cancelled())
+                .ok_or(FetchError::Cancelled)??,
             None => remembered_name(store, &name, SystemTime::now())?,
         };
         let value = std::str::from_utf8(resolved.record.value())
@@ -239,156 +318,6 @@ fn resolve_names(
         path = target;
     }
     Err(PathError::NamesTooMany)
-}
-
-/// Blocks from the store, else from peers in one session.
-struct Blocks<'a> {
-    client: Option<&'a Client>,
-    root: Cid,
-    store: &'a Store,
-    progress: &'a dyn Progress,
-    session: Option<OpenedSession>,
-    /// Who sent any.
-    peers: BTreeSet<PeerId>,
-    asked: Asked,
-}
-
-impl<'a> Blocks<'a> {
-    fn new(
-        client: Option<&'a Client>,
-        root: Cid,
-        store: &'a Store,
-        progress: &'a dyn Progress,
-    ) -> Self {
-        Self {
-            client,
-            root,
-            store,
-            progress,
-            session: None,
-            peers: BTreeSet::new(),
-            asked: Asked::default(),
-        }
-    }
-
-    fn get(&mut self, cid: &Cid) -> Result<Bytes, PathError> {
-        if let Some(block) = self.store.get_cid(cid)? {
-            return Ok(block.into_bytes());
-        }
-        let client = self.client.ok_or_else(missing)?;
-        let block = self.fetch(client, cid)?;
-        self.store.put(&block)?;
-        Ok(block.into_bytes())
-    }
-
-    fn fetch(&mut self, client: &Client, cid: &Cid) -> Result<Block, PathError> {
-        let runtime = &client.shared().runtime;
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => none.insert(
-                runtime
-                    .block_on(client.open_session(self.root, Vec::new()))
-                    .map_err(stopped)?,
-            ),
-        };
-        let want = Command::Want {
-            session: session.id,
-            cids: vec![*cid],
-        };
-        runtime.block_on(client.send(want)).map_err(stopped)?;
-        let deadline = Instant::now() + client.shared().deadlines.first_byte;
-        loop {
-            if self.progress.cancelled() {
-                return Err(FetchError::Cancelled.into());
-            }
-            if Instant::now() >= deadline {
-                return Err(FetchError::TimedOut { asked: self.asked }.into());
-            }
-            let event = runtime
-                .block_on(async { tokio::time::timeout(SLICE, session.events.recv()).await });
-            match event {
-                // Nothing yet.
-                Err(_) => {}
-                Ok(None) => return Err(stopped(crate::ClientError::Stopped).into()),
-                Ok(Some(SessionEvent::Block { block, from })) => {
-                    self.peers.extend(from.map(|(peer, _)| peer));
-                    return Ok(block);
-                }
-                Ok(Some(SessionEvent::Missing { .. })) => {
-                    return Err(FetchError::Missing { asked: self.asked }.into());
-                }
-                Ok(Some(SessionEvent::Searched {
-                    dht_nodes,
-                    providers,
-                })) => {
-                    self.asked.dht_nodes += dht_nodes;
-                    self.asked.providers = self.asked.providers.max(providers);
-                }
-            }
-        }
-    }
-
-    /// The file at the end of the path if all of it is here.
-    fn local_file(&self, cid: &Cid) -> Result<Option<store::Blob>, PathError> {
-        if let Some(blob) = self.store.blob_by_root(cid)? {
-            return Ok(Some(blob));
-        }
-        let root = match Target::of(cid)? {
-            Target::Inline(codec, bytes) => Some((codec, bytes)),
-            Target::Block(codec, hash) => {
-                let block = self.store.get(&hash)?;
-                block.map(|block| (codec, block.into_bytes()))
-            }
-        };
-        let Some((codec, bytes)) = root else {
-            return Ok(None);
-        };
-        match Node::decode(codec, &bytes)? {
-            Node::File(_) => {}
-            other => {
-                return Err(PathError::NotAFile {
-                    cid: cid.to_string(),
-                    found: other.kind(),
-                });
-            }
-        }
-        self.store.blob_of_blocks(cid).map_err(|error| match error {
-            CarError::Store(error) => error.into(),
-            CarError::Dag { source, .. } => source.into(),
-            error => FetchError::Failed {
-                source: Box::new(error),
-            }
-            .into(),
-        })
-    }
-
-    /// Whom to ask for the file: who had the directories on the way, else who announced the root.
-    fn holders(&mut self, file: &Cid) -> Result<Vec<PeerId>, PathError> {
-        match (self.client, Multihash::of(&self.root)) {
-            (Some(client), Ok(key)) if self.peers.is_empty() && *file != self.root => {
-                let search = client.find_providers(key);
-                let found = client.shared().runtime.block_on(search).map_err(stopped)?;
-                Ok(found.peers)
-            }
-            _ => Ok(self.peers.iter().copied().collect()),
-        }
-    }
-}
-
-impl Drop for Blocks<'_> {
-    fn drop(&mut self) {
-        if let (Some(client), Some(session)) = (self.client, &self.session) {
-            client.try_send(Command::CloseSession {
-                session: session.id,
-            });
-        }
-    }
-}
-
-/// Not here, and nobody may be asked.
-fn missing() -> PathError {
-    let asked = Asked::default();
-    FetchError::Missing { asked }.into()
 }
 
 #[cfg(test)]

@@ -42,9 +42,6 @@ impl Index {
                 known: LAYOUT,
             });
         }
-        writer
-            .execute_batch(crate::names::SCHEMA)
-            .map_err(|e| error(path, e))?;
         let (writer, readers) = (Mutex::new(writer), Mutex::default());
         Ok(Self {
             path: path.to_owned(),

@@ -8,17 +8,6 @@ use rusqlite::OptionalExtension as _;
 use crate::index::{from_sql, to_sql};
 use crate::{Store, StoreError};
 
-/// Made when it is missing: it came after the first stores were made, and who does not know it is not disturbed by it.
-/// Sequences are eight bytes, the most significant first, because SQLite's integers have a sign.
-pub(crate) const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS name_record (
-    name BLOB NOT NULL PRIMARY KEY,
-    sequence BLOB NOT NULL,
-    record BLOB NOT NULL,
-    published INTEGER
-) STRICT, WITHOUT ROWID;
-";
-
 /// The newest record seen of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameRecord {
@@ -140,17 +129,5 @@ mod tests {
         assert_eq!(published(), None);
         store.set_name_published(b"n", b"first", 6).unwrap();
         assert_eq!(published(), None, "that was another record");
-    }
-
-    #[test]
-    fn a_store_of_before_gets_the_table_when_it_is_opened() {
-        let (dir, store) = store();
-        store
-            .index
-            .write(|transaction| Ok(transaction.execute_batch("DROP TABLE name_record")?))
-            .unwrap();
-        drop(store);
-        let store = Store::open(dir.path()).unwrap();
-        assert!(store.keep_name_record(b"n", 1, b"r").unwrap());
     }
 }

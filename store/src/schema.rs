@@ -4,7 +4,7 @@
 //! one text to read. A step that was released is never edited; what changes is a further step.
 
 /// Step `n` leads from layout `n` to layout `n + 1`; layout 0 is an empty database.
-pub(crate) const STEPS: [&str; 2] = [FILES, KEEPING];
+pub(crate) const STEPS: [&str; 3] = [FILES, KEEPING, NAMES];
 
 /// Version of the layout: of these tables and of the directories.
 pub(crate) const LAYOUT: i64 = STEPS.len() as i64;
@@ -87,6 +87,17 @@ CREATE TRIGGER blob_taken_in AFTER INSERT ON blob WHEN new.path IS NULL
 BEGIN UPDATE total SET bytes = bytes + new.size; END;
 CREATE TRIGGER blob_forgotten AFTER DELETE ON blob WHEN old.path IS NULL
 BEGIN UPDATE total SET bytes = bytes - old.size; END;
+";
+
+/// The newest record seen of each name. Sequences are eight bytes, the most significant first, because SQLite's integers have
+/// a sign.
+const NAMES: &str = "
+CREATE TABLE IF NOT EXISTS name_record (
+    name BLOB NOT NULL PRIMARY KEY,
+    sequence BLOB NOT NULL,
+    record BLOB NOT NULL,
+    published INTEGER
+) STRICT, WITHOUT ROWID;
 ";
 
 /// The first layout, for tests of the way from it.

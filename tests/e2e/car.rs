@@ -76,10 +76,24 @@ fn a_directory_is_imported_served_and_followed_by_path() {
     user.run(&["fetch", &format!("{root}/bye.txt"), "-o", "out"])
         .assert_exit(3)
         .assert_says("there is no `bye.txt`");
-    user.run(&["fetch", &root.to_string(), "-o", "out"])
-        .assert_exit(1)
-        .assert_says("is a directory, not a file")
-        .assert_says("p2pkgs fetch CID/NAME");
+    let other = env.home("other");
+    other.bootstrap_from(&meeting);
+    for home in [&user, &other] {
+        home.run(&["fetch", &root.to_string(), "-o", "out"])
+            .assert_exit(1)
+            .assert_says("is a directory, not a file")
+            .assert_says("p2pkgs fetch CID/NAME");
+    }
+    assert_eq!(
+        other.ok(&["fetch", &root.to_string(), "--into", "dir"]),
+        "dir\n"
+    );
+    let placed = fs::read_to_string(env.path("dir/hello.txt")).unwrap();
+    assert_eq!(placed, "hello\n");
+    other
+        .run(&["fetch", &path, "--into", "elsewhere"])
+        .assert_exit(2)
+        .assert_says("it is a file");
 }
 
 #[test]

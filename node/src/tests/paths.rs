@@ -7,7 +7,7 @@ use store::dag::{PbLink, PbNode, UnixFs, UnixFsKind};
 
 use super::*;
 use crate::ipns::IpnsRecord;
-use crate::{ContentPath, PathError, fetch_path};
+use crate::{ContentPath, PathError, TreeEntry, fetch_path, fetch_tree};
 
 fn node_of(entries: impl IntoIterator<Item = (String, base::Cid)>, message: &UnixFs) -> Block {
     let links = entries.into_iter().map(|(name, cid)| PbLink {
@@ -134,4 +134,46 @@ async fn a_file_whose_blocks_lie_here_in_pieces_is_put_together_without_asking()
     let path = ContentPath::of(root.cid);
     let fetched = fetch_path(None, &path, &alone.store, &NoProgress).unwrap();
     assert_eq!(fetched.blob.sha256, Sha256::of(&bytes));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_is_placed_directories_first_and_names_that_mean_harm_are_not() {
+    let middle = TestNode::server(&[]).await;
+    let (holder, root, bytes) = holder(&middle).await;
+    let reader = TestNode::client(&[&middle.address]).await;
+    let place = async |root: base::Cid| {
+        let (client, store) = (reader.client_handle().blocking(), reader.store.clone());
+        let work = move || {
+            let mut placed = Vec::new();
+            let path = ContentPath::of(root);
+            let place = &mut |path: &std::path::Path, entry| {
+                let file = match entry {
+                    TreeEntry::Directory => None,
+                    TreeEntry::File(fetched) => Some(fetched.blob.sha256),
+                };
+                placed.push((path.display().to_string(), file));
+                Ok::<_, PathError>(())
+            };
+            fetch_tree(Some(&client), &path, &store, &NoProgress, place).map(|()| placed)
+        };
+        in_time("a tree", tokio::task::spawn_blocking(work))
+            .await
+            .unwrap()
+    };
+    let sha256 = Sha256::of(&bytes);
+    let expected = [("", None), ("sub", None), ("sub/file.bin", Some(sha256))];
+    let placed = place(root).await.unwrap();
+    assert_eq!(placed, expected.map(|(path, file)| (path.to_owned(), file)));
+    let climbing = directory("../x", root);
+    holder.store.put(&climbing).unwrap();
+    reader
+        .client_handle()
+        .connect(holder.address.clone())
+        .await
+        .unwrap();
+    let error = place(climbing.cid(Codec::DagPb)).await.unwrap_err();
+    assert!(
+        matches!(&error, PathError::EntryName { name, .. } if name == "../x"),
+        "{error}"
+    );
 }

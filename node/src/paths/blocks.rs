@@ -1,0 +1,207 @@
+//! The blocks on the way to a file: from the store, else one after the other from peers, in one session.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use base::{Block, Cid, Multihash};
+use bytes::Bytes;
+use libp2p::PeerId;
+use store::car::CarError;
+use store::dag::{Node, Target};
+use store::substitute::{Asked, FetchError, Fetched, Progress};
+use store::{Blob, BlockStore as _, Store};
+
+use super::PathError;
+use crate::ClientError;
+use crate::client::{BlockingClient, Client};
+use crate::command::{Command, OpenedSession, SessionEvent};
+use crate::fetch::{fetch_cid, local, stopped};
+
+/// How long is waited for a block before is looked whether the user wants to stop.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Blocks below one root, and who has them.
+pub(super) struct Blocks<'a> {
+    client: Option<&'a BlockingClient>,
+    root: Cid,
+    store: &'a Store,
+    progress: &'a dyn Progress,
+    session: Option<OpenedSession>,
+    /// Who sent any, or has announced the root; `None` until that matters.
+    holders: Option<Vec<PeerId>>,
+    senders: BTreeSet<PeerId>,
+    asked: Asked,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(
+        client: Option<&'a BlockingClient>,
+        root: Cid,
+        store: &'a Store,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Self {
+            client,
+            root,
+            store,
+            progress,
+            session: None,
+            holders: None,
+            senders: BTreeSet::new(),
+            asked: Asked::default(),
+        }
+    }
+
+    /// One block, kept in the store from now on.
+    pub(super) fn get(&mut self, cid: &Cid) -> Result<Bytes, PathError> {
+        if let Some(block) = self.store.get_cid(cid)? {
+            return Ok(block.into_bytes());
+        }
+        let client = self.client.ok_or_else(missing)?;
+        let block = self.fetch_block(client.client(), cid)?;
+        self.store.put(&block)?;
+        Ok(block.into_bytes())
+    }
+
+    /// What a CID is. Raw blocks are files; nothing is fetched to know that.
+    pub(super) fn node(&mut self, cid: &Cid) -> Result<Node, PathError> {
+        Ok(match Target::of(cid)? {
+            Target::Inline(codec, bytes) => Node::decode(codec, &bytes)?,
+            Target::Block(codec, _) => Node::decode(codec, &self.get(cid)?)?,
+        })
+    }
+
+    /// The whole file: from the store, from blocks that are there, or from peers.
+    pub(super) fn file(&mut self, cid: &Cid) -> Result<Fetched, PathError> {
+        if let Some(blob) = self.local_file(cid)? {
+            return Ok(local(blob));
+        }
+        let client = self.client.ok_or_else(missing)?;
+        let holders = self.holders(client, cid)?;
+        match fetch_cid(client.client(), *cid, &holders, self.store, self.progress) {
+            // Whoever asks for a directory gets one; that is nobody's fault.
+            Err(error @ FetchError::Invalid { .. }) => {
+                Err(self.not_a_file(cid).unwrap_or(error.into()))
+            }
+            fetched => Ok(fetched?),
+        }
+    }
+
+    fn fetch_block(&mut self, client: &Client, cid: &Cid) -> Result<Block, PathError> {
+        let runtime = &client.shared().runtime;
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(
+                runtime
+                    .block_on(client.open_session(self.root, Vec::new()))
+                    .map_err(stopped)?,
+            ),
+        };
+        let want = Command::Want {
+            session: session.id,
+            cids: vec![*cid],
+        };
+        runtime.block_on(client.send(want)).map_err(stopped)?;
+        let deadline = Instant::now() + client.shared().deadlines.first_byte;
+        while !self.progress.cancelled() {
+            if Instant::now() >= deadline {
+                return Err(FetchError::TimedOut { asked: self.asked }.into());
+            }
+            let event = runtime
+                .block_on(async { tokio::time::timeout(SLICE, session.events.recv()).await });
+            match event {
+                // Nothing yet.
+                Err(_) => {}
+                Ok(None) => return Err(stopped(ClientError::Stopped).into()),
+                Ok(Some(SessionEvent::Block { block, from })) => {
+                    self.senders.extend(from.map(|(peer, _)| peer));
+                    return Ok(block);
+                }
+                Ok(Some(SessionEvent::Missing { .. })) => {
+                    return Err(FetchError::Missing { asked: self.asked }.into());
+                }
+                Ok(Some(SessionEvent::Searched {
+                    dht_nodes,
+                    providers,
+                })) => {
+                    self.asked.dht_nodes += dht_nodes;
+                    self.asked.providers = self.asked.providers.max(providers);
+                }
+            }
+        }
+        Err(FetchError::Cancelled.into())
+    }
+
+    fn local_file(&mut self, cid: &Cid) -> Result<Option<Blob>, PathError> {
+        if let Some(blob) = self.store.blob_by_root(cid)? {
+            return Ok(Some(blob));
+        }
+        let is_here = match Target::of(cid)? {
+            Target::Inline(..) => true,
+            Target::Block(_, hash) => self.store.has(&hash)?,
+        };
+        if !is_here {
+            return Ok(None);
+        }
+        if let Some(error) = self.not_a_file(cid) {
+            return Err(error);
+        }
+        self.store.blob_of_blocks(cid).map_err(|error| match error {
+            CarError::Store(error) => error.into(),
+            CarError::Dag { source, .. } => source.into(),
+            error => failed(error),
+        })
+    }
+
+    /// The error that says what a CID is instead of a file.
+    fn not_a_file(&mut self, cid: &Cid) -> Option<PathError> {
+        match self.node(cid) {
+            Ok(Node::File(_)) => None,
+            Ok(other) => Some(PathError::NotAFile {
+                cid: cid.to_string(),
+                found: other.kind(),
+            }),
+            Err(_) => None,
+        }
+    }
+
+    /// Whom to ask for a file: who sent the directories on the way, else who has announced the root.
+    fn holders(&mut self, client: &BlockingClient, file: &Cid) -> Result<Vec<PeerId>, PathError> {
+        if !self.senders.is_empty() || *file == self.root {
+            return Ok(self.senders.iter().copied().collect());
+        }
+        if let Some(holders) = &self.holders {
+            return Ok(holders.clone());
+        }
+        let Ok(key) = Multihash::of(&self.root) else {
+            return Ok(Vec::new());
+        };
+        let search = client.client().find_providers(key);
+        let found = client
+            .block_on_unless(search, || self.progress.cancelled())
+            .ok_or(FetchError::Cancelled)?
+            .map_err(stopped)?;
+        Ok(self.holders.insert(found.peers).clone())
+    }
+}
+
+impl Drop for Blocks<'_> {
+    fn drop(&mut self) {
+        if let (Some(client), Some(session)) = (self.client, &self.session) {
+            client.client().try_send(Command::CloseSession {
+                session: session.id,
+            });
+        }
+    }
+}
+
+/// Not here, and nobody may be asked.
+fn missing() -> PathError {
+    let asked = Asked::default();
+    FetchError::Missing { asked }.into()
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> PathError {
+    let source = Box::new(error);
+    FetchError::Failed { source }.into()
+}
