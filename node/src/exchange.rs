@@ -291,7 +291,7 @@ impl Behaviour {
     fn take_loaded(&mut self, loaded: Vec<Loaded>) {
         for loaded in loaded {
             match loaded {
-                Loaded::Block(id, block) => self.machine.handle_loaded(id, block),
+                Loaded::Block(id, data) => self.machine.handle_loaded(id, data),
                 Loaded::Size(id, size) => self.machine.handle_size(id, size),
             }
         }

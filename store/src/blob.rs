@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base::{Cid, Codec, Hasher, Multihash, Sha256, block_cid};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
@@ -284,8 +284,37 @@ impl Store {
 
     /// The block that is a chunk of some blob, hashed while it was read.
     pub(crate) fn leaf_block(&self, hash: &Multihash) -> Result<Option<Block>, StoreError> {
+        for leaf in self.leaves(hash)? {
+            if let Some((_, bytes)) = self.read_leaf(&leaf)?
+                && let Some(block) = self.check_leaf(hash, &leaf, bytes)?
+            {
+                return Ok(Some(block));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The bytes of a chunk of some blob, for a peer. A file of our own whose stamp is that of the day when it was
+    /// hashed is not hashed again: nobody writes there, and the peer would find out.
+    pub(crate) fn leaf_bytes(&self, hash: &Multihash) -> Result<Option<Bytes>, StoreError> {
+        for leaf in self.leaves(hash)? {
+            let Some((unchanged, bytes)) = self.read_leaf(&leaf)? else {
+                continue;
+            };
+            if unchanged && leaf.row.reference.is_none() {
+                self.index.note_use(leaf.row.id, leaf.row.used);
+                return Ok(Some(bytes));
+            }
+            if let Some(block) = self.check_leaf(hash, &leaf, bytes)? {
+                return Ok(Some(block.into_bytes()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn leaves(&self, hash: &Multihash) -> Result<Vec<LeafRow>, StoreError> {
         let digest = hash.digest();
-        let leaves = self.index.read(|connection| {
+        self.index.read(|connection| {
             connection
                 .prepare_cached(concat!(
                     "SELECT ",
@@ -297,20 +326,15 @@ impl Store {
                     Ok(LeafRow { row: BlobRow::read(row)?, offset, length })
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        for leaf in leaves {
-            if let Some(block) = self.read_leaf(hash, &leaf)? {
-                return Ok(Some(block));
-            }
-        }
-        Ok(None)
+        })
     }
 
-    /// Reads a chunk. A wrong one proves that its blob is damaged.
-    fn read_leaf(&self, hash: &Multihash, leaf: &LeafRow) -> Result<Option<Block>, StoreError> {
+    /// Reads a chunk, and says whether its file is as it was when it was hashed.
+    fn read_leaf(&self, leaf: &LeafRow) -> Result<Option<(bool, Bytes)>, StoreError> {
         let path = leaf.row.file(&self.layout);
-        let file = match self.open_unchanged(&leaf.row, &path)? {
-            Opened::Unchanged(file) | Opened::Changed(file) => file,
+        let (unchanged, file) = match self.open_unchanged(&leaf.row, &path)? {
+            Opened::Unchanged(file) => (true, file),
+            Opened::Changed(file) => (false, file),
             Opened::Missing => return Ok(None),
         };
         let length = usize::try_from(leaf.length)
@@ -320,12 +344,23 @@ impl Store {
         let mut bytes = BytesMut::zeroed(length);
         file.read_exact_at(&mut bytes, leaf.offset)
             .map_err(|e| StoreError::io("read", &path, e))?;
-        match Block::verify(*hash, bytes.freeze()) {
+        Ok(Some((unchanged, bytes.freeze())))
+    }
+
+    /// Hashes a chunk that was read. A wrong one proves that its blob is damaged.
+    fn check_leaf(
+        &self,
+        hash: &Multihash,
+        leaf: &LeafRow,
+        bytes: Bytes,
+    ) -> Result<Option<Block>, StoreError> {
+        match Block::verify(*hash, bytes) {
             Ok(block) => {
                 self.index.note_use(leaf.row.id, leaf.row.used);
                 Ok(Some(block))
             }
             Err(mismatch) => {
+                let path = leaf.row.file(&self.layout);
                 tracing::warn!(path = %path.display(), %mismatch, "blob is damaged");
                 self.quarantine(&leaf.row)?;
                 Ok(None)

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use base::{BLOCK_BYTES_MAX, Block, Cid, Multihash};
+use bytes::Bytes;
 
 use crate::StoreError;
 
@@ -30,6 +31,15 @@ pub trait BlockStore: Send + Sync {
     /// # Errors
     /// [`StoreError`] when it could not be read.
     fn get(&self, hash: &Multihash) -> Result<Option<Block>, StoreError>;
+
+    /// The bytes of a block for a peer, who hashes what it gets. Here they need not be hashed where nobody can have
+    /// changed them since they were; `None` when the block is missing.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    fn serve(&self, hash: &Multihash) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.get(hash)?.map(Block::into_bytes))
+    }
 
     /// Keeps a block; keeping it twice changes nothing.
     ///

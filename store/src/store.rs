@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use base::{Multihash, Sha256};
+use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, Transaction};
 use rustix::fs::{FlockOperation, flock};
 
@@ -134,6 +135,13 @@ impl BlockStore for Store {
         match self.leaf_block(hash)? {
             Some(block) => Ok(Some(block)),
             None => self.small_block(hash),
+        }
+    }
+
+    fn serve(&self, hash: &Multihash) -> Result<Option<Bytes>, StoreError> {
+        match self.leaf_bytes(hash)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Ok(self.get(hash)?.map(Block::into_bytes)),
         }
     }
 

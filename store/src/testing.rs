@@ -35,8 +35,13 @@ pub fn check_block_store(store: &dyn BlockStore) {
         "a missing block is no error"
     );
     assert_eq!(store.size(&missing).unwrap(), None);
+    assert_eq!(store.serve(&missing).unwrap(), None);
     store.put(&block).unwrap();
     store.put(&block).unwrap();
+    assert_eq!(
+        store.serve(block.hash()).unwrap().as_ref(),
+        Some(block.bytes())
+    );
     assert!(store.has(block.hash()).unwrap());
     assert_eq!(store.size(block.hash()).unwrap(), Some(7));
     assert_eq!(store.get(block.hash()).unwrap(), Some(block.clone()));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use base::Cid;
+use bytes::Bytes;
 
 use crate::client::Client;
 use crate::config::Config;
@@ -165,8 +166,8 @@ impl<P: PeerKey> Exchange<P> {
     // ---- what the store answers ----
 
     /// Answers `Event::Load`: the block's bytes if the store has them.
-    pub fn handle_loaded(&mut self, id: LoadId, block: Option<base::Block>) {
-        self.server.handle_loaded(id, block);
+    pub fn handle_loaded(&mut self, id: LoadId, data: Option<Bytes>) {
+        self.server.handle_loaded(id, data);
         self.settle();
     }
 

@@ -81,10 +81,18 @@ pub enum Presence {
 }
 
 /// Bytes and the CID they have. A block made from a peer's bytes has been hashed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Block {
     cid: Cid,
-    block: base::Block,
+    payload: Payload,
+}
+
+#[derive(Clone)]
+enum Payload {
+    /// Hashed here: its name follows from its bytes.
+    Hashed(base::Block),
+    /// As our own store gave it, for a peer who will hash it.
+    Stored(Bytes),
 }
 
 impl Block {
@@ -93,9 +101,12 @@ impl Block {
         Self::named(1, codec, data).expect("every codec fits a CIDv1")
     }
 
-    /// A block that our own store answered with: its bytes were verified when they were stored.
-    pub(crate) const fn from_store(cid: Cid, block: base::Block) -> Self {
-        Self { cid, block }
+    /// A block that our own store answered with, on its way to a peer.
+    pub(crate) const fn from_store(cid: Cid, data: Bytes) -> Self {
+        Self {
+            cid,
+            payload: Payload::Stored(data),
+        }
     }
 
     /// A block as it travels: four varints that say how to name it, and its bytes.
@@ -108,7 +119,8 @@ impl Block {
     fn named(version: u64, codec: u64, data: Bytes) -> Result<Self, DecodeError> {
         let block = base::Block::of(data);
         let cid = sha2_256_cid(version, codec, &block.hash().digest())?;
-        Ok(Self { cid, block })
+        let payload = Payload::Hashed(block);
+        Ok(Self { cid, payload })
     }
 
     /// The CID that the bytes hash to.
@@ -117,19 +129,33 @@ impl Block {
     }
 
     /// The bytes.
-    pub const fn data(&self) -> &Bytes {
-        self.block.bytes()
+    pub fn data(&self) -> &Bytes {
+        match &self.payload {
+            Payload::Hashed(block) => block.bytes(),
+            Payload::Stored(data) => data,
+        }
     }
 
     /// The bytes with the hash they were verified against.
     pub fn into_verified(self) -> base::Block {
-        self.block
+        match self.payload {
+            Payload::Hashed(block) => block,
+            Payload::Stored(data) => base::Block::of(data),
+        }
     }
 }
 
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.cid, self.data()) == (&other.cid, other.data())
+    }
+}
+
+impl Eq for Block {}
+
 impl std::fmt::Debug for Block {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Block({}, {} bytes)", self.cid, self.block.len())
+        write!(f, "Block({}, {} bytes)", self.cid, self.data().len())
     }
 }
 
@@ -159,7 +185,7 @@ impl Message {
 
     /// Sum of the sizes of its blocks.
     pub fn block_bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.block.len()).sum()
+        self.blocks.iter().map(|block| block.data().len()).sum()
     }
 
     /// Reads a message from a frame without its length prefix, and hashes its blocks.
@@ -264,11 +290,11 @@ impl Writer {
         prefix
             .iter()
             .for_each(|number| put_varint(&mut self.open, *number));
-        if block.block.is_empty() {
+        if block.data().is_empty() {
             return;
         }
-        put_header(&mut self.open, 2, block.block.len());
-        if block.block.len() < OWN_PIECE_BYTES_MIN {
+        put_header(&mut self.open, 2, block.data().len());
+        if block.data().len() < OWN_PIECE_BYTES_MIN {
             self.open.extend_from_slice(block.data());
         } else {
             self.pieces.push(self.open.split().freeze());
@@ -342,10 +368,10 @@ fn put_cid(out: &mut BytesMut, cid: &Cid) {
 }
 
 fn block_len(block: &Block) -> usize {
-    let data_len = if block.block.is_empty() {
+    let data_len = if block.data().is_empty() {
         0
     } else {
-        field_len(block.block.len())
+        field_len(block.data().len())
     };
     field_len(prefix_len(&prefix_of(&block.cid))) + data_len
 }

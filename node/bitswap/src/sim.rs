@@ -377,8 +377,9 @@ impl World {
                 self.pump(node);
             }
             Action::Loaded { node, id, cid } => {
-                let block = self.nodes[node].store.get(&cid).cloned();
-                self.nodes[node].exchange.handle_loaded(id, block);
+                let block = self.nodes[node].store.get(&cid);
+                let data = block.map(|block| block.bytes().clone());
+                self.nodes[node].exchange.handle_loaded(id, data);
                 self.pump(node);
             }
             Action::Wake { node } => self.wake(node),

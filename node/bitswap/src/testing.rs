@@ -154,10 +154,8 @@ mod fixture {
                     }
                     Event::Load { id, cid } => {
                         loads += 1;
-                        self.x.handle_loaded(
-                            id,
-                            find(&cid).map(|block| block.clone().into_verified()),
-                        );
+                        self.x
+                            .handle_loaded(id, find(&cid).map(|block| block.data().clone()));
                     }
                     other => panic!("unexpected {other:?}"),
                 }

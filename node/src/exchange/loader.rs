@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base::{Block, Cid, Multihash};
+use base::{Cid, Multihash};
 use bitswap::LoadId;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use store::{BlockStore, StoreError};
@@ -30,7 +31,7 @@ pub(super) enum Job {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Loaded {
     /// A block, or its absence.
-    Block(LoadId, Option<Block>),
+    Block(LoadId, Option<Bytes>),
     /// A size, or the block's absence.
     Size(LoadId, Option<u64>),
 }
@@ -97,10 +98,7 @@ impl Loader {
 
 fn load(store: &dyn BlockStore, job: Job) -> Loaded {
     match job {
-        Job::Block(id, cid) => {
-            let block = found(&cid, |hash| store.get(hash));
-            Loaded::Block(id, block)
-        }
+        Job::Block(id, cid) => Loaded::Block(id, found(&cid, |hash| store.serve(hash))),
         Job::Size(id, cid) => Loaded::Size(id, found(&cid, |hash| store.size(hash))),
     }
 }

@@ -57,7 +57,7 @@ fn a_damaged_blob_is_found_by_hashing_and_can_be_fetched_again() {
 }
 
 #[test]
-fn wrong_bytes_are_never_served_even_if_the_file_looks_untouched() {
+fn wrong_bytes_are_never_a_block_even_if_the_file_looks_untouched() {
     let (_dir, store) = store();
     let bytes = noise(2, 2 * CHUNK);
     let blob = add(&store, &bytes);
@@ -73,6 +73,20 @@ fn wrong_bytes_are_never_served_even_if_the_file_looks_untouched() {
         None,
         "the damage was noticed"
     );
+}
+
+#[test]
+fn a_file_that_was_touched_is_hashed_before_its_blocks_go_to_peers() {
+    let (_dir, store) = store();
+    let bytes = noise(7, 2 * CHUNK);
+    let blob = add(&store, &bytes);
+    let (first, second) = (chunk_hash(&bytes[..CHUNK]), chunk_hash(&bytes[CHUNK..]));
+    assert_eq!(store.serve(&first).unwrap().unwrap()[..], bytes[..CHUNK]);
+    flip_byte(&store, &blob, CHUNK as u64 + 9, false);
+    assert_eq!(store.serve(&first).unwrap().unwrap()[..], bytes[..CHUNK]);
+    assert_eq!(store.serve(&second).unwrap(), None);
+    assert_eq!(store.blob(&blob.sha256).unwrap(), None);
+    assert_eq!(store.serve(&first).unwrap(), None);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Blocks out: read from the store turn by turn, handed to the transport in batches, and accounted for until they are sent.
 
 use base::Cid;
+use bytes::Bytes;
 
 use super::*;
 
@@ -56,9 +57,7 @@ impl Server {
             peer.set_stage(&cid, Some(Stage::Sending));
             batch.bytes += size;
             if size == 0 {
-                batch
-                    .blocks
-                    .push(Block::from_store(cid, base::Block::empty()));
+                batch.blocks.push(Block::from_store(cid, Bytes::new()));
             } else {
                 batch.awaited += 1;
             }
@@ -87,7 +86,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn handle_loaded(&mut self, id: LoadId, block: Option<base::Block>) {
+    pub(crate) fn handle_loaded(&mut self, id: LoadId, data: Option<Bytes>) {
         let Some(Load {
             peer: ix,
             cid,
@@ -103,18 +102,11 @@ impl Server {
         self.loads.remove(&id);
         self.block_loads -= 1;
         self.bytes_held -= size;
-        self.take_loaded(ix, cid, batch_id, size, block);
+        self.take_loaded(ix, cid, batch_id, size, data);
         self.read_blocks();
     }
 
-    fn take_loaded(
-        &mut self,
-        ix: PeerIx,
-        cid: Cid,
-        id: u64,
-        size: usize,
-        block: Option<base::Block>,
-    ) {
+    fn take_loaded(&mut self, ix: PeerIx, cid: Cid, id: u64, size: usize, data: Option<Bytes>) {
         let Some(peer) = self.peers.get_mut(&ix) else {
             return;
         };
@@ -128,11 +120,11 @@ impl Server {
             .wants
             .get(&cid)
             .is_some_and(|want| want.stage == Stage::Sending);
-        match block.filter(|block| block.len() <= BLOCK_BYTES_MAX) {
-            Some(block) if wanted => {
-                batch.bytes += block.len();
-                self.bytes_held += block.len();
-                batch.blocks.push(Block::from_store(cid, block));
+        match data.filter(|data| data.len() <= BLOCK_BYTES_MAX) {
+            Some(data) if wanted => {
+                batch.bytes += data.len();
+                self.bytes_held += data.len();
+                batch.blocks.push(Block::from_store(cid, data));
             }
             // Cancelled while it was read.
             Some(_) => {}

@@ -225,7 +225,7 @@ fn a_cancelled_want_is_not_sent_even_if_its_block_is_being_read() {
     }
     f.entries(1, vec![Entry::Cancel(*content[0].cid())]);
     for (id, _) in loads {
-        f.x.handle_loaded(id, Some(content[0].clone().into_verified()));
+        f.x.handle_loaded(id, Some(content[0].data().clone()));
     }
     f.serve(&content);
     assert_eq!(cids_of(&f.block_messages(true)), [*content[1].cid()]);
@@ -405,11 +405,11 @@ fn answers_of_the_store_for_a_peer_that_left_are_ignored() {
             other => panic!("{other:?}"),
         }
     }
-    f.x.handle_loaded(loads[0], Some(content[0].clone().into_verified()));
+    f.x.handle_loaded(loads[0], Some(content[0].data().clone()));
     f.x.handle_disconnected(1, f.now);
     f.x.handle_connected(1, f.now);
     for id in loads {
-        f.x.handle_loaded(id, Some(content[0].clone().into_verified()));
+        f.x.handle_loaded(id, Some(content[0].data().clone()));
     }
     assert_eq!(f.sent(), []);
     assert_eq!(f.x.residue(), 0);
