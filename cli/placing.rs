@@ -42,7 +42,7 @@ pub fn place_tree(context: &Context, path: &ContentPath, dir: &Path) -> CmdResul
         };
     fetch_tree(remote.client()?, path, &store, &progress, place).map_err(
         |failure| match failure.exit() {
-            Exit::Interrupted => failure,
+            Exit::Interrupted => Failure::interrupted(),
             _ => failure.context(format!("cannot place `{path}`")),
         },
     )?;

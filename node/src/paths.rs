@@ -200,8 +200,8 @@ pub fn fetch_path(
     blocks.file(&end)
 }
 
-/// Gets everything below a path into the store and hands it to `place`, directories before what is in them. A file is
-/// placed as what it is; nothing else than files and directories is.
+/// Gets everything below a path into the store and hands it to `place`, directories before what is in them. Files and
+/// directories only: where a symbolic link leads is its maker's choice.
 ///
 /// # Errors
 /// [`PathError`], or what `place` says. What was placed until then stays.
@@ -216,6 +216,7 @@ pub fn fetch_tree<E: From<PathError>>(
     let mut ahead = vec![(PathBuf::new(), end)];
     let mut entries = 0;
     while let Some((place_of, cid)) = ahead.pop() {
+        // Raw blocks are files; nothing need be fetched to know that.
         if Codec::of(&cid) != Ok(Codec::Raw)
             && matches!(blocks.node(&cid)?, Node::Directory(_) | Node::Shard(_))
         {

@@ -27,9 +27,10 @@ pub(super) struct Blocks<'a> {
     store: &'a Store,
     progress: &'a dyn Progress,
     session: Option<OpenedSession>,
-    /// Who sent any, or has announced the root; `None` until that matters.
-    holders: Option<Vec<PeerId>>,
+    /// Who sent any.
     senders: BTreeSet<PeerId>,
+    /// Who has announced the root; `None` until that mattered.
+    announcers: Option<Vec<PeerId>>,
     asked: Asked,
 }
 
@@ -46,8 +47,8 @@ impl<'a> Blocks<'a> {
             store,
             progress,
             session: None,
-            holders: None,
             senders: BTreeSet::new(),
+            announcers: None,
             asked: Asked::default(),
         }
     }
@@ -63,7 +64,7 @@ impl<'a> Blocks<'a> {
         Ok(block.into_bytes())
     }
 
-    /// What a CID is. Raw blocks are files; nothing is fetched to know that.
+    /// What a CID is.
     pub(super) fn node(&mut self, cid: &Cid) -> Result<Node, PathError> {
         Ok(match Target::of(cid)? {
             Target::Inline(codec, bytes) => Node::decode(codec, &bytes)?,
@@ -170,8 +171,8 @@ impl<'a> Blocks<'a> {
         if !self.senders.is_empty() || *file == self.root {
             return Ok(self.senders.iter().copied().collect());
         }
-        if let Some(holders) = &self.holders {
-            return Ok(holders.clone());
+        if let Some(announcers) = &self.announcers {
+            return Ok(announcers.clone());
         }
         let Ok(key) = Multihash::of(&self.root) else {
             return Ok(Vec::new());
@@ -181,7 +182,7 @@ impl<'a> Blocks<'a> {
             .block_on_unless(search, || self.progress.cancelled())
             .ok_or(FetchError::Cancelled)?
             .map_err(stopped)?;
-        Ok(self.holders.insert(found.peers).clone())
+        Ok(self.announcers.insert(found.peers).clone())
     }
 }
 
