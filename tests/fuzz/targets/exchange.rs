@@ -113,7 +113,7 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Loaded(index, name) => {
                 if let Some(id) = take(&mut loads, index) {
                     // Whichever of the two it was that was asked for, the other is ignored.
-                    let data = name.map(|name| block(name).into_data());
+                    let data = name.map(|name| block(name).data().clone());
                     exchange.handle_size(id, data.as_ref().map(|data| data.len() as u64));
                     exchange.handle_loaded(id, data);
                 }
