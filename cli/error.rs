@@ -204,6 +204,9 @@ fn exit_of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<node::PathError>() {
         return exit_of_path(error);
     }
+    if let Some(error) = cause.downcast_ref::<node::ClientError>() {
+        return exit_of_client(error);
+    }
     if let Some(error) = cause.downcast_ref::<node::NameError>() {
         return exit_of_name(error);
     }
@@ -271,10 +274,19 @@ fn exit_of_car(error: &store::car::CarError) -> Option<Exit> {
     }
 }
 
+const fn exit_of_client(error: &node::ClientError) -> Option<Exit> {
+    match error {
+        node::ClientError::Cancelled => Some(Exit::Interrupted),
+        _ => None,
+    }
+}
+
 const fn exit_of_name(error: &node::NameError) -> Option<Exit> {
     match error {
         node::NameError::Missing { .. } => Some(Exit::NotFound),
         node::NameError::RolledBack { .. } | node::NameError::Older { .. } => Some(Exit::Mismatch),
+        // Transparent: it is no cause of its own.
+        node::NameError::Client(error) => exit_of_client(error),
         _ => None,
     }
 }

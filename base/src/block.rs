@@ -17,7 +17,12 @@ const EMPTY_SHA256: Sha256 = Sha256::from_bytes([
     0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ]);
 
-/// Bytes and the multihash they were verified against.
+/// Bytes and the multihash they were verified against. Nothing outside this module can put the two together unchecked:
+///
+/// ```compile_fail,E0451
+/// let hash = *base::Block::of("these".into()).hash();
+/// base::Block { hash, bytes: "those".into() };
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Block {
     hash: Multihash,
@@ -56,7 +61,7 @@ impl Block {
         }
     }
 
-    /// The empty block, which exists everywhere without being stored: peers cannot even send it.
+    /// The empty block, which exists everywhere without being stored: peers cannot even send it. It alone is not hashed.
     pub fn empty() -> Self {
         Self {
             hash: Multihash::sha2_256(&EMPTY_SHA256),
@@ -108,5 +113,34 @@ impl std::fmt::Debug for Block {
             self.hash.digest(),
             self.bytes.len()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_empty_block_has_the_hash_of_nothing() {
+        assert_eq!(Block::empty(), Block::of(Bytes::new()));
+        assert!(Block::is_empty_hash(Block::empty().hash()));
+        assert!(!Block::is_empty_hash(Block::of("a".into()).hash()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_has_the_hash_of_its_bytes_or_does_not_exist(bytes: Vec<u8>, other: [u8; 32]) {
+            let (got, bytes) = (Sha256::of(&bytes), Bytes::from(bytes));
+            let block = Block::of(bytes.clone());
+            prop_assert_eq!(block.hash().digest(), got);
+            prop_assert_eq!(Block::verify(*block.hash(), bytes.clone()), Ok(block));
+            let expected = Sha256::from_bytes(other);
+            prop_assert_eq!(
+                Block::verify(Multihash::sha2_256(&expected), bytes),
+                Err(BlockMismatch { expected, got })
+            );
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::daemon;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::names::{self, DEFAULT_NAME};
 use crate::network::Remote;
+use crate::watch::Watch;
 use crate::{roots, sanitize, units};
 
 /// Names (IPNS) that stand for content and can be pointed elsewhere by who has their key
@@ -100,7 +101,9 @@ fn last(context: &Context, remote: &Remote, name: &IpnsName) -> CmdResult<Option
     let (None, Some(client)) = (&remembered, remote.client()?) else {
         return Ok(remembered);
     };
-    match client.resolve_ipns(*name) {
+    let watch = Watch::new(&context.ui, &context.interrupt);
+    let progress = watch.transfer(format!("resolving {name}"));
+    match client.resolve_ipns(*name, &progress) {
         Ok(resolved) => Ok(Some(resolved.record)),
         Err(NameError::Missing { .. }) => Ok(None),
         Err(error) => Err(error.into()),
@@ -139,14 +142,17 @@ fn resolve(context: &Context, name: &str) -> CmdResult {
             .exit_with(Exit::Usage)
     })?;
     let remote = Remote::new(context)?;
+    let watch = Watch::new(&context.ui, &context.interrupt);
+    let progress = watch.transfer(format!("resolving {name}"));
     let Resolved {
         record,
         is_remembered,
         asked,
     } = match remote.client()? {
-        Some(client) => client.resolve_ipns(name)?,
+        Some(client) => client.resolve_ipns(name, &progress)?,
         None => node::remembered_name(context.store()?, &name, SystemTime::now())?,
     };
+    drop(progress);
     if is_remembered {
         context.ui.status(format!(
             "nobody has a newer record than the one seen before: {asked}"

@@ -310,24 +310,29 @@ impl BlockingClient {
         self.block_on(self.client.provide(key))
     }
 
-    /// See [`Client::find_providers`].
+    /// See [`Client::find_providers`]. Ends soon after `progress` says that it should, as all lookups here.
     ///
     /// # Errors
-    /// As there.
-    pub fn find_providers(&self, key: Multihash) -> Result<Providers, ClientError> {
-        self.block_on(self.client.find_providers(key))
+    /// As there, and [`ClientError::Cancelled`].
+    pub fn find_providers(
+        &self,
+        key: Multihash,
+        progress: &dyn Progress,
+    ) -> Result<Providers, ClientError> {
+        self.block_on_unless(self.client.find_providers(key), progress)?
     }
 
     /// See [`Client::find_realisations`].
     ///
     /// # Errors
-    /// As there.
+    /// As there, and [`ClientError::Cancelled`].
     pub fn find_realisations(
         &self,
         pkghash: PkgHash,
         enough: impl Fn(&[SignedRealisation]) -> bool,
+        progress: &dyn Progress,
     ) -> Result<Realisations, ClientError> {
-        self.block_on(self.client.find_realisations(pkghash, enough))
+        self.block_on_unless(self.client.find_realisations(pkghash, enough), progress)?
     }
 
     /// Gets the file below a root into the store. Providers are looked for in the DHT beside those that are named.
@@ -353,20 +358,20 @@ impl BlockingClient {
         self.client.shared.runtime.block_on(future)
     }
 
-    /// Waits for a future until `cancelled` says that nobody wants it any more.
+    /// Waits for a future until `progress` says that nobody wants it any more: [`ClientError::Cancelled`].
     pub(crate) fn block_on_unless<T>(
         &self,
         future: impl Future<Output = T>,
-        cancelled: impl Fn() -> bool,
-    ) -> Option<T> {
+        progress: &dyn Progress,
+    ) -> Result<T, ClientError> {
         self.block_on(async {
             let mut future = std::pin::pin!(future);
-            while !cancelled() {
+            while !progress.cancelled() {
                 if let Ok(done) = tokio::time::timeout(CANCEL_TICK, &mut future).await {
-                    return Some(done);
+                    return Ok(done);
                 }
             }
-            None
+            Err(ClientError::Cancelled)
         })
     }
 }

@@ -126,6 +126,6 @@ pub(crate) enum SessionEvent {
     },
     /// Nobody has this block.
     Missing { cid: Cid },
-    /// A search for providers has ended.
-    Searched { dht_nodes: u32, providers: u32 },
+    /// A search for providers has ended; all of them that are known are counted.
+    Searched(Asked),
 }

@@ -79,4 +79,7 @@ pub enum ClientError {
     /// Nothing answered in time.
     #[error("the network did not answer in time")]
     TimedOut,
+    /// Whoever asked does not want to wait any longer.
+    #[error("lookup cancelled")]
+    Cancelled,
 }

@@ -304,12 +304,8 @@ impl Fetch<'_> {
                 self.missing.push(cid);
                 Ok(())
             }
-            SessionEvent::Searched {
-                dht_nodes,
-                providers,
-            } => {
-                self.asked.dht_nodes += dht_nodes;
-                self.asked.providers = self.asked.providers.max(providers);
+            SessionEvent::Searched(asked) => {
+                count_search(&mut self.asked, asked);
                 Ok(())
             }
         }
@@ -373,13 +369,23 @@ impl Fetch<'_> {
     }
 }
 
-/// The node is gone.
-pub(crate) fn stopped(error: ClientError) -> FetchError {
-    failed(error.into())
+/// Adds a search of a session to those before: it asked further nodes, and knows all the providers that they knew.
+pub(crate) fn count_search(asked: &mut Asked, search: Asked) {
+    *asked = Asked {
+        dht_nodes: asked.dht_nodes + search.dht_nodes,
+        providers: asked.providers.max(search.providers),
+        ..search
+    };
 }
 
-fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> FetchError {
-    FetchError::Failed { source }
+/// The node is gone, or whoever fetches does not want to wait for it.
+pub(crate) fn stopped(error: ClientError) -> FetchError {
+    match error {
+        ClientError::Cancelled => FetchError::Cancelled,
+        error => FetchError::Failed {
+            source: error.into(),
+        },
+    }
 }
 
 /// The look-ahead in blocks that a number of bytes allows.

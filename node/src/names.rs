@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use store::substitute::Asked;
+use store::substitute::{Asked, Progress};
 use store::{NameRecord, Store, StoreError};
 
 use crate::client::{BlockingClient, Client};
@@ -100,12 +100,16 @@ impl BlockingClient {
         self.block_on(self.client().publish_ipns(record))
     }
 
-    /// See [`Client::resolve_ipns`].
+    /// See [`Client::resolve_ipns`]. Ends soon after `progress` says that it should.
     ///
     /// # Errors
-    /// As there.
-    pub fn resolve_ipns(&self, name: IpnsName) -> Result<Resolved, NameError> {
-        self.block_on(self.client().resolve_ipns(name))
+    /// As there, and [`ClientError::Cancelled`].
+    pub fn resolve_ipns(
+        &self,
+        name: IpnsName,
+        progress: &dyn Progress,
+    ) -> Result<Resolved, NameError> {
+        self.block_on_unless(self.client().resolve_ipns(name), progress)?
     }
 }
 

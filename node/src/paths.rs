@@ -19,6 +19,7 @@ use store::{Store, StoreError};
 
 use self::blocks::Blocks;
 use crate::client::BlockingClient;
+use crate::error::ClientError;
 use crate::ipns::{IpnsName, IpnsNameError};
 use crate::names::{NameError, remembered_name};
 
@@ -93,7 +94,7 @@ pub enum PathError {
     Dag(#[from] DagError),
     /// A name was not resolved.
     #[error(transparent)]
-    Name(#[from] NameError),
+    Name(NameError),
     /// A name stands for something that is no path of content.
     #[error("`{name}` stands for something that is no path of content")]
     Value {
@@ -114,6 +115,16 @@ pub enum PathError {
 impl From<StoreError> for PathError {
     fn from(error: StoreError) -> Self {
         Self::Fetch(error.into())
+    }
+}
+
+impl From<NameError> for PathError {
+    /// Whoever stops while a name is resolved has stopped the fetch.
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Client(ClientError::Cancelled) => Self::Fetch(FetchError::Cancelled),
+            error => Self::Name(error),
+        }
     }
 }
 
@@ -302,9 +313,7 @@ fn resolve_names(
             Root::Name(name) => name,
         };
         let resolved = match client {
-            Some(client) => client
-                .block_on_unless(client.client().resolve_ipns(name), || progress.cancelled())
-                .ok_or(FetchError::Cancelled)??,
+            Some(client) => client.resolve_ipns(name, progress)?,
             None => remembered_name(store, &name, SystemTime::now())?,
         };
         let value = std::str::from_utf8(resolved.record.value())

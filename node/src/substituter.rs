@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::client::Client;
 use crate::command::{Found, Question};
+use crate::error::ClientError;
 use crate::fetch::{self, Holders, Plan};
 use crate::source_protocol::Holding;
 
@@ -75,16 +76,16 @@ impl PeerSubstituter {
 
 impl Substituter for PeerSubstituter {
     fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
-        let search = self
-            .client
-            .find_realisations(*pkghash, |found| (self.enough)(pkghash, found));
+        let enough = |found: &[SignedRealisation]| (self.enough)(pkghash, found);
         let found = self
             .client
             .blocking()
-            .block_on_unless(search, || progress.cancelled())
-            .ok_or(QueryError::Cancelled)?
-            .map_err(|error| QueryError::Failed {
-                source: error.into(),
+            .find_realisations(*pkghash, enough, progress)
+            .map_err(|error| match error {
+                ClientError::Cancelled => QueryError::Cancelled,
+                error => QueryError::Failed {
+                    source: error.into(),
+                },
             })?;
         if found.overdue && found.found.is_empty() {
             return Err(QueryError::TimedOut { asked: found.asked });
@@ -308,10 +309,10 @@ impl<'a> Search<'a> {
             let next = self
                 .client
                 .blocking()
-                .block_on_unless(next, || progress.cancelled())
-                .ok_or(FetchError::Cancelled)?;
-            let found = next.ok_or_else(|| fetch::stopped(crate::error::ClientError::Stopped))?;
-            self.take(&found);
+                .block_on_unless(next, progress)
+                .and_then(|found| found.ok_or(ClientError::Stopped))
+                .map_err(fetch::stopped)?;
+            self.take(&next);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::network::Remote;
 use crate::sanitize;
+use crate::watch::Watch;
 
 /// Ask the DHT who announced a key, and print their peer ids, one a line
 #[derive(Debug, clap::Args)]
@@ -27,9 +28,12 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let Some(client) = remote.client()? else {
         return Err(Failure::new(Exit::Network, "the network is switched off"));
     };
-    let found = client.find_providers(key)?;
+    let watch = Watch::new(&context.ui, &context.interrupt);
+    let shown = sanitize::line(&args.key);
+    let progress = watch.transfer(format!("asking who announces {shown}"));
+    let found = client.find_providers(key, &progress)?;
+    drop(progress);
     if found.peers.is_empty() {
-        let shown = sanitize::line(&args.key);
         let message = format!("nobody announces `{shown}`: {}", found.asked);
         return Err(Failure::new(Exit::NotFound, message));
     }

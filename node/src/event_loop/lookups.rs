@@ -267,7 +267,7 @@ impl EventLoop {
         };
         if active.state.is_done() {
             let asked = Asked {
-                first_peers_unreachable: self.peers.unmet(),
+                first_peers_unreachable: self.peers.first_unreachable(),
                 ..active.state.asked()
             };
             let overdue = active.state.is_overdue();

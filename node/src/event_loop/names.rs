@@ -236,9 +236,13 @@ impl EventLoop {
 
     /// Tells who asked. What the store has to say to it is found out on another thread.
     fn finish_name(&mut self, id: NameId) {
-        let Some(Active { work, asked, .. }) = self.names.active.remove(&id) else {
+        let Some(Active {
+            work, mut asked, ..
+        }) = self.names.active.remove(&id)
+        else {
             return;
         };
+        asked.first_peers_unreachable = self.peers.first_unreachable();
         let store = self.store.clone();
         self.spawn(move || {
             match work {

@@ -38,7 +38,7 @@ pub(super) struct PeerState {
 /// All connected peers, and those that are being met.
 pub(super) struct Peers {
     pub(super) connected: HashMap<PeerId, PeerState>,
-    bootstrap: Vec<(PeerId, Multiaddr)>,
+    first: Vec<FirstPeer>,
     /// Peers dialled on purpose, until they have introduced themselves, with the time when we stop waiting.
     contacts: HashMap<PeerId, Contact>,
     patience_until: Instant,
@@ -46,6 +46,15 @@ pub(super) struct Peers {
     /// Until when the local network may still answer.
     lan_until: Option<Instant>,
     observed: Vec<Multiaddr>,
+}
+
+/// A peer that the user or the home named, by whom the network is met.
+#[derive(Clone, Debug)]
+struct FirstPeer {
+    id: PeerId,
+    address: Multiaddr,
+    /// Whether the last attempt to meet it failed. One that was met and has left is not unreachable.
+    failed: bool,
 }
 
 struct Contact {
@@ -58,7 +67,16 @@ impl Peers {
         let now = Instant::now();
         Self {
             connected: HashMap::new(),
-            bootstrap: config.bootstrap.iter().filter_map(split_peer).collect(),
+            first: config
+                .bootstrap
+                .iter()
+                .filter_map(split_peer)
+                .map(|(id, address)| FirstPeer {
+                    id,
+                    address,
+                    failed: false,
+                })
+                .collect(),
             contacts: HashMap::new(),
             patience_until: now + BOOTSTRAP_PATIENCE,
             bootstrap_again_at: now + BOOTSTRAP_AGAIN,
@@ -78,10 +96,27 @@ impl Peers {
             .min()
     }
 
-    /// How many of the first peers are not connected: none of them could be reached, or they left.
-    pub(super) fn unmet(&self) -> u32 {
-        let unmet = |(peer, _): &&(PeerId, Multiaddr)| !self.connected.contains_key(peer);
-        self.bootstrap.iter().filter(unmet).count() as u32
+    /// How many of the first peers could not be reached, or have not been so far.
+    pub(super) fn first_unreachable(&self) -> u32 {
+        let unreachable = |first: &&FirstPeer| {
+            !self.connected.contains_key(&first.id)
+                && (first.failed || self.contacts.contains_key(&first.id))
+        };
+        self.first.iter().filter(unreachable).count() as u32
+    }
+
+    /// Takes a peer from those that are being met; whoever waited for it is told.
+    fn end_contact(&mut self, peer: &PeerId, met: Option<PeerId>) -> bool {
+        let Some(contact) = self.contacts.remove(peer) else {
+            return false;
+        };
+        for first in self.first.iter_mut().filter(|first| first.id == *peer) {
+            first.failed = met.is_none();
+        }
+        for reply in contact.replies {
+            let _ = reply.send(met);
+        }
+        true
     }
 
     /// How far a connected peer is; a peer that just left counts as far.
@@ -95,7 +130,7 @@ impl Peers {
     /// one of the first peers, whom the user named.
     pub(super) fn is_neighbour(&self, peer: &PeerId) -> bool {
         let blocks = self.connected.get(peer).is_some_and(|state| state.blocks);
-        let first = || self.bootstrap.iter().any(|(first, _)| first == peer);
+        let first = || self.first.iter().any(|first| first.id == *peer);
         blocks && (self.reach(peer) == Reach::Near || first())
     }
 }
@@ -103,8 +138,8 @@ impl Peers {
 impl EventLoop {
     /// Dials the configured first peers.
     pub(super) fn contact_bootstrap(&mut self) {
-        for (peer, address) in self.peers.bootstrap.clone() {
-            self.contact(peer, address, None);
+        for FirstPeer { id, address, .. } in self.peers.first.clone() {
+            self.contact(id, address, None);
         }
     }
 
@@ -226,10 +261,7 @@ impl EventLoop {
     }
 
     fn contact_ended(&mut self, peer: &PeerId, met: Option<PeerId>) {
-        if let Some(contact) = self.peers.contacts.remove(peer) {
-            for reply in contact.replies {
-                let _ = reply.send(met);
-            }
+        if self.peers.end_contact(peer, met) {
             self.start_waiting_queries();
         }
     }
@@ -341,5 +373,31 @@ pub(super) fn usable(address: &Multiaddr, announce: Announce) -> bool {
         Reach::Global => true,
         Reach::Near => announce == Announce::All,
         Reach::Nowhere => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_peer_is_unreachable_until_it_was_met_and_not_because_it_left() {
+        let id = PeerId::random();
+        let address = format!("/ip4/127.0.0.1/tcp/9/p2p/{id}").parse().unwrap();
+        let mut peers = Peers::new(&Config {
+            bootstrap: vec![address],
+            ..Config::new(crate::identity::ephemeral())
+        });
+        let contact = || Contact {
+            until: Instant::now(),
+            replies: Vec::new(),
+        };
+        peers.contacts.insert(id, contact());
+        assert_eq!(peers.first_unreachable(), 1);
+        peers.end_contact(&id, None);
+        assert_eq!(peers.first_unreachable(), 1);
+        peers.contacts.insert(id, contact());
+        peers.end_contact(&id, Some(id));
+        assert_eq!(peers.first_unreachable(), 0);
     }
 }

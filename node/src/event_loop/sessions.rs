@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use base::{Cid, Multihash};
 use bitswap::SessionId;
 use libp2p::PeerId;
+use store::substitute::Asked;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{EventLoop, QueryUse};
@@ -148,12 +149,14 @@ impl EventLoop {
     pub(super) fn search_ended(&mut self, session: SessionId, dht_nodes: u32) {
         if let Some(active) = self.sessions.active.get_mut(&session) {
             active.searching = false;
-            let providers = active.providers.len() as u32;
-            // Only for the count of who was asked; a full channel loses nothing that matters.
-            let _ = active.sink.try_send(SessionEvent::Searched {
+            let asked = Asked {
                 dht_nodes,
-                providers,
-            });
+                providers: active.providers.len() as u32,
+                first_peers_unreachable: self.peers.first_unreachable(),
+                ..Asked::default()
+            };
+            // Only for the count of who was asked; a full channel loses nothing that matters.
+            let _ = active.sink.try_send(SessionEvent::Searched(asked));
             self.swarm.behaviour_mut().exchange.search_ended(session);
         }
     }

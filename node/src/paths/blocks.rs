@@ -15,7 +15,7 @@ use super::PathError;
 use crate::ClientError;
 use crate::client::{BlockingClient, Client};
 use crate::command::{Command, OpenedSession, SessionEvent};
-use crate::fetch::{fetch_cid, local, stopped};
+use crate::fetch::{count_search, fetch_cid, local, stopped};
 
 /// How long is waited for a block before is looked whether the user wants to stop.
 const SLICE: Duration = Duration::from_millis(50);
@@ -121,13 +121,7 @@ impl<'a> Blocks<'a> {
                 Ok(Some(SessionEvent::Missing { .. })) => {
                     return Err(FetchError::Missing { asked: self.asked }.into());
                 }
-                Ok(Some(SessionEvent::Searched {
-                    dht_nodes,
-                    providers,
-                })) => {
-                    self.asked.dht_nodes += dht_nodes;
-                    self.asked.providers = self.asked.providers.max(providers);
-                }
+                Ok(Some(SessionEvent::Searched(asked))) => count_search(&mut self.asked, asked),
             }
         }
         Err(FetchError::Cancelled.into())
@@ -177,11 +171,8 @@ impl<'a> Blocks<'a> {
         let Ok(key) = Multihash::of(&self.root) else {
             return Ok(Vec::new());
         };
-        let search = client.client().find_providers(key);
-        let found = client
-            .block_on_unless(search, || self.progress.cancelled())
-            .ok_or(FetchError::Cancelled)?
-            .map_err(stopped)?;
+        let found = client.find_providers(key, self.progress);
+        let found = found.map_err(stopped)?;
         Ok(self.announcers.insert(found.peers).clone())
     }
 }

@@ -146,6 +146,13 @@ impl TestNode {
     }
 }
 
+/// The address of a node that was there and is not any more.
+async fn gone() -> Multiaddr {
+    let TestNode { node, address, .. } = TestNode::server(&[]).await;
+    node.stop().await;
+    address
+}
+
 /// A node on loopback, in the DHT of local networks, with little patience.
 fn config(dht_mode: DhtMode, bootstrap: &[&Multiaddr]) -> Config {
     Config {

@@ -1,7 +1,12 @@
 //! Meeting, introducing, announcing, finding.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use store::substitute::{Progress, QueryError};
+
 use super::*;
-use crate::ClientError;
+use crate::ipns::IpnsName;
+use crate::{ClientError, PathError, fetch_path};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_meet_and_know_each_others_names() {
@@ -129,4 +134,61 @@ async fn nonsense_in_the_configuration_is_refused_with_its_name() {
         error.to_string(),
         "`kad` is no protocol name, it must start with `/`"
     );
+}
+
+/// Wants to stop when asked for the second time: while something is waited for.
+#[derive(Default)]
+struct SecondThoughts(AtomicBool);
+
+impl Progress for SecondThoughts {
+    fn bytes(&self, _: u64, _: Option<u64>) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_lookup_ends_when_its_owner_wants_it_to() {
+    // A first peer that takes connections and says nothing, and a node that would wait for it longer than this test.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let silent = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random());
+    let user = TestNode::start(Config {
+        listen: Vec::new(),
+        deadlines: Deadlines {
+            dial: 2 * PATIENCE,
+            dht_lookup: 2 * PATIENCE,
+            ..deadlines()
+        },
+        ..config(DhtMode::Client, &[&silent.parse().unwrap()])
+    })
+    .await;
+    let (client, store) = (user.client_handle().clone(), user.store.clone());
+    let lookups = move || {
+        let (blocking, stop) = (client.blocking(), SecondThoughts::default);
+        let sha256 = Sha256::of(b"x");
+        let key = base::Multihash::sha2_256(&sha256);
+        let found = blocking.find_providers(key, &stop());
+        assert_eq!(found, Err(ClientError::Cancelled));
+        let pkghash = PkgHash::of_derivation(b"x");
+        let found = PeerSubstituter::new(client.clone()).query(&pkghash, &stop());
+        assert!(matches!(found, Err(QueryError::Cancelled)), "{found:?}");
+        let request = SourceRequest {
+            sha256,
+            file_name: "x",
+            urls: &[],
+        };
+        let fetched = PeerSources::new(client.clone()).fetch(&request, &store, &stop());
+        let is_cancelled = matches!(fetched, Err(FetchError::Cancelled));
+        assert!(is_cancelled, "{fetched:?}");
+        let name = IpnsName::of(&identity::ephemeral().public());
+        let path = format!("/ipns/{name}").parse().unwrap();
+        let fetched = fetch_path(Some(&blocking), &path, &store, &stop());
+        let is_cancelled = matches!(fetched, Err(PathError::Fetch(FetchError::Cancelled)));
+        assert!(is_cancelled, "{fetched:?}");
+    };
+    in_time("the lookups", tokio::task::spawn_blocking(lookups))
+        .await
+        .unwrap();
 }

@@ -138,41 +138,10 @@ async fn a_miss_ends_in_time_and_says_who_was_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_miss_without_anybody_says_that_the_first_peers_were_not_there() {
-    let gone = TestNode::server(&[]).await;
-    let address = gone.address.clone();
-    gone.node.stop().await;
-    let user = TestNode::client(&[&address]).await;
+    let user = TestNode::client(&[&gone().await]).await;
     let found = query(user.substituter(), package(1)).await.unwrap();
     assert_eq!(
         found.asked.to_string(),
         "asked nobody (1 first peer unreachable)"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_query_ends_when_its_owner_wants_it_to() {
-    /// Wants to stop when asked for the second time.
-    #[derive(Default)]
-    struct Once(std::sync::atomic::AtomicBool);
-    impl store::substitute::Progress for Once {
-        fn bytes(&self, _: u64, _: Option<u64>) {}
-        fn cancelled(&self) -> bool {
-            self.0.swap(true, std::sync::atomic::Ordering::Relaxed)
-        }
-    }
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let silent = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random());
-    let user = TestNode::client(&[&silent.parse().unwrap()]).await;
-    let substituter = user.substituter();
-    let query =
-        tokio::task::spawn_blocking(move || substituter.query(&package(1), &Once::default()));
-    let error = in_time("the query's end", query)
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert!(
-        matches!(error, store::substitute::QueryError::Cancelled),
-        "{error:?}"
     );
 }

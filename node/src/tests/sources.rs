@@ -124,6 +124,21 @@ async fn a_missing_source_is_missing_and_says_who_was_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_miss_by_cid_without_anybody_says_that_the_first_peers_were_not_there() {
+    let user = TestNode::client(&[&gone().await]).await;
+    let (blocking, store) = (user.client_handle().blocking(), user.store.clone());
+    let fetch = move || blocking.fetch_cid(raw_root(b"nowhere"), &[], &store, &NoProgress);
+    let error = in_time("a fetch", tokio::task::spawn_blocking(fetch))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "not found: asked nobody (1 first peer unreachable)"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn any_content_is_fetched_by_its_cid() {
     let middle = TestNode::server(&[]).await;
     let holder = TestNode::server(&[&middle.address]).await;
