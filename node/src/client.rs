@@ -134,7 +134,7 @@ impl Client {
                     providers.asked = asked;
                     return Ok(providers);
                 }
-                Found::Holding { .. } | Found::Realisations { .. } => {}
+                Found::Root { .. } | Found::Realisations { .. } => {}
             }
         }
         Err(ClientError::Stopped)
@@ -174,7 +174,7 @@ impl Client {
                     (result.asked, result.overdue) = (asked, overdue);
                     return Ok(result);
                 }
-                Found::Holding { .. } | Found::Provider { .. } => {}
+                Found::Root { .. } | Found::Provider { .. } => {}
             }
         }
         Err(ClientError::Stopped)

@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::address::Reach;
 use crate::ipns::{IpnsName, IpnsRecord};
 use crate::names::{NameError, Resolved};
-use crate::source_protocol::Holding;
 use crate::status::Status;
 
 /// Commands that may wait for the event loop. Whoever sends more waits.
@@ -91,8 +90,12 @@ impl Question {
 /// One answer to a question.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A peer holds the source.
-    Holding { peer: PeerId, holding: Holding },
+    /// A peer holds the source, as the DAG below this root; how long it says that the file is.
+    Root {
+        peer: PeerId,
+        root: Cid,
+        size: Option<u64>,
+    },
     /// A peer knows realisations, all verified and about the right package.
     Realisations {
         peer: PeerId,

@@ -20,7 +20,6 @@ use crate::client::Client;
 use crate::command::{Found, Question};
 use crate::error::ClientError;
 use crate::fetch::{self, Holders, Plan};
-use crate::source_protocol::Holding;
 
 /// Packages whose holders are remembered between a query and the fetch that follows it.
 const REMEMBERED_MAX: usize = 4096;
@@ -166,8 +165,8 @@ impl SourceFetcher for PeerSources {
         }
         let mut search = Search::start(&self.client, Question::Source(request.sha256), &[])?;
         let mut last: Option<FetchError> = None;
-        while let Some((root, holding)) = search.next_root(progress)? {
-            let result = self.fetch_root(request, root, holding, store, progress, &mut search);
+        while let Some((root, size)) = search.next_root(progress)? {
+            let result = self.fetch_root(request, root, size, store, progress, &mut search);
             match result {
                 Ok(fetched) => return search.count(Ok(fetched)),
                 Err(error @ (FetchError::Store(_) | FetchError::Cancelled)) => return Err(error),
@@ -194,14 +193,13 @@ impl PeerSources {
         &self,
         request: &SourceRequest<'_>,
         root: Cid,
-        holding: Holding,
+        claimed_size: Option<u64>,
         store: &Store,
         progress: &dyn Progress,
         search: &mut Search<'_>,
     ) -> Result<Fetched, FetchError> {
         let expected = Expected::sha256(request.sha256);
         let providers = search.name_holders(&root);
-        let claimed_size = Some(holding.size);
         let plan = Plan {
             root,
             providers,
@@ -217,8 +215,8 @@ impl PeerSources {
 struct Search<'a> {
     client: &'a Client,
     answers: mpsc::Receiver<Found>,
-    /// Sources only: who gave which root. In order of arrival, so that the first answer is tried first.
-    roots: Vec<(Cid, Holding)>,
+    /// Sources only: the roots that were given, and the sizes. In order of arrival, so that the first answer is tried first.
+    roots: Vec<(Cid, Option<u64>)>,
     tried: HashSet<Cid>,
     holders: BTreeMap<Cid, Vec<PeerId>>,
     /// Holders that a running fetch was told of.
@@ -269,13 +267,13 @@ impl<'a> Search<'a> {
 
     fn take(&mut self, found: &Found) {
         match found {
-            Found::Holding { peer, holding } => self.take_holding(*peer, *holding),
+            Found::Root { peer, root, size } => self.take_root(*peer, *root, *size),
             Found::Realisations { peer, .. } | Found::Provider { peer } => self.knowers.push(*peer),
             Found::Finished { asked, overdue } => self.finished = Some((*asked, *overdue)),
         }
     }
 
-    fn take_holding(&mut self, peer: PeerId, holding: Holding) {
+    fn take_root(&mut self, peer: PeerId, root: Cid, size: Option<u64>) {
         if self
             .sha256
             .is_some_and(|sha256| self.client.has_lied(&peer, &sha256))
@@ -283,14 +281,17 @@ impl<'a> Search<'a> {
             self.lied += 1;
             return;
         }
-        if !self.holders.contains_key(&holding.root) {
-            self.roots.push((holding.root, holding));
+        if !self.holders.contains_key(&root) {
+            self.roots.push((root, size));
         }
-        self.holders.entry(holding.root).or_default().push(peer);
+        self.holders.entry(root).or_default().push(peer);
     }
 
     /// The next root worth trying; waits for answers while any may come.
-    fn next_root(&mut self, progress: &dyn Progress) -> Result<Option<(Cid, Holding)>, FetchError> {
+    fn next_root(
+        &mut self,
+        progress: &dyn Progress,
+    ) -> Result<Option<(Cid, Option<u64>)>, FetchError> {
         loop {
             self.drain();
             let untried = self
@@ -298,9 +299,9 @@ impl<'a> Search<'a> {
                 .iter()
                 .find(|(root, _)| !self.tried.contains(root))
                 .copied();
-            if let Some((root, holding)) = untried {
+            if let Some((root, size)) = untried {
                 self.tried.insert(root);
-                return Ok(Some((root, holding)));
+                return Ok(Some((root, size)));
             }
             if self.finished.is_some() {
                 return Ok(None);

@@ -89,3 +89,19 @@ fn our_daemon_as_the_dht_server_leads_kubo_to_kubo_on(net: Net) {
     assert_eq!(sha256_of(&user.get(&cid)), sha256);
     assert!(user.knows(&holder.peer_id()));
 }
+
+#[test]
+fn a_source_that_kubo_holds_as_one_block_is_found_by_its_sha256() {
+    let Some(world) = World::with_kubo() else {
+        return;
+    };
+    let server = Kubo::start(&world, MODERN, Role::DhtServer, None);
+    let holder = Kubo::start(&world, MODERN, Role::DhtClient, Some(&server.address()));
+    holder.wait_for_dht_peer(&server.peer_id());
+    let sha256 = write_file(&world.path("file"), 1 << 20);
+    let cid = holder.add(&world.path("file"));
+    holder.announce(&cid);
+    let content = format!("sha256:{sha256}");
+    let fetched = world.home("user").fetch(&content, &server.address());
+    assert_eq!(sha256_of(&fetched), sha256);
+}

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use base::{Codec, block_cid};
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId};
 use libp2p::{PeerId, kad};
 use store::substitute::Asked;
@@ -189,7 +190,11 @@ impl EventLoop {
         };
         match response.0[..] {
             [Some(holding)] => {
-                let found = Found::Holding { peer, holding };
+                let found = Found::Root {
+                    peer,
+                    root: holding.root,
+                    size: Some(holding.size),
+                };
                 self.settle(id, &peer, Outcome::Answered, Some(found));
             }
             [None] => self.settle(id, &peer, Outcome::Refused, None),
@@ -232,8 +237,22 @@ impl EventLoop {
         request: OutboundRequestId,
         failure: &OutboundFailure,
     ) {
-        if let Some((id, peer)) = self.lookups.requests.remove(&request) {
-            self.settle(id, &peer, outcome_of(failure), None);
+        let Some((id, peer)) = self.lookups.requests.remove(&request) else {
+            return;
+        };
+        match (failure, self.lookups.active.get(&id)) {
+            // Only providers are asked unseen. What any other IPFS node announces under this key is a block of this hash:
+            // the file itself, stored as one.
+            (OutboundFailure::UnsupportedProtocols, Some(active)) => {
+                let root = block_cid(Codec::Raw, &active.question.key().digest());
+                let found = Found::Root {
+                    peer,
+                    root,
+                    size: None,
+                };
+                self.settle(id, &peer, Outcome::Answered, Some(found));
+            }
+            _ => self.settle(id, &peer, outcome_of(failure), None),
         }
     }
 

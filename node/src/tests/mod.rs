@@ -232,6 +232,8 @@ enum Answers {
     Holding(Holding),
     /// Never answers.
     Silence,
+    /// Does not speak the protocol, as no other IPFS node does.
+    Unknown,
 }
 
 /// A peer with the real protocols and a dishonest owner.
@@ -253,6 +255,10 @@ impl Impostor {
         // It never gives up before those whom it keeps waiting.
         config.deadlines.request = 10 * PATIENCE;
         let mut swarm = swarm_of(&config, blocks);
+        if matches!(answers, Answers::Unknown) {
+            swarm.behaviour_mut().sources =
+                request_response::Behaviour::new([], Default::default());
+        }
         let peer_id = *swarm.local_peer_id();
         swarm.listen_on(config.listen[0].clone()).unwrap();
         let address = in_time("listening", async {
@@ -348,7 +354,7 @@ async fn play(mut swarm: Swarm<Behaviour>, answers: Answers) {
                         .send_response(channel, response);
                 }
                 // A dropped channel would be an answer of sorts.
-                Answers::Silence => kept.push(channel),
+                Answers::Silence | Answers::Unknown => kept.push(channel),
             }
         }
     }

@@ -159,3 +159,20 @@ async fn any_content_is_fetched_by_its_cid() {
         .unwrap();
     assert_eq!(fetched.blob, blob);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_a_foreign_node_holds_as_one_block_is_found_by_its_hash() {
+    let middle = TestNode::server(&[]).await;
+    let bytes = content(1, 1 << 20);
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    let blob = ingest(&store, &bytes);
+    let key = base::Multihash::sha2_256(&blob.sha256);
+    let blocks = Arc::new(store);
+    let _foreign = Impostor::start(blocks, Answers::Unknown, &middle.address, &[key]).await;
+    middle.keeps(1).await;
+    let user = TestNode::client(&[&middle.address]).await;
+    let fetched = user.fetch_source(blob.sha256).await.unwrap();
+    assert_eq!(fetched.blob, blob);
+    assert_eq!(fetched.asked.refused, 0);
+}
