@@ -324,7 +324,7 @@ impl EventLoop {
     /// When something is overdue next.
     fn next_deadline(&self) -> Instant {
         let lookups = self.lookups.next_deadline();
-        let contacts = self.peers.next_deadline();
+        let contacts = self.peers.next_deadline(Instant::now());
         // Without any the tick comes first anyway.
         lookups
             .into_iter()

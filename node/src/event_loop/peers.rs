@@ -43,8 +43,8 @@ pub(super) struct Peers {
     contacts: HashMap<PeerId, Contact>,
     patience_until: Instant,
     bootstrap_again_at: Instant,
-    /// Until when the local network may still answer.
-    lan_until: Option<Instant>,
+    /// Until when the local network may still answer; the start where it is not asked.
+    lan_until: Instant,
     observed: Vec<Multiaddr>,
 }
 
@@ -80,20 +80,27 @@ impl Peers {
             contacts: HashMap::new(),
             patience_until: now + BOOTSTRAP_PATIENCE,
             bootstrap_again_at: now + BOOTSTRAP_AGAIN,
-            lan_until: config.mdns.then_some(now + LAN_PATIENCE),
+            lan_until: if config.mdns { now + LAN_PATIENCE } else { now },
             observed: Vec::new(),
         }
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let patience = (!self.contacts.is_empty() && Instant::now() < self.patience_until)
-            .then_some(self.patience_until);
+    /// When something is overdue next. What is over already is left out: to wake for it would be to spin.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let patience = (!self.contacts.is_empty()).then_some(self.patience_until);
+        let coming = |at: &Instant| now < *at;
         self.contacts
             .values()
             .map(|contact| contact.until)
-            .chain(patience)
-            .chain(self.lan_until)
+            .chain(patience.filter(coming))
+            .chain(Some(self.lan_until).filter(coming))
             .min()
+    }
+
+    /// How many connected peers are near. A daemon with many far ones meets its neighbours all the same.
+    pub(super) fn near(&self) -> usize {
+        let near = |state: &&PeerState| reach(&state.address) == Reach::Near;
+        self.connected.values().filter(near).count()
     }
 
     /// How many of the first peers could not be reached, or have not been so far.
@@ -209,10 +216,9 @@ impl EventLoop {
     /// Whether questions to the DHT make sense yet: somebody is known, or nobody is on the way.
     pub(super) fn dht_is_ready(&mut self) -> bool {
         let now = Instant::now();
-        if self.peers.lan_until.is_some_and(|until| now < until) {
+        if now < self.peers.lan_until {
             return false;
         }
-        self.peers.lan_until = None;
         let met_all = self.peers.contacts.is_empty();
         met_all || (now >= self.peers.patience_until && self.dht_peers() > 0)
     }
@@ -298,16 +304,16 @@ impl EventLoop {
         if dht {
             let announce = self.config.announce;
             // On the local network TCP is twice as fast for half of the work; far away QUIC gets through more often.
-            let tcp_near =
-                |address: &&Multiaddr| reach(address) == Reach::Near && !is_quic(address);
-            let skip_quic = info.listen_addrs.iter().any(|address| tcp_near(&address));
+            let is_near = |address: &Multiaddr| reach(address) == Reach::Near;
+            let tcp_near = info
+                .listen_addrs
+                .iter()
+                .any(|address| is_near(address) && !is_quic(address));
             let addresses = info
                 .listen_addrs
                 .iter()
                 .filter(|address| usable(address, announce))
-                .filter(|address| {
-                    !(skip_quic && reach(address) == Reach::Near && is_quic(address))
-                });
+                .filter(|address| !(tcp_near && is_near(address) && is_quic(address)));
             for address in addresses.take(ADDRESSES_PER_PEER_MAX) {
                 kad.add_address(&peer, address.clone());
             }
@@ -379,6 +385,18 @@ pub(super) fn usable(address: &Multiaddr, announce: Announce) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patience_with_the_local_network_wakes_the_loop_once_and_not_for_ever() {
+        let start = Instant::now();
+        let peers = Peers::new(&Config {
+            mdns: true,
+            ..Config::new(crate::identity::ephemeral())
+        });
+        let due = peers.next_deadline(start).unwrap();
+        assert_eq!(due, peers.lan_until);
+        assert_eq!(peers.next_deadline(due), None);
+    }
 
     #[test]
     fn a_first_peer_is_unreachable_until_it_was_met_and_not_because_it_left() {

@@ -64,7 +64,7 @@ impl EventLoop {
             return;
         };
         for (peer, address) in found {
-            if self.peers.connected.len() < LAN_PEERS_MAX {
+            if self.peers.near() < LAN_PEERS_MAX {
                 tracing::debug!(%peer, %address, "found on the local network");
                 self.contact(peer, without_peer(address), None);
             }
