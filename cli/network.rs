@@ -255,19 +255,8 @@ pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
     home.create()?;
     let identity = node::identity::load_or_create(&home.path("node.key"))?;
     let mut config = base_config(context, &network, identity)?;
-    for address in &network.listen {
-        config.listen.push(
-            address
-                .parse()
-                .map_err(|e| bad_address("network.listen", address, e))?,
-        );
-    }
-    for address in &network.relays {
-        let relay = address
-            .parse()
-            .map_err(|e| bad_address("network.relays", address, e))?;
-        config.traversal.relays.push(relay);
-    }
+    config.listen = multiaddrs("network.listen", &network.listen)?;
+    config.traversal.relays = multiaddrs("network.relays", &network.relays)?;
     config.traversal.seek_relays = network.nat_traversal || !network.relays.is_empty();
     config.traversal.serve = network.relay_service;
     config.provide = true;
@@ -285,13 +274,7 @@ fn base_config(
 ) -> CmdResult<node::Config> {
     let limits = context.config()?.limits()?;
     let mut config = node::Config::new(identity);
-    for address in &network.bootstrap {
-        config.bootstrap.push(
-            address
-                .parse()
-                .map_err(|e| bad_address("network.bootstrap", address, e))?,
-        );
-    }
+    config.bootstrap = multiaddrs("network.bootstrap", &network.bootstrap)?;
     config.swarm_key = network
         .swarm_key
         .as_deref()
@@ -344,9 +327,14 @@ pub fn deadlines(context: &Context) -> CmdResult<node::Deadlines> {
     })
 }
 
-fn bad_address(key: &str, address: &str, error: impl std::error::Error) -> Failure {
-    Failure::usage(format!("`{address}` in `{key}` is no multiaddr: {error}"))
-        .hint("such as `/ip4/192.0.2.1/tcp/4001/p2p/12D3…`")
+fn multiaddrs(key: &str, addresses: &[String]) -> CmdResult<Vec<node::Multiaddr>> {
+    let parse = |address: &String| {
+        address.parse::<node::Multiaddr>().map_err(|error| {
+            Failure::usage(format!("`{address}` in `{key}` is no multiaddr: {error}"))
+                .hint("such as `/ip4/192.0.2.1/tcp/4001/p2p/12D3…`")
+        })
+    };
+    addresses.iter().map(parse).collect()
 }
 
 #[cfg(test)]

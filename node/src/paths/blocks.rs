@@ -1,7 +1,6 @@
 //! The blocks on the way to a file: from the store, else one after the other from peers, in one session.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use base::{Block, Cid, Multihash};
 use bytes::Bytes;
@@ -10,15 +9,13 @@ use store::car::CarError;
 use store::dag::{Node, Target};
 use store::substitute::{Asked, FetchError, Fetched, Progress};
 use store::{Blob, BlockStore as _, Store};
+use tokio::time::{Instant, timeout_at};
 
 use super::PathError;
 use crate::ClientError;
-use crate::client::{BlockingClient, Client};
+use crate::client::BlockingClient;
 use crate::command::{Command, OpenedSession, SessionEvent};
 use crate::fetch::{count_search, fetch_cid, local, stopped};
-
-/// How long is waited for a block before is looked whether the user wants to stop.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// Blocks below one root, and who has them.
 pub(super) struct Blocks<'a> {
@@ -59,7 +56,7 @@ impl<'a> Blocks<'a> {
             return Ok(block.into_bytes());
         }
         let client = self.client.ok_or_else(missing)?;
-        let block = self.fetch_block(client.client(), cid)?;
+        let block = self.fetch_block(client, cid)?;
         self.store.put(&block)?;
         Ok(block.into_bytes())
     }
@@ -88,13 +85,13 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    fn fetch_block(&mut self, client: &Client, cid: &Cid) -> Result<Block, PathError> {
-        let runtime = &client.shared().runtime;
+    fn fetch_block(&mut self, client: &BlockingClient, cid: &Cid) -> Result<Block, PathError> {
+        let node = client.client();
         let session = match &mut self.session {
             Some(session) => session,
             none => none.insert(
-                runtime
-                    .block_on(client.open_session(self.root, Vec::new()))
+                client
+                    .block_on(node.open_session(self.root, Vec::new()))
                     .map_err(stopped)?,
             ),
         };
@@ -102,17 +99,13 @@ impl<'a> Blocks<'a> {
             session: session.id,
             cids: vec![*cid],
         };
-        runtime.block_on(client.send(want)).map_err(stopped)?;
-        let deadline = Instant::now() + client.shared().deadlines.first_byte;
-        while !self.progress.cancelled() {
-            if Instant::now() >= deadline {
-                return Err(FetchError::TimedOut { asked: self.asked }.into());
-            }
-            let event = runtime
-                .block_on(async { tokio::time::timeout(SLICE, session.events.recv()).await });
-            match event {
-                // Nothing yet.
-                Err(_) => {}
+        client.block_on(node.send(want)).map_err(stopped)?;
+        let deadline = Instant::now() + node.shared().deadlines.first_byte;
+        loop {
+            let next = async { timeout_at(deadline, session.events.recv()).await };
+            let next = client.block_on_unless(next, self.progress);
+            match next.map_err(stopped)? {
+                Err(_) => return Err(FetchError::TimedOut { asked: self.asked }.into()),
                 Ok(None) => return Err(stopped(ClientError::Stopped).into()),
                 Ok(Some(SessionEvent::Block { block, from })) => {
                     self.senders.extend(from.map(|(peer, _)| peer));
@@ -124,7 +117,6 @@ impl<'a> Blocks<'a> {
                 Ok(Some(SessionEvent::Searched(asked))) => count_search(&mut self.asked, asked),
             }
         }
-        Err(FetchError::Cancelled.into())
     }
 
     fn local_file(&mut self, cid: &Cid) -> Result<Option<Blob>, PathError> {

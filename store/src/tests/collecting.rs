@@ -20,19 +20,6 @@ fn collect(store: &Store, goal: &Goal) -> Collected {
     store.collect(&plan, &|| false).unwrap()
 }
 
-fn pin(store: &Store, blob: &Blob) {
-    let kind = PinKind::Other {
-        name: "wanted".into(),
-    };
-    store
-        .pin(&Pin {
-            sha256: blob.sha256,
-            kind,
-            added_unix_secs: 1,
-        })
-        .unwrap();
-}
-
 fn count(store: &Store, table: &str) -> i64 {
     let sql = format!("SELECT count(*) FROM {table}");
     store

@@ -16,7 +16,7 @@ use std::io::Write as _;
 use base::Sha256;
 use tempfile::TempDir;
 
-use crate::{Blob, Expected, Store};
+use crate::{Blob, Expected, Pin, PinKind, Store};
 
 /// A store in a directory of its own.
 fn store() -> (TempDir, Store) {
@@ -29,6 +29,20 @@ fn add(store: &Store, bytes: &[u8]) -> Blob {
     let mut ingest = store.ingest().unwrap();
     ingest.write_all(bytes).unwrap();
     ingest.finish(&Expected::anything()).unwrap()
+}
+
+/// Keeps a blob, as a user's own wish.
+fn pin(store: &Store, blob: &Blob) {
+    let kind = PinKind::Other {
+        name: "wanted".into(),
+    };
+    store
+        .pin(&Pin {
+            sha256: blob.sha256,
+            kind,
+            added_unix_secs: 1,
+        })
+        .unwrap();
 }
 
 /// Bytes without a pattern that any chunk repeats, the same for the same seed.

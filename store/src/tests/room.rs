@@ -4,26 +4,13 @@ use std::collections::HashSet;
 use std::io;
 
 use super::*;
-use crate::{Limits, Pin, PinKind, StoreError};
+use crate::{Limits, StoreError};
 
 fn limited(store: &Store, quota: u64) -> Store {
     store.clone().with_limits(Limits {
         quota_bytes: Some(quota),
         keep_free_bytes: 0,
     })
-}
-
-fn pin(store: &Store, blob: &Blob) {
-    let kind = PinKind::Other {
-        name: "wanted".into(),
-    };
-    store
-        .pin(&Pin {
-            sha256: blob.sha256,
-            kind,
-            added_unix_secs: 1,
-        })
-        .unwrap();
 }
 
 fn present(store: &Store) -> HashSet<Sha256> {

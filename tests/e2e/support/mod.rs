@@ -7,6 +7,7 @@ mod daemon;
 mod lan;
 mod origin;
 mod output;
+mod process;
 mod sandbox;
 mod toy;
 
@@ -14,13 +15,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use builder::testing::{sandbox_works, static_busybox};
 pub use daemon::Daemon;
 pub use lan::Lan;
 pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
+pub use process::{signal, start, wait_until};
 pub use sandbox::may_unshare;
 pub use toy::greeting;
 
@@ -179,34 +181,7 @@ impl Home<'_> {
     }
 }
 
-/// Starts a command for [`Finished::wait`].
-pub fn start(mut command: Command) -> Child {
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Waits until `condition` holds.
-///
-/// # Panics
-/// When it does not within [`COMMAND_DEADLINE`].
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + COMMAND_DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(POLL_EVERY);
-    }
-}
-
 /// The root of the project's own sources.
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Sends a signal to a process that this test started.
-pub fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
 }

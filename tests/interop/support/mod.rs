@@ -12,17 +12,21 @@ mod lan;
 #[allow(dead_code)] // As above.
 #[path = "../../e2e/support/output.rs"]
 mod output;
+#[path = "../../e2e/support/process.rs"]
+mod process;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 pub use daemon::Daemon;
 pub use files::{SIZES, sha256_of, write_file};
 pub use kubo::{Kubo, LEGACY, MODERN, Role};
 use lan::Lan;
 use output::{Finished, wait_with_deadline};
+pub use process::wait_until;
+use process::{signal, start};
 
 /// Longest time any one command may take before the test calls it hung.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
@@ -215,31 +219,4 @@ impl Home<'_> {
         Finished::of(self.command(Some(first_peer), &args), COMMAND_DEADLINE).assert_exit(0);
         file
     }
-}
-
-/// Starts a command whose output is wanted.
-fn start(mut command: Command) -> Child {
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Waits until `condition` holds.
-///
-/// # Panics
-/// When it does not within [`COMMAND_DEADLINE`].
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + COMMAND_DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(POLL_EVERY);
-    }
-}
-
-/// Sends a signal to a process that this test started.
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
 }
