@@ -10,10 +10,12 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    PeerId, StreamProtocol, dcutr, identify, kad, mdns, memory_connection_limits, ping, relay,
+    PeerId, StreamProtocol, allow_block_list, dcutr, identify, kad, mdns, memory_connection_limits,
+    ping, relay,
 };
 use store::BlockStore;
 
+use crate::address::split_peer;
 use crate::config::{Announce, Config, DhtMode};
 use crate::exchange;
 use crate::group::{self, GroupCodec};
@@ -38,6 +40,7 @@ const REQUESTS_PER_CONNECTION: usize = 32;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // The limits come first: they refuse a connection before anybody else spends anything on it.
+    pub(crate) banned: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(crate) connection_limits: connection_limits::Behaviour,
     pub(crate) memory_limits: memory_connection_limits::Behaviour,
     pub(crate) identify: identify::Behaviour,
@@ -75,6 +78,7 @@ impl Behaviour {
             .with_request_timeout(config.deadlines.request)
             .with_max_concurrent_streams(REQUESTS_PER_CONNECTION);
         Self {
+            banned: allow_block_list::Behaviour::default(),
             connection_limits: connection_limits(config),
             memory_limits: memory_connection_limits::Behaviour::with_max_bytes(
                 config.limits.memory_bytes,
@@ -130,13 +134,19 @@ fn multicast(local: PeerId) -> Option<mdns::tokio::Behaviour> {
 
 fn connection_limits(config: &Config) -> connection_limits::Behaviour {
     let total = config.limits.connections;
-    connection_limits::Behaviour::new(
+    let mut limits = connection_limits::Behaviour::new(
         ConnectionLimits::default()
             .with_max_established(Some(total))
+            // Whoever fills the house must leave us the door: a quarter is for connections that we make.
+            .with_max_established_incoming(Some((total - total / 4).max(1)))
             .with_max_established_per_peer(Some(config.limits.connections_per_peer))
             // Handshakes cost CPU before the peer is known; a quarter of the connections may be in that state.
             .with_max_pending_incoming(Some((total / 4).max(1))),
-    )
+    );
+    for (peer, _) in config.bootstrap.iter().filter_map(split_peer) {
+        limits.bypass_peer_id(&peer);
+    }
+    limits
 }
 
 fn kademlia(config: &Config, dht: StreamProtocol, local: PeerId) -> kad::Behaviour<ProviderStore> {

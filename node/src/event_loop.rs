@@ -49,6 +49,7 @@ pub(crate) use self::sessions::SESSION_WANTS_MAX;
 use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::command::Command;
 use crate::config::Config;
+use crate::dial_guard::Acquaintances;
 use crate::status::AskedStatus;
 
 /// How often is looked for new keys to announce, for receivers that are gone, and for expired records.
@@ -98,12 +99,13 @@ impl EventLoop {
     /// A node that is ready to run. Must be called inside the runtime.
     pub(crate) fn new(
         swarm: Swarm<Behaviour>,
+        acquaintances: Acquaintances,
         commands: mpsc::Receiver<Command>,
         store: Store,
         config: Config,
     ) -> Self {
         Self {
-            peers: Peers::new(&config),
+            peers: Peers::new(&config, acquaintances),
             relays: Relays::new(&config),
             lookups: Lookups::default(),
             members: Members::default(),
@@ -220,7 +222,8 @@ impl EventLoop {
             | BehaviourEvent::RelayServer(_)
             | BehaviourEvent::ReachClient(_)
             | BehaviourEvent::ReachServer(_) => {}
-            // These two only refuse connections and have nothing to say.
+            // These only refuse connections and have nothing to say.
+            BehaviourEvent::Banned(never) => match never {},
             BehaviourEvent::ConnectionLimits(never) => match never {},
             BehaviourEvent::MemoryLimits(never) => match never {},
         }
@@ -309,6 +312,7 @@ impl EventLoop {
         self.sweep_sessions();
         self.sweep_names();
         self.look_for_due_keys();
+        self.end_bans(Instant::now());
         self.contact_bootstrap_again();
         self.contact_relays();
         self.seek_relays();

@@ -15,6 +15,7 @@ mod behaviour;
 mod client;
 mod command;
 mod config;
+mod dial_guard;
 mod error;
 mod event_loop;
 mod exchange;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use libp2p::swarm;
-use libp2p::{Multiaddr, PeerId, Swarm};
+use libp2p::{Multiaddr, Swarm};
 use store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use crate::behaviour::Behaviour;
 use crate::client::{Client, Shared};
 use crate::command::COMMANDS_MAX;
 use crate::config::Config;
+use crate::dial_guard::Acquaintances;
 use crate::error::StartError;
 use crate::event_loop::EventLoop;
 use crate::transport;
@@ -41,7 +42,8 @@ impl Node {
         check_bootstrap(&config.bootstrap)?;
         let dht = config.dht_stream_protocol()?;
         let peer_id = config.identity.public().to_peer_id();
-        let mut swarm = build_swarm(&config, peer_id, dht, &store)?;
+        let acquaintances = Acquaintances::default();
+        let mut swarm = build_swarm(&config, &acquaintances, dht, &store)?;
         for address in &config.listen {
             swarm
                 .listen_on(address.clone())
@@ -60,7 +62,7 @@ impl Node {
             config.deadlines.clone(),
             Handle::current(),
         );
-        let event_loop = EventLoop::new(swarm, commands, store, config);
+        let event_loop = EventLoop::new(swarm, acquaintances, commands, store, config);
         let task = tokio::spawn(event_loop.run());
         Ok(Self {
             client: Client::new(sender, Arc::new(shared)),
@@ -98,11 +100,12 @@ fn check_bootstrap(addresses: &[Multiaddr]) -> Result<(), StartError> {
 
 fn build_swarm(
     config: &Config,
-    peer_id: PeerId,
+    acquaintances: &Acquaintances,
     dht: libp2p::StreamProtocol,
     store: &Store,
 ) -> Result<Swarm<Behaviour>, StartError> {
-    let (transport, relay) = transport::build(config)?;
+    let (transport, relay) = transport::build(config, acquaintances)?;
+    let peer_id = config.identity.public().to_peer_id();
     let behaviour = Behaviour::new(config, dht, Arc::new(store.clone()), relay);
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_CONNECTION)

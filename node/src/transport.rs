@@ -5,7 +5,7 @@
 //! * **Circuits** through a relay, for those who can be reached in no other way.
 //!
 //! In a private swarm every TCP connection starts with the swarm's key, below all else, and there is no QUIC: the key has
-//! no place in it. Names are resolved by DNS. Each connection must stand within the dial deadline, handshakes included:
+//! no place in it. Names are resolved by DNS. Private addresses that strangers name are not dialled. Each connection must stand within the dial deadline, handshakes included:
 //! TCP alone would wait two minutes for a host that drops packets.
 
 use std::time::Duration;
@@ -19,19 +19,30 @@ use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::{PeerId, Transport as _, dns, noise, quic, relay, tcp, tls, yamux};
 
-use crate::config::Config;
+use crate::config::{Announce, Config};
+use crate::dial_guard::{Acquaintances, Guarded};
 use crate::error::StartError;
 use crate::security::Security;
 
 /// The transport of a swarm.
 pub(crate) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// Builds the transport of a node, and the protocol by which it asks relays to stand in for it.
-pub(crate) fn build(config: &Config) -> Result<(Transport, relay::client::Behaviour), StartError> {
+/// Builds the transport of a node, and the protocol by which it asks relays to stand in for it. Only `acquaintances` are
+/// dialled at private addresses, where those are not announced.
+pub(crate) fn build(
+    config: &Config,
+    acquaintances: &Acquaintances,
+) -> Result<(Transport, relay::client::Behaviour), StartError> {
     let security = security(&config.identity)?;
     let (circuits, relay) = relay::client::new(config.identity.public().to_peer_id());
     let circuits = upgrade(circuits, security.clone(), config.deadlines.dial);
-    let direct = || direct(config, security.clone());
+    let direct = || {
+        let direct = direct(config, security.clone());
+        match config.announce {
+            Announce::Global => Guarded::new(direct, acquaintances.clone()).boxed(),
+            Announce::All => direct,
+        }
+    };
     // A machine without /etc/resolv.conf still reaches addresses that need no resolving.
     let resolved = dns::tokio::Transport::system(direct()).unwrap_or_else(|error| {
         tracing::info!(%error, "no system resolver configuration");

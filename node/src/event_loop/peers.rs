@@ -12,12 +12,18 @@ use super::EventLoop;
 use super::reach::LAN_PATIENCE;
 use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
 use crate::config::{Announce, Config};
+use crate::dial_guard::Acquaintances;
 use crate::{exchange, group, realisation_protocol, source_protocol};
 
 /// How long the first questions wait for first peers that have not answered yet, once some other has.
 const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two attempts at the first peers while nobody of the DHT is known.
 const BOOTSTRAP_AGAIN: Duration = Duration::from_secs(10);
+/// How long a peer that broke the rules stays away. Identities are cheap, so this only keeps a broken peer from coming back
+/// at once and for ever.
+const BAN: Duration = Duration::from_secs(600);
+/// Banned peers that are remembered.
+const BANNED_MAX: usize = 1024;
 /// Addresses taken from what one peer says about itself.
 const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// Addresses at which others see us that we believe.
@@ -46,6 +52,8 @@ pub(super) struct Peers {
     /// Until when the local network may still answer; the start where it is not asked.
     lan_until: Instant,
     observed: Vec<Multiaddr>,
+    acquaintances: Acquaintances,
+    banned: HashMap<PeerId, Instant>,
 }
 
 /// A peer that the user or the home named, by whom the network is met.
@@ -63,7 +71,7 @@ struct Contact {
 }
 
 impl Peers {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, acquaintances: Acquaintances) -> Self {
         let now = Instant::now();
         Self {
             connected: HashMap::new(),
@@ -82,6 +90,8 @@ impl Peers {
             bootstrap_again_at: now + BOOTSTRAP_AGAIN,
             lan_until: if config.mdns { now + LAN_PATIENCE } else { now },
             observed: Vec::new(),
+            acquaintances,
+            banned: HashMap::new(),
         }
     }
 
@@ -176,6 +186,7 @@ impl EventLoop {
         if peer == *self.swarm.local_peer_id() {
             return;
         }
+        self.peers.acquaintances.add(peer);
         if self
             .peers
             .connected
@@ -344,6 +355,26 @@ impl EventLoop {
         self.contact_ended(&peer, Some(peer));
     }
 
+    /// Breaks with a peer that broke the rules, and stays away from it for a while.
+    pub(super) fn ban(&mut self, peer: PeerId) {
+        let now = Instant::now();
+        self.end_bans(now);
+        if self.peers.banned.len() < BANNED_MAX {
+            self.peers.banned.insert(peer, now + BAN);
+            self.swarm.behaviour_mut().banned.block_peer(peer);
+        } else {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    /// Lets go of bans that have lasted long enough.
+    pub(super) fn end_bans(&mut self, now: Instant) {
+        let over = self.peers.banned.extract_if(|_, until| *until <= now);
+        for (peer, _) in over {
+            self.swarm.behaviour_mut().banned.unblock_peer(peer);
+        }
+    }
+
     pub(super) fn listening(&mut self, address: &Multiaddr) {
         tracing::info!(%address, "listening");
         if usable(address, self.config.announce) {
@@ -399,10 +430,11 @@ mod tests {
     #[test]
     fn patience_with_the_local_network_wakes_the_loop_once_and_not_for_ever() {
         let start = Instant::now();
-        let peers = Peers::new(&Config {
+        let config = Config {
             mdns: true,
             ..Config::new(crate::identity::ephemeral())
-        });
+        };
+        let peers = Peers::new(&config, Acquaintances::default());
         let due = peers.next_deadline(start).unwrap();
         assert_eq!(due, peers.lan_until);
         assert_eq!(peers.next_deadline(due), None);
@@ -412,10 +444,11 @@ mod tests {
     fn a_first_peer_is_unreachable_until_it_was_met_and_not_because_it_left() {
         let id = PeerId::random();
         let address = format!("/ip4/127.0.0.1/tcp/9/p2p/{id}").parse().unwrap();
-        let mut peers = Peers::new(&Config {
+        let config = Config {
             bootstrap: vec![address],
             ..Config::new(crate::identity::ephemeral())
-        });
+        };
+        let mut peers = Peers::new(&config, Acquaintances::default());
         let contact = || Contact {
             until: Instant::now(),
             replies: Vec::new(),

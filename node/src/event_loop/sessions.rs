@@ -187,6 +187,7 @@ impl EventLoop {
             exchange::Event::Misbehaved { peer, what } => {
                 tracing::warn!(%peer, ?what, "peer broke the rules of the exchange");
                 self.asked.misbehaved_peers += 1;
+                self.ban(peer);
             }
         }
     }

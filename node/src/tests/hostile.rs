@@ -112,7 +112,7 @@ async fn wrong_bytes_under_the_right_name_never_arrive() {
     });
     let keys = [source_key(&blob.sha256)];
     let twisted = Arc::new(Twisted { inner, twist });
-    let _liar = Impostor::start(twisted, answers, &middle.address, &keys).await;
+    let liar = Impostor::start(twisted, answers, &middle.address, &keys).await;
     middle.keeps(1).await;
     let user = TestNode::client(&[&middle.address]).await;
     let error = user.fetch_source(blob.sha256).await.unwrap_err();
@@ -121,6 +121,11 @@ async fn wrong_bytes_under_the_right_name_never_arrive() {
         FetchError::Missing { .. } | FetchError::TimedOut { .. }
     );
     assert!(given_up, "{error:?}");
+    let is_gone = |status: &Status| {
+        let liar = liar.peer_id.to_string();
+        status.asked.misbehaved_peers == 1 && status.peers.iter().all(|peer| peer.id != liar)
+    };
+    eventually(user.client_handle(), "the liar to be dropped", is_gone).await;
 
     let honest = TestNode::server(&[&middle.address]).await;
     honest.mirror(&bytes);

@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps for luck: every wait has a condition and a deadline.
 
+mod abuse;
 mod daemon;
 mod exchange;
 mod group;
@@ -29,6 +30,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::behaviour::{Behaviour, BehaviourEvent};
+use crate::dial_guard::Acquaintances;
 use crate::source_protocol::{Holding, Response};
 use crate::{
     Announce, Client, Config, DHT_LAN, Deadlines, DhtMode, Multiaddr, Node, PeerId, PeerSources,
@@ -255,7 +257,18 @@ impl Impostor {
         bootstrap: &Multiaddr,
         keys: &[base::Multihash],
     ) -> Self {
-        let mut config = config(DhtMode::Server, &[bootstrap]);
+        let config = config(DhtMode::Server, &[bootstrap]);
+        Self::of(config, blocks, answers, bootstrap, keys).await
+    }
+
+    /// The same under a configuration of its own.
+    async fn of(
+        mut config: Config,
+        blocks: Arc<dyn BlockStore>,
+        answers: Answers,
+        bootstrap: &Multiaddr,
+        keys: &[base::Multihash],
+    ) -> Self {
         // It never gives up before those whom it keeps waiting.
         config.deadlines.request = 10 * PATIENCE;
         let mut swarm = swarm_of(&config, blocks);
@@ -295,7 +308,7 @@ impl Drop for Impostor {
 
 fn swarm_of(config: &Config, blocks: Arc<dyn BlockStore>) -> Swarm<Behaviour> {
     let dht = config.dht_stream_protocol().unwrap();
-    let (transport, relay) = transport::build(config).unwrap();
+    let (transport, relay) = transport::build(config, &Acquaintances::default()).unwrap();
     let behaviour = Behaviour::new(config, dht, blocks, relay);
     let settings = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(Duration::from_secs(60));

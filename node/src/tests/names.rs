@@ -65,7 +65,11 @@ async fn foreign_server(bootstrap: &TestNode, key: Vec<u8>, value: Vec<u8>) -> J
         ping: ping::Behaviour::default(),
         kad,
     };
-    let (transport, _relay) = transport::build(&Config::new(identity)).unwrap();
+    let config = Config {
+        announce: Announce::All,
+        ..Config::new(identity)
+    };
+    let (transport, _relay) = transport::build(&config, &Acquaintances::default()).unwrap();
     let settings = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(Duration::from_secs(60));
     let mut swarm = Swarm::new(transport, behaviour, local, settings);
