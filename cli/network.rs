@@ -233,8 +233,9 @@ fn client_config(context: &Context, network: &Network) -> CmdResult<node::Config
     let mut config = base_config(context, network, node::identity::ephemeral())?;
     config.dht_mode = node::DhtMode::Client;
     if let Some(address) = daemon::address(context.home()?)
-        && let Ok(address) = address.parse()
+        && let Ok(address) = address.parse::<node::Multiaddr>()
     {
+        config.daemon = node::peer_of(&address);
         config.bootstrap.insert(0, address);
     }
     Ok(config)

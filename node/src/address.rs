@@ -78,6 +78,11 @@ pub(crate) fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
     }
 }
 
+/// The peer that an address ends in, as in `/ip4/192.0.2.1/tcp/4001/p2p/12D3…`.
+pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    split_peer(address).map(|(peer, _)| peer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ use crate::exchange;
 use crate::group::{self, GroupCodec};
 use crate::provider_store::ProviderStore;
 use crate::realisation_protocol::{self, RealisationCodec};
+use crate::routing_protocol::{self, RoutingCodec};
 use crate::source_protocol::{self, SourceCodec};
 
 /// Name under which peers see this program.
@@ -49,6 +50,7 @@ pub(crate) struct Behaviour {
     pub(crate) exchange: exchange::Behaviour,
     pub(crate) sources: request_response::Behaviour<SourceCodec>,
     pub(crate) realisations: request_response::Behaviour<RealisationCodec>,
+    pub(crate) routing: request_response::Behaviour<RoutingCodec>,
     pub(crate) group: Toggle<request_response::Behaviour<GroupCodec>>,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) relay_client: relay::client::Behaviour,
@@ -95,6 +97,13 @@ impl Behaviour {
                 [(realisation_protocol::PROTOCOL, ProtocolSupport::Full)],
                 requests.clone(),
             ),
+            routing: request_response::Behaviour::new(
+                // Only a daemon has anything to tell.
+                [(routing_protocol::PROTOCOL, routing_support(config))],
+                requests
+                    .clone()
+                    .with_request_timeout(config.deadlines.dht_lookup),
+            ),
             group: config
                 .group
                 .is_some()
@@ -122,6 +131,14 @@ impl Behaviour {
                 .then(autonat::server::Behaviour::default)
                 .into(),
         }
+    }
+}
+
+const fn routing_support(config: &Config) -> ProtocolSupport {
+    if config.provide {
+        ProtocolSupport::Full
+    } else {
+        ProtocolSupport::Outbound
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use libp2p::identity::Keypair;
-use libp2p::{Multiaddr, StreamProtocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use crate::error::StartError;
 use crate::group::GroupKey;
@@ -25,6 +25,8 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// First peers, each ending in `/p2p/ID`; `/dnsaddr/…/p2p/ID` is resolved.
     pub bootstrap: Vec<Multiaddr>,
+    /// The daemon of the same home, which is among the first peers: it is asked to walk the DHT for us.
+    pub daemon: Option<PeerId>,
     /// Whether this node holds a part of the DHT for others.
     pub dht_mode: DhtMode,
     /// Name of the DHT: [`DHT_PUBLIC`], [`DHT_LAN`], or a private network's own.
@@ -57,6 +59,7 @@ impl Config {
             identity,
             listen: Vec::new(),
             bootstrap: Vec::new(),
+            daemon: None,
             dht_mode: DhtMode::Client,
             dht_protocol: DHT_PUBLIC.to_owned(),
             announce: Announce::Global,

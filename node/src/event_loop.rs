@@ -13,7 +13,7 @@
 //!
 //! The parts are told apart by whom they serve: `peers` (who is connected, and the first contact), `lookups` (questions
 //! to the network), `names` (records of names), `reach` (the local network, relays), `sessions` (fetches), `serving`
-//! (questions of others), `members` (who may be asked and served, in a group), `announcing` (the DHT queue).
+//! (questions of others), `members` (who may be asked and served, in a group), `routing` (searches that a daemon makes for the commands of its home), `announcing` (the DHT queue).
 
 mod announcing;
 mod lookups;
@@ -21,6 +21,7 @@ mod members;
 mod names;
 mod peers;
 mod reach;
+mod routing;
 mod serving;
 mod sessions;
 mod status;
@@ -42,6 +43,7 @@ use self::members::Members;
 use self::names::Names;
 use self::peers::Peers;
 use self::reach::Relays;
+use self::routing::Routing;
 use self::serving::Served;
 use self::sessions::Sessions;
 
@@ -62,6 +64,8 @@ enum QueryUse {
     Session(bitswap::SessionId),
     Announce(base::Multihash),
     Name(names::NameId),
+    /// A walk for a command of this home.
+    Walk(base::Multihash),
 }
 
 /// What a background job brings back.
@@ -89,6 +93,7 @@ pub(crate) struct EventLoop {
     relays: Relays,
     lookups: Lookups,
     members: Members,
+    routing: Routing,
     names: Names,
     sessions: Sessions,
     announcing: Announcing,
@@ -109,6 +114,7 @@ impl EventLoop {
             relays: Relays::new(&config),
             lookups: Lookups::default(),
             members: Members::default(),
+            routing: Routing::default(),
             names: Names::default(),
             sessions: Sessions::default(),
             announcing: Announcing::new(&config),
@@ -181,7 +187,7 @@ impl EventLoop {
             SwarmEvent::ConnectionEstablished {
                 peer_id, endpoint, ..
             } => {
-                self.peer_connected(peer_id, endpoint.get_remote_address());
+                self.peer_connected(peer_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
@@ -213,6 +219,7 @@ impl EventLoop {
             BehaviourEvent::Exchange(event) => self.on_exchange(event),
             BehaviourEvent::Sources(event) => self.on_source_message(event),
             BehaviourEvent::Realisations(event) => self.on_realisation_message(event),
+            BehaviourEvent::Routing(event) => self.on_routing_message(event),
             BehaviourEvent::Group(event) => self.on_group_message(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             // What these bring about is reported by the swarm: connections and confirmed addresses.
@@ -282,6 +289,7 @@ impl EventLoop {
         match self.queries.get(&id) {
             Some(QueryUse::Lookup(lookup)) => self.providers_found(*lookup, &providers, asked),
             Some(QueryUse::Session(session)) => self.session_providers(*session, &providers),
+            Some(QueryUse::Walk(key)) => self.walk_found(&key.clone(), &providers, asked),
             Some(QueryUse::Announce(_) | QueryUse::Name(_)) | None => {}
         }
     }
@@ -289,13 +297,24 @@ impl EventLoop {
     /// A query is over, for whatever reason.
     fn query_ended(&mut self, id: kad::QueryId, asked: u32, told: u32) {
         match self.queries.remove(&id) {
-            Some(QueryUse::Lookup(lookup)) => self.lookup_walked(lookup, asked),
-            Some(QueryUse::Session(session)) => self.search_ended(session, asked),
+            Some(search @ (QueryUse::Lookup(_) | QueryUse::Session(_) | QueryUse::Walk(_))) => {
+                self.search_is_over(search, asked);
+            }
             Some(QueryUse::Announce(key)) => self.announced(&key, told),
             Some(QueryUse::Name(id)) => self.name_query_ended(id),
             None => return,
         }
         self.start_waiting_queries();
+    }
+
+    /// A search for providers is over.
+    fn search_is_over(&mut self, search: QueryUse, asked: u32) {
+        match search {
+            QueryUse::Lookup(lookup) => self.lookup_walked(lookup, asked),
+            QueryUse::Session(session) => self.search_ended(session, asked),
+            QueryUse::Walk(key) => self.walk_ended(&key, asked),
+            QueryUse::Announce(_) | QueryUse::Name(_) => {}
+        }
     }
 
     fn on_done(&mut self, done: Done) {
@@ -311,6 +330,7 @@ impl EventLoop {
         self.sweep_lookups();
         self.sweep_sessions();
         self.sweep_names();
+        self.answer_walks();
         self.look_for_due_keys();
         self.end_bans(Instant::now());
         self.contact_bootstrap_again();

@@ -34,6 +34,7 @@ mod paths;
 mod provider_store;
 mod providers;
 pub mod realisation_protocol;
+mod routing_protocol;
 mod security;
 pub mod source_protocol;
 mod status;
@@ -44,6 +45,7 @@ mod wire;
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 
+pub use crate::address::peer_of;
 pub use crate::client::{BlockingClient, Client, Providers, Realisations};
 pub use crate::config::{
     Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, Traversal,

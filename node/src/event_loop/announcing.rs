@@ -8,6 +8,7 @@ use libp2p::kad::{self, store::RecordStore as _};
 use store::{Provide, ProvideCounts, StoreError};
 use tokio::sync::oneshot;
 
+use super::routing::record_key;
 use super::{Done, EventLoop, QueryUse, unix_secs};
 use crate::config::Config;
 use crate::provider_store::ProviderStore;
@@ -101,10 +102,7 @@ impl EventLoop {
         }
         let announced = self.dht_key(&key);
         let behaviour = self.swarm.behaviour_mut();
-        match behaviour
-            .kad
-            .start_providing(kad::RecordKey::new(announced.as_bytes()))
-        {
+        match behaviour.kad.start_providing(record_key(&announced)) {
             Ok(query) => {
                 self.queries.insert(query, QueryUse::Announce(key));
             }

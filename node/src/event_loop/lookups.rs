@@ -3,12 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use base::{Codec, block_cid};
+use base::{Codec, Multihash, block_cid};
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId};
 use libp2p::{PeerId, kad};
 use store::substitute::Asked;
 use tokio::sync::mpsc;
 
+use super::routing::{Daemon, record_key};
 use super::{EventLoop, QueryUse};
 use crate::command::{Found, Question};
 use crate::lookup::{Lookup, Outcome, Reason};
@@ -33,7 +34,7 @@ pub(super) struct Lookups {
     next: u64,
     requests: HashMap<OutboundRequestId, (LookupId, PeerId)>,
     statements: HashMap<OutboundRequestId, (LookupId, PeerId)>,
-    waiting: VecDeque<(QueryUse, kad::RecordKey)>,
+    waiting: VecDeque<(QueryUse, Multihash)>,
 }
 
 impl Lookups {
@@ -42,9 +43,12 @@ impl Lookups {
     }
 
     /// Queues a search for providers.
-    pub(super) fn search(&mut self, for_whom: QueryUse, key: &base::Multihash) {
-        self.waiting
-            .push_back((for_whom, kad::RecordKey::new(key.as_bytes())));
+    pub(super) fn search(&mut self, for_whom: QueryUse, key: &Multihash) {
+        self.waiting.push_back((for_whom, *key));
+    }
+
+    pub(super) fn contains(&self, lookup: LookupId) -> bool {
+        self.active.contains_key(&lookup)
     }
 }
 
@@ -78,31 +82,43 @@ impl EventLoop {
         self.start_waiting_queries();
     }
 
-    /// Starts as many of the waiting DHT queries as may run.
+    /// Starts as many of the waiting DHT queries as may run, or has the daemon of this home make them.
     pub(super) fn start_waiting_queries(&mut self) {
         self.start_waiting_names();
-        if self.lookups.waiting.is_empty() || !self.dht_is_ready() {
+        if self.lookups.waiting.is_empty() {
+            return;
+        }
+        match self.daemon() {
+            Daemon::Coming => return,
+            Daemon::Here(daemon) => {
+                for (for_whom, key) in std::mem::take(&mut self.lookups.waiting) {
+                    self.delegate(daemon, for_whom, key);
+                }
+                return;
+            }
+            Daemon::None => {}
+        }
+        if !self.dht_is_ready() {
             return;
         }
         while self.queries.len() < self.config.limits.dht_queries {
             let Some((for_whom, key)) = self.lookups.waiting.pop_front() else {
                 return;
             };
-            let wanted = match for_whom {
-                QueryUse::Lookup(id) => self.lookups.active.contains_key(&id),
-                QueryUse::Session(session) => self.sessions.contains(session),
-                QueryUse::Announce(_) | QueryUse::Name(_) => false,
-            };
-            if !wanted {
-                continue;
+            if self.is_wanted(for_whom) {
+                self.start_query(for_whom, &key);
             }
-            let query = self.swarm.behaviour_mut().kad.get_providers(key);
-            self.queries.insert(query, for_whom);
-            if let QueryUse::Lookup(id) = for_whom
-                && let Some(active) = self.lookups.active.get_mut(&id)
-            {
-                active.query = Some(query);
-            }
+        }
+    }
+
+    fn start_query(&mut self, for_whom: QueryUse, key: &Multihash) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let query = kad.get_providers(record_key(key));
+        self.queries.insert(query, for_whom);
+        if let QueryUse::Lookup(id) = for_whom
+            && let Some(active) = self.lookups.active.get_mut(&id)
+        {
+            active.query = Some(query);
         }
     }
 
@@ -147,6 +163,14 @@ impl EventLoop {
                 Question::Providers(_) => false,
             });
         if speaks && self.may_be_asked(&peer) {
+            self.ask(id, peer, Reason::Connected);
+        }
+    }
+
+    /// Asks a peer that may hold something without having announced it.
+    pub(super) fn ask_unannounced(&mut self, id: LookupId, peer: PeerId) {
+        let question = self.lookups.active.get(&id).map(|active| active.question);
+        if !matches!(question, None | Some(Question::Providers(_))) {
             self.ask(id, peer, Reason::Connected);
         }
     }

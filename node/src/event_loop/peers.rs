@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use libp2p::core::ConnectedPoint;
 use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, identify, relay};
@@ -13,6 +14,7 @@ use super::reach::LAN_PATIENCE;
 use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
 use crate::config::{Announce, Config};
 use crate::dial_guard::Acquaintances;
+use crate::routing_protocol::{self, ADDRESSES_MAX};
 use crate::{exchange, group, realisation_protocol, source_protocol};
 
 /// How long the first questions wait for first peers that have not answered yet, once some other has.
@@ -39,6 +41,10 @@ pub(super) struct PeerState {
     pub(super) sources: bool,
     pub(super) realisations: bool,
     pub(super) relay: bool,
+    /// Whether it walks the DHT for us.
+    pub(super) routes: bool,
+    /// Where it can be reached, once that is known.
+    pub(super) places: Vec<Multiaddr>,
 }
 
 /// All connected peers, and those that are being met.
@@ -105,6 +111,16 @@ impl Peers {
             .chain(patience.filter(coming))
             .chain(Some(self.lan_until).filter(coming))
             .min()
+    }
+
+    /// Whether a peer is dialled on purpose and has not introduced itself yet.
+    pub(super) fn is_being_met(&self, peer: &PeerId) -> bool {
+        self.contacts.contains_key(peer)
+    }
+
+    /// Takes a peer for one that may be dialled in our own network.
+    pub(super) fn acquaint(&self, peer: PeerId) {
+        self.acquaintances.add(peer);
     }
 
     /// How many connected peers are near. A daemon with many far ones meets its neighbours all the same.
@@ -244,7 +260,8 @@ impl EventLoop {
             .sum()
     }
 
-    pub(super) fn peer_connected(&mut self, peer: PeerId, address: &Multiaddr) {
+    pub(super) fn peer_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        let address = endpoint.get_remote_address();
         let state = self
             .peers
             .connected
@@ -257,10 +274,18 @@ impl EventLoop {
                 sources: false,
                 realisations: false,
                 relay: false,
+                routes: false,
+                places: Vec::new(),
             });
         if is_circuit(&state.address) {
             // The direct connection that the relay's was for.
             state.address = address.clone();
+        }
+        // Who called us did so from a passing port.
+        if endpoint.is_dialer() && !is_circuit(address) {
+            let address = split_peer(address).map_or_else(|| address.clone(), |(_, rest)| rest);
+            state.places.insert(0, address);
+            state.places.truncate(ADDRESSES_MAX);
         }
     }
 
@@ -340,6 +365,18 @@ impl EventLoop {
             state.sources = info.protocols.contains(&source_protocol::PROTOCOL);
             state.relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);
             state.realisations = info.protocols.contains(&realisation_protocol::PROTOCOL);
+            state.routes = info.protocols.contains(&routing_protocol::PROTOCOL);
+            // A neighbour that called us is in the same network as the commands that we tell of it.
+            let near = reach(&state.address) == Reach::Near;
+            let room = ADDRESSES_MAX.saturating_sub(state.places.len());
+            let places = info
+                .listen_addrs
+                .iter()
+                .filter(|address| near || reach(address) == Reach::Global)
+                .filter(|address| !state.places.contains(address))
+                .take(room);
+            let places: Vec<_> = places.cloned().collect();
+            state.places.extend(places);
         }
         self.seek_relays();
         let speaks = info.protocols.contains(&group::PROTOCOL);
@@ -350,6 +387,7 @@ impl EventLoop {
 
     /// A peer has introduced itself, and it is known whether it may be asked.
     pub(super) fn greeted(&mut self, peer: PeerId) {
+        self.answer_walks();
         self.ask_newcomer(peer);
         self.newcomer_for_sessions(peer);
         self.contact_ended(&peer, Some(peer));

@@ -114,6 +114,19 @@ impl EventLoop {
         }
     }
 
+    /// Lets a session ask neighbours of the daemon, whom it has not met yet.
+    pub(super) fn session_neighbours(&mut self, session: SessionId, neighbours: &[PeerId]) {
+        let Some(active) = self.sessions.active.get_mut(&session) else {
+            return;
+        };
+        let count = neighbours.len().min(active.neighbours_left);
+        active.neighbours_left -= count;
+        self.swarm
+            .behaviour_mut()
+            .exchange
+            .add_providers(session, &neighbours[..count]);
+    }
+
     pub(super) fn want(&mut self, session: SessionId, cids: &[Cid]) {
         if self.sessions.contains(session) {
             self.swarm.behaviour_mut().exchange.want(session, cids);

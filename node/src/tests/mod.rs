@@ -12,6 +12,7 @@ mod network;
 mod paths;
 mod reach;
 mod realisations;
+mod routing;
 mod sources;
 
 use std::sync::Arc;
