@@ -48,6 +48,7 @@ use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::command::Command;
 use crate::config::Config;
 use crate::status::AskedStatus;
+use crate::sweep;
 
 /// How often is looked for new keys to announce, for receivers that are gone, and for expired records.
 const TICK: Duration = Duration::from_secs(1);
@@ -57,7 +58,7 @@ const TICK: Duration = Duration::from_secs(1);
 enum QueryUse {
     Lookup(lookups::LookupId),
     Session(bitswap::SessionId),
-    Announce(base::Multihash),
+    Announce(sweep::LookupId),
     Name(names::NameId),
 }
 
@@ -65,8 +66,10 @@ enum QueryUse {
 enum Done {
     /// An answer to a peer.
     Served(Served),
-    /// Keys to announce.
-    Due(announcing::Due),
+    /// How the queue of keys to announce stands.
+    Queue(announcing::QueueRead),
+    /// All keys that we announce.
+    OwnKeys(Vec<base::Multihash>),
     /// Whether a record of ours is the newest.
     Name(names::Kept),
     /// Nothing more to do.
@@ -204,6 +207,7 @@ impl EventLoop {
         match event {
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Records(event) => self.on_delivery(event),
             BehaviourEvent::Exchange(event) => self.on_exchange(event),
             BehaviourEvent::Sources(event) => self.on_source_message(event),
             BehaviourEvent::Realisations(event) => self.on_realisation_message(event),
@@ -231,7 +235,7 @@ impl EventLoop {
             } => {
                 self.on_query(id, &result, stats.num_requests());
                 if step.last {
-                    self.query_ended(id, stats.num_requests(), stats.num_successes());
+                    self.query_ended(id, stats.num_requests());
                 }
             }
             kad::Event::InboundRequest {
@@ -248,7 +252,12 @@ impl EventLoop {
                         ..
                     },
             } => self.keep_name_of_other(&source, record),
-            kad::Event::RoutingUpdated { .. } => self.start_waiting_queries(),
+            kad::Event::RoutingUpdated { is_new_peer, .. } => {
+                if is_new_peer {
+                    self.announcing.newcomer();
+                }
+                self.start_waiting_queries();
+            }
             _ => {}
         }
     }
@@ -257,6 +266,9 @@ impl EventLoop {
     fn on_query(&mut self, id: kad::QueryId, result: &kad::QueryResult, asked: u32) {
         if let Some(QueryUse::Name(id)) = self.queries.get(&id) {
             return self.name_progress(*id, result, asked);
+        }
+        if let Some(QueryUse::Announce(id)) = self.queries.get(&id) {
+            return self.closest_found(*id, result);
         }
         let kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
             providers,
@@ -279,11 +291,11 @@ impl EventLoop {
     }
 
     /// A query is over, for whatever reason.
-    fn query_ended(&mut self, id: kad::QueryId, asked: u32, told: u32) {
+    fn query_ended(&mut self, id: kad::QueryId, asked: u32) {
         match self.queries.remove(&id) {
             Some(QueryUse::Lookup(lookup)) => self.lookup_walked(lookup, asked),
             Some(QueryUse::Session(session)) => self.search_ended(session, asked),
-            Some(QueryUse::Announce(key)) => self.announced(&key, told),
+            Some(QueryUse::Announce(id)) => self.closest_search_ended(id),
             Some(QueryUse::Name(id)) => self.name_query_ended(id),
             None => return,
         }
@@ -293,7 +305,8 @@ impl EventLoop {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Served(served) => self.answer(served),
-            Done::Due(due) => self.announce(due),
+            Done::Queue(read) => self.queue_read(read),
+            Done::OwnKeys(keys) => self.own_keys_read(&keys),
             Done::Name(kept) => self.name_kept(kept),
             Done::Noted => {}
         }
@@ -303,7 +316,7 @@ impl EventLoop {
         self.sweep_lookups();
         self.sweep_sessions();
         self.sweep_names();
-        self.look_for_due_keys();
+        self.announce_what_is_due();
         self.contact_bootstrap_again();
         self.contact_relays();
         self.seek_relays();
