@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::iter;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use builder::{Event, Observer as _};
 use recipe::{PackageSource as _, Recipe, Source};
 use serde::Serialize;
 use store::substitute::{FetchError, SourceFetcher, SourceRequest};
-use store::{Blob, Pin, PinKind, ProvideKind, Store};
+use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
 
 use crate::bench::{Bench, unix_secs};
 use crate::context::Context;
@@ -198,7 +199,7 @@ fn fetch_one(
 ) -> Result<Option<Received>, FetchError> {
     let Bench { store, watch, .. } = bench;
     if let Some(blob) = store.blob(&source.sha256)? {
-        keep(store, &blob, &source.file)?;
+        keep(store, &blob, &source.file, ProvideOrigin::Fetched)?;
         return Ok(None);
     }
     let urls: Vec<_> = source.urls.iter().map(ToString::to_string).collect();
@@ -210,7 +211,7 @@ fn fetch_one(
     let progress = watch.transfer(format!("fetching {} for {package}", source.file));
     let fetched = fetcher.fetch(&request, store, &progress)?;
     drop(progress);
-    keep(store, &fetched.blob, &source.file)?;
+    keep(store, &fetched.blob, &source.file, ProvideOrigin::Fetched)?;
     let bytes = fetched.blob.size;
     let shown_as = Some(source.file.as_str());
     watch.event(&Event::Fetched {
@@ -226,7 +227,12 @@ fn fetch_one(
 ///
 /// # Errors
 /// When the store's index cannot be written.
-pub fn keep(store: &Store, blob: &Blob, file_name: &str) -> Result<(), store::StoreError> {
+pub fn keep(
+    store: &Store,
+    blob: &Blob,
+    file_name: &str,
+    origin: ProvideOrigin,
+) -> Result<(), store::StoreError> {
     let kind = PinKind::Source {
         file_name: file_name.to_owned(),
     };
@@ -235,11 +241,10 @@ pub fn keep(store: &Store, blob: &Blob, file_name: &str) -> Result<(), store::St
         kind,
         added_unix_secs: unix_secs(),
     })?;
-    store.provide(&Multihash::sha2_256(&blob.sha256), ProvideKind::Source)?;
-    if let Ok(root) = Multihash::of(&blob.root) {
-        store.provide(&root, ProvideKind::Root)?;
-    }
-    Ok(())
+    let source = (Multihash::sha2_256(&blob.sha256), ProvideKind::Source);
+    let root = Multihash::of(&blob.root).map(|root| (root, ProvideKind::Root));
+    let keys: Vec<_> = iter::once(source).chain(root).collect();
+    store.provide_as(origin, &keys)
 }
 
 /// Tells all failures but the first, which becomes the command's own.
