@@ -9,13 +9,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use base::{Cid, PkgHash, PublicKey, Realisation, SignedRealisation, TrustPolicy, Verdict};
-use netconfig::{DhtMode, Network};
+use netconfig::{Announced, DhtMode, Network};
 use node::{BlockingClient, Node, PeerSources, PeerSubstituter};
-use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Progress, Query, QueryError, SourceFetcher, SourceRequest,
     Substituter,
 };
+use store::{ProvideScope, Store};
 use tokio::runtime::Runtime;
 
 use crate::bug::NODE_THREAD;
@@ -260,7 +260,11 @@ pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
     config.traversal.relays = multiaddrs("network.relays", &network.relays)?;
     config.traversal.seek_relays = network.nat_traversal || !network.relays.is_empty();
     config.traversal.serve = network.relay_service;
-    config.provide = true;
+    (config.provide, config.provide_scope) = match network.announce {
+        Announced::None => (false, ProvideScope::All),
+        Announced::Built => (true, ProvideScope::Made),
+        Announced::All => (true, ProvideScope::All),
+    };
     config.dht_mode = match network.dht_mode {
         DhtMode::Server => node::DhtMode::Server,
         DhtMode::Client => node::DhtMode::Client,

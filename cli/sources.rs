@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fmt, fs, io};
+use std::{fmt, fs, io, iter};
 
 use base::{Multihash, PackageName, Sha256};
 use builder::Observer as _;
@@ -11,7 +11,7 @@ use netconfig::MirrorTable;
 use recipe::{PackageSource as _, Recipe, SourceUrl};
 use serde::Serialize;
 use store::substitute::{FetchError, Fetched, First, SourceFetcher, SourceRequest};
-use store::{Blob, Pin, PinKind, ProvideKind, Store};
+use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
 
 use crate::bench::{Bench, unix_secs};
 use crate::context::Context;
@@ -274,7 +274,7 @@ impl<'a, Q: Iterator<Item = &'a Wanted>> Work<'a, Q> {
     /// Gets one source unless it is here already, and keeps it.
     fn fetch_one(&self, wanted: &Wanted) -> Result<Option<Fetched>, FetchError> {
         if let Some(blob) = self.store.blob(&wanted.sha256)? {
-            keep(self.store, &blob, &wanted.file)?;
+            keep(self.store, &blob, &wanted.file, ProvideOrigin::Fetched)?;
             return Ok(None);
         }
         let request = SourceRequest {
@@ -285,7 +285,12 @@ impl<'a, Q: Iterator<Item = &'a Wanted>> Work<'a, Q> {
         let progress = self.watch.transfer(format!("fetching {wanted}"));
         let fetched = self.fetcher.fetch(&request, self.store, &progress)?;
         drop(progress);
-        keep(self.store, &fetched.blob, &wanted.file)?;
+        keep(
+            self.store,
+            &fetched.blob,
+            &wanted.file,
+            ProvideOrigin::Fetched,
+        )?;
         self.watch
             .fetched(&wanted.to_string(), fetched.blob.size, &fetched.received);
         Ok(Some(fetched))
@@ -300,7 +305,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// When the store's index cannot be written.
-pub fn keep(store: &Store, blob: &Blob, file_name: &str) -> Result<(), store::StoreError> {
+pub fn keep(
+    store: &Store,
+    blob: &Blob,
+    file_name: &str,
+    origin: ProvideOrigin,
+) -> Result<(), store::StoreError> {
     let kind = PinKind::Source {
         file_name: file_name.to_owned(),
     };
@@ -309,11 +319,10 @@ pub fn keep(store: &Store, blob: &Blob, file_name: &str) -> Result<(), store::St
         kind,
         added_unix_secs: unix_secs(),
     })?;
-    store.provide(&Multihash::sha2_256(&blob.sha256), ProvideKind::Source)?;
-    if let Ok(root) = Multihash::of(&blob.root) {
-        store.provide(&root, ProvideKind::Root)?;
-    }
-    Ok(())
+    let source = (Multihash::sha2_256(&blob.sha256), ProvideKind::Source);
+    let root = Multihash::of(&blob.root).map(|root| (root, ProvideKind::Root));
+    let keys: Vec<_> = iter::once(source).chain(root).collect();
+    store.provide_as(origin, &keys)
 }
 
 /// Tells all failures but the first, which becomes the command's own.

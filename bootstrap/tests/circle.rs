@@ -159,7 +159,11 @@ fn a_rebuilt_seed_is_kept_like_a_source_and_its_packages_are_built() {
         .pins(Some(store::PinClass::Seed))
         .unwrap();
     assert_eq!(pins.iter().map(|p| p.sha256).collect::<Vec<_>>(), [made]);
-    let provided = circle.world.store.provides_due(u64::MAX, 100).unwrap();
+    let provided = circle
+        .world
+        .store
+        .provides_due(store::ProvideScope::All, u64::MAX, 100)
+        .unwrap();
     assert!(
         provided
             .iter()

@@ -6,12 +6,13 @@
 //! through the given [`Substituter`], sources and seeds through the given [`SourceFetcher`].
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::path::Path;
 
 use base::{Multihash, PackageName, PkgHash, Realisation, TrustPolicy};
 use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
 use store::substitute::{Asked, NoProgress, SourceFetcher, Substituter};
-use store::{Blob, Pin, PinKind, ProvideKind, Store};
+use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
 
 use crate::build::Workshop;
 use crate::error::Error;
@@ -115,7 +116,7 @@ impl<'a> Context<'a> {
             Error::Sign { package, source }
         })?;
         self.store.put_realisation(&signed)?;
-        self.record(derivation, blob, options)
+        self.record(derivation, blob, options, ProvideOrigin::Made)
     }
 
     /// Keeps an output and its derivation, and lets others find it.
@@ -124,6 +125,7 @@ impl<'a> Context<'a> {
         derivation: &Derivation,
         blob: &Blob,
         options: &Options,
+        origin: ProvideOrigin,
     ) -> Result<(), Error> {
         let pkghash = self
             .store
@@ -140,11 +142,10 @@ impl<'a> Context<'a> {
             added_unix_secs,
         })?;
         if options.announce {
-            self.store
-                .provide(&pkghash.dht_key(), ProvideKind::Package)?;
-            if let Ok(root) = Multihash::of(&blob.root) {
-                self.store.provide(&root, ProvideKind::Root)?;
-            }
+            let package = (pkghash.dht_key(), ProvideKind::Package);
+            let root = Multihash::of(&blob.root).map(|root| (root, ProvideKind::Root));
+            let keys: Vec<_> = iter::once(package).chain(root).collect();
+            self.store.provide_as(origin, &keys)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::thread;
 use base::{PackageName, PkgHash};
 use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy};
 use store::substitute::{Asked, FetchError, Fetched};
-use store::{Blob, StoreError};
+use store::{Blob, ProvideOrigin, StoreError};
 
 use crate::build::Workshop;
 use crate::error::{Error, Wanted};
@@ -318,8 +318,12 @@ impl<'a> Runner<'a> {
 
     /// Keeps an output that others built.
     fn keep(&self, id: PackageId, blob: &Blob) -> Result<(), Error> {
-        self.context
-            .record(&self.graph.derivation(id), blob, self.options)
+        self.context.record(
+            &self.graph.derivation(id),
+            blob,
+            self.options,
+            ProvideOrigin::Fetched,
+        )
     }
 
     /// Takes an answer into the ledger and says what the plan is to hear.

@@ -1,13 +1,14 @@
 //! Sources: in the store already, or fetched into it.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use base::{Multihash, PackageName, Sha256};
 use recipe::{Recipe, Source};
 use store::substitute::{Fetched, Origin, SourceFetcher, SourceRequest};
-use store::{Pin, PinKind, ProvideKind, Store, StoreError};
+use store::{Pin, PinKind, ProvideKind, ProvideOrigin, Store, StoreError};
 
 use crate::error::{Error, Wanted};
 use crate::observe::{Event, FetchProgress, Observer};
@@ -180,11 +181,10 @@ impl Fetching<'_> {
         if self.announce
             && let Some(blob) = self.store.blob(&sha256)?
         {
-            self.store
-                .provide(&Multihash::sha2_256(&sha256), ProvideKind::Source)?;
-            if let Ok(root) = Multihash::of(&blob.root) {
-                self.store.provide(&root, ProvideKind::Root)?;
-            }
+            let source = (Multihash::sha2_256(&sha256), ProvideKind::Source);
+            let root = Multihash::of(&blob.root).map(|root| (root, ProvideKind::Root));
+            let keys: Vec<_> = iter::once(source).chain(root).collect();
+            self.store.provide_as(ProvideOrigin::Fetched, &keys)?;
         }
         Ok(())
     }

@@ -98,7 +98,7 @@ fn add(context: &Context, files: &[PathBuf], in_place: bool) -> CmdResult {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        keep(&store, &blob, &name)?;
+        keep(&store, &blob, &name, store::ProvideOrigin::Made)?;
         listed.push(entry(&store, &blob, name, true)?);
         if context.interrupt.is_set() {
             return Err(Failure::interrupted());

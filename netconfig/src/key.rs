@@ -38,6 +38,7 @@ pub const KEYS: &[Key] = &[
     key("network.bootstrap", Kind::Texts),
     key("network.dht-mode", Kind::Text),
     key("network.dht-protocol", Kind::Text),
+    key("network.announce", Kind::Text),
     key("network.announce-private", Kind::Bool),
     key("network.swarm-key", Kind::Text),
     key("network.group-key", Kind::Text),

@@ -32,6 +32,17 @@ pub enum DhtMode {
     Client,
 }
 
+/// What a daemon lets others find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Nothing.
+    None,
+    /// What was built, published or added here.
+    Built,
+    /// That, and what was fetched.
+    All,
+}
+
 /// Section `[network]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -45,6 +56,8 @@ pub struct Network {
     pub dht_mode: DhtMode,
     /// Protocol name of the DHT.
     pub dht_protocol: String,
+    /// What the daemon announces.
+    pub announce: Announced,
     /// Whether private addresses are announced.
     pub announce_private: bool,
     /// File of the swarm key, if the network is private.
@@ -138,6 +151,7 @@ impl Layered {
             bootstrap: self.multiaddrs("network.bootstrap")?,
             dht_mode: self.dht_mode()?,
             dht_protocol: self.protocol("network.dht-protocol")?,
+            announce: self.announce()?,
             announce_private: self.bool("network.announce-private")?,
             swarm_key: file("network.swarm-key")?,
             group_key: file("network.group-key")?,
@@ -295,6 +309,16 @@ impl Layered {
         }
     }
 
+    fn announce(&self) -> Result<Announced, ConfigError> {
+        const KEY: &str = "network.announce";
+        match self.text(KEY)?.as_str() {
+            "none" => Ok(Announced::None),
+            "built" => Ok(Announced::Built),
+            "all" => Ok(Announced::All),
+            _ => Err(wrong(KEY, "`none`, `built` or `all`", self.get(KEY)?)),
+        }
+    }
+
     fn count_from_one(&self, key: &'static str) -> Result<u32, ConfigError> {
         let setting = self.get(key)?;
         let number = setting
@@ -447,6 +471,7 @@ mod tests {
             ("network.listen = [\"127.0.0.1:4001\"]", "network.listen"),
             ("network.listen = [1]", "network.listen"),
             ("network.dht-mode = \"both\"", "network.dht-mode"),
+            ("network.announce = \"some\"", "network.announce"),
             ("network.dht-protocol = \"kad\"", "network.dht-protocol"),
             ("limits.connections = 0", "limits.connections"),
             ("limits.connections = -4", "limits.connections"),

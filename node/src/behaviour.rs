@@ -21,6 +21,7 @@ use crate::exchange;
 use crate::group::{self, GroupCodec};
 use crate::provider_store::ProviderStore;
 use crate::realisation_protocol::{self, RealisationCodec};
+use crate::record_protocol;
 use crate::routing_protocol::{self, RoutingCodec};
 use crate::source_protocol::{self, SourceCodec};
 
@@ -47,6 +48,7 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) kad: kad::Behaviour<ProviderStore>,
+    pub(crate) records: record_protocol::Behaviour,
     pub(crate) exchange: exchange::Behaviour,
     pub(crate) sources: request_response::Behaviour<SourceCodec>,
     pub(crate) realisations: request_response::Behaviour<RealisationCodec>,
@@ -87,6 +89,7 @@ impl Behaviour {
             ),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
+            records: record_protocol::behaviour(dht.clone()),
             kad: kademlia(config, dht, local),
             exchange: exchange::Behaviour::new(store, config, random_seed()),
             sources: request_response::Behaviour::new(

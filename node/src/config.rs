@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use store::ProvideScope;
 
 use crate::error::StartError;
 use crate::group::GroupKey;
@@ -36,6 +37,8 @@ pub struct Config {
     /// Whether this node works off the store's queue of keys to announce: the long-running node of a home does, a short
     /// command does not, because it would be gone before anybody came.
     pub provide: bool,
+    /// Which of these keys it announces.
+    pub provide_scope: ProvideScope,
     /// Addresses that are known to reach this node from outside (a forwarded port), announced as they are.
     pub external: Vec<Multiaddr>,
     /// The key of a private swarm: only who has it can connect, over TCP alone.
@@ -64,6 +67,7 @@ impl Config {
             dht_protocol: DHT_PUBLIC.to_owned(),
             announce: Announce::Global,
             provide: false,
+            provide_scope: ProvideScope::All,
             external: Vec::new(),
             swarm_key: None,
             group: None,
@@ -131,7 +135,7 @@ pub struct Limits {
     pub loads: usize,
     /// Lookups in the DHT at the same time. rust-libp2p polls all of them each time, so more is slower, not faster.
     pub dht_queries: usize,
-    /// Keys announced in the DHT at the same time; each costs 40 to 60 requests.
+    /// Lookups made for announcing at the same time; each costs 20 to 40 requests and serves all keys near it.
     pub provides: usize,
     /// Largest DHT message, in bytes. The library's 16 KiB makes queries fail silently: replies of 43 KB were observed.
     pub dht_message_bytes: usize,

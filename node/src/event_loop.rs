@@ -53,6 +53,7 @@ use crate::command::Command;
 use crate::config::Config;
 use crate::dial_guard::Acquaintances;
 use crate::status::AskedStatus;
+use crate::sweep;
 
 /// How often is looked for new keys to announce, for receivers that are gone, and for expired records.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,7 +63,7 @@ const TICK: Duration = Duration::from_secs(1);
 enum QueryUse {
     Lookup(lookups::LookupId),
     Session(bitswap::SessionId),
-    Announce(base::Multihash),
+    Announce(sweep::LookupId),
     Name(names::NameId),
     /// A walk for a command of this home.
     Walk(base::Multihash),
@@ -72,8 +73,10 @@ enum QueryUse {
 enum Done {
     /// An answer to a peer.
     Served(Served),
-    /// Keys to announce.
-    Due(announcing::Due),
+    /// How the queue of keys to announce stands.
+    Queue(announcing::QueueRead),
+    /// All keys that we announce.
+    OwnKeys(Vec<base::Multihash>),
     /// Whether a record of ours is the newest.
     Name(names::Kept),
     /// Nothing more to do.
@@ -216,6 +219,7 @@ impl EventLoop {
         match event {
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Records(event) => self.on_delivery(event),
             BehaviourEvent::Exchange(event) => self.on_exchange(event),
             BehaviourEvent::Sources(event) => self.on_source_message(event),
             BehaviourEvent::Realisations(event) => self.on_realisation_message(event),
@@ -246,7 +250,7 @@ impl EventLoop {
             } => {
                 self.on_query(id, &result, stats.num_requests());
                 if step.last {
-                    self.query_ended(id, stats.num_requests(), stats.num_successes());
+                    self.query_ended(id, stats.num_requests());
                 }
             }
             kad::Event::InboundRequest {
@@ -263,7 +267,12 @@ impl EventLoop {
                         ..
                     },
             } => self.keep_name_of_other(&source, record),
-            kad::Event::RoutingUpdated { .. } => self.start_waiting_queries(),
+            kad::Event::RoutingUpdated { is_new_peer, .. } => {
+                if is_new_peer {
+                    self.announcing.newcomer();
+                }
+                self.start_waiting_queries();
+            }
             _ => {}
         }
     }
@@ -272,6 +281,9 @@ impl EventLoop {
     fn on_query(&mut self, id: kad::QueryId, result: &kad::QueryResult, asked: u32) {
         if let Some(QueryUse::Name(id)) = self.queries.get(&id) {
             return self.name_progress(*id, result, asked);
+        }
+        if let Some(QueryUse::Announce(id)) = self.queries.get(&id) {
+            return self.closest_found(*id, result);
         }
         let kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
             providers,
@@ -295,12 +307,12 @@ impl EventLoop {
     }
 
     /// A query is over, for whatever reason.
-    fn query_ended(&mut self, id: kad::QueryId, asked: u32, told: u32) {
+    fn query_ended(&mut self, id: kad::QueryId, asked: u32) {
         match self.queries.remove(&id) {
             Some(search @ (QueryUse::Lookup(_) | QueryUse::Session(_) | QueryUse::Walk(_))) => {
                 self.search_is_over(search, asked);
             }
-            Some(QueryUse::Announce(key)) => self.announced(&key, told),
+            Some(QueryUse::Announce(id)) => self.closest_search_ended(id),
             Some(QueryUse::Name(id)) => self.name_query_ended(id),
             None => return,
         }
@@ -320,7 +332,8 @@ impl EventLoop {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Served(served) => self.answer(served),
-            Done::Due(due) => self.announce(due),
+            Done::Queue(read) => self.queue_read(read),
+            Done::OwnKeys(keys) => self.own_keys_read(&keys),
             Done::Name(kept) => self.name_kept(kept),
             Done::Noted => {}
         }
@@ -331,7 +344,7 @@ impl EventLoop {
         self.sweep_sessions();
         self.sweep_names();
         self.answer_walks();
-        self.look_for_due_keys();
+        self.announce_what_is_due();
         self.end_bans(Instant::now());
         self.contact_bootstrap_again();
         self.contact_relays();

@@ -32,13 +32,14 @@ mod node;
 mod pace;
 mod paths;
 mod provider_store;
-mod providers;
 pub mod realisation_protocol;
+mod record_protocol;
 mod routing_protocol;
 mod security;
 pub mod source_protocol;
 mod status;
 mod substituter;
+mod sweep;
 mod transport;
 mod wire;
 

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::iter;
 use std::time::{Instant, SystemTime};
 
+use base::{Multihash, Sha256};
 use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
@@ -30,8 +31,8 @@ const KEY_BYTES_MAX: usize = 80;
 pub(crate) struct ProviderStore {
     local: PeerId,
     names: NameStore,
-    /// Keys that we announce.
-    own: HashSet<RecordKey>,
+    /// Keys that we announce, all of them sha2-256 multihashes: 40 bytes for each.
+    own: HashSet<Sha256>,
     /// Records that others asked us to keep.
     others: HashMap<RecordKey, Vec<ProviderRecord>>,
     /// How many of them each peer has.
@@ -67,6 +68,16 @@ impl ProviderStore {
     /// The records of names.
     pub(crate) const fn names_mut(&mut self) -> &mut NameStore {
         &mut self.names
+    }
+
+    /// Notes that we announce a key.
+    pub(crate) fn add_own(&mut self, key: &Multihash) {
+        self.own.insert(key.digest());
+    }
+
+    /// Notes that these are all the keys that we announce.
+    pub(crate) fn set_own(&mut self, keys: &[Multihash]) {
+        self.own = keys.iter().map(Multihash::digest).collect();
     }
 
     /// Forgets what has expired.
@@ -142,6 +153,12 @@ impl ProviderStore {
     }
 }
 
+/// What is hashed in a key that is a sha2-256 multihash.
+fn digest(key: &RecordKey) -> Option<Sha256> {
+    let digest = key.as_ref().strip_prefix(&[0x12, 0x20])?;
+    Some(Sha256::from_bytes(digest.try_into().ok()?))
+}
+
 fn forget(per_peer: &mut HashMap<PeerId, usize>, records: &mut usize, peer: &PeerId) {
     *records -= 1;
     if let Some(count) = per_peer.get_mut(peer) {
@@ -178,7 +195,7 @@ impl RecordStore for ProviderStore {
 
     fn add_provider(&mut self, mut record: ProviderRecord) -> Result<()> {
         if record.provider == self.local {
-            self.own.insert(record.key);
+            self.own.extend(digest(&record.key));
             return Ok(());
         }
         record.addresses.truncate(ADDRESSES_MAX);
@@ -186,9 +203,8 @@ impl RecordStore for ProviderStore {
     }
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
-        let ours = self
-            .own
-            .contains(key)
+        let ours = digest(key)
+            .is_some_and(|digest| self.own.contains(&digest))
             .then(|| ProviderRecord::new(key.clone(), self.local, Vec::new()));
         let others = self.others.get(key).into_iter().flatten().cloned();
         ours.into_iter().chain(others).collect()
@@ -201,7 +217,9 @@ impl RecordStore for ProviderStore {
 
     fn remove_provider(&mut self, key: &RecordKey, peer: &PeerId) {
         if *peer == self.local {
-            self.own.remove(key);
+            if let Some(digest) = digest(key) {
+                self.own.remove(&digest);
+            }
             return;
         }
         let Some(providers) = self.others.get_mut(key) else {
@@ -238,17 +256,42 @@ mod tests {
     }
 
     #[test]
-    fn our_own_keys_take_no_room_and_are_never_republished_by_the_library() {
+    fn our_own_keys_take_no_room_are_never_pushed_out_and_never_republished_by_the_library() {
         let local = PeerId::random();
-        let mut store = ProviderStore::with_capacity(local, 1);
+        let mut store = ProviderStore::with_capacity(local, 10);
+        let own = |n: u32| Multihash::sha2_256(&Sha256::of(&n.to_be_bytes()));
+        let record_key = |n| RecordKey::new(own(n).as_bytes());
+        let keys: Vec<_> = (0..1000).map(own).collect();
+        store.set_own(&keys);
+        store.add_own(&own(1000));
         for name in 0..100 {
-            store.add_provider(record(name, local)).unwrap();
+            // Others fill it, and some of them provide what we do.
+            let _ = store.add_provider(record(name, PeerId::random()));
+            let theirs = ProviderRecord {
+                key: record_key(name),
+                ..record(name, PeerId::random())
+            };
+            let _ = store.add_provider(theirs);
         }
-        assert_eq!(store.len(), 0);
-        assert_eq!(store.provided().count(), 0);
-        assert_eq!(store.providers(&key(7))[0].provider, local);
-        store.remove_provider(&key(7), &local);
-        assert!(store.providers(&key(7)).is_empty());
+        assert_eq!((store.len(), store.provided().count()), (10, 0));
+        for name in 0..=1000 {
+            assert_eq!(store.providers(&record_key(name))[0].provider, local);
+        }
+        store.remove_provider(&record_key(7), &local);
+        assert!(
+            store
+                .providers(&record_key(7))
+                .iter()
+                .all(|r| r.provider != local)
+        );
+        store.set_own(&keys[..1]);
+        assert!(
+            store
+                .providers(&record_key(8))
+                .iter()
+                .all(|r| r.provider != local)
+        );
+        assert_eq!(store.providers(&record_key(0))[0].provider, local);
     }
 
     #[test]

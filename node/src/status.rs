@@ -52,19 +52,35 @@ pub struct PeerStatus {
     pub dht: bool,
 }
 
-/// The queue of keys to announce.
+/// Announcing. Counts are since the start, unless they are of the last cycle: 22 hours and the unfinished one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProvideStatus {
-    /// Keys that wait.
+    /// Keys that this node announces, in all.
+    pub keys: u64,
+    /// Keys whose time has come, the never announced ones included.
     pub queued: u64,
-    /// Keys being announced.
+    /// Keys that should have been announced again an hour ago.
+    pub overdue: u64,
+    /// Keys that are being announced, or are next.
     pub in_flight: u64,
-    /// Announcements made since the start.
+    /// Announcements made.
     pub done: u64,
-    /// Announcements that reached nobody.
+    /// Announcements that reached too few nodes; they are made again.
     pub failed: u64,
     /// When the last one was made, in seconds since 1970.
     pub last_unix_secs: Option<u64>,
+    /// Lookups made for announcing.
+    pub lookups: u64,
+    /// Streams on which records were sent.
+    pub streams: u64,
+    /// Records that arrived, each at one node.
+    pub records: u64,
+    /// Keys announced within the last cycle.
+    pub cycle_keys: u64,
+    /// Lookups made for that.
+    pub cycle_lookups: u64,
+    /// In how many of the 256 regions of the keyspace these keys were.
+    pub cycle_regions: u64,
 }
 
 /// A fetch in progress.

@@ -49,7 +49,9 @@ pub use crate::error::StoreError;
 pub use crate::ingest::{Expected, Ingest};
 pub use crate::names::NameRecord;
 pub use crate::pins::{Pin, PinClass, PinKind};
-pub use crate::provide::{Provide, ProvideCounts, ProvideKind};
+pub use crate::provide::{
+    Provide, ProvideCounts, ProvideKind, ProvideOrigin, ProvideScope, Provided,
+};
 pub use crate::room::Limits;
 pub use crate::store::Store;
 pub use crate::verify::DamagedBlock;

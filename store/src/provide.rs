@@ -5,6 +5,9 @@ use base::{Multihash, Sha256};
 use crate::index::{from_sql, to_sql};
 use crate::{Store, StoreError};
 
+/// A key is overdue this long after it was due, in seconds. Until then it is only waiting for its neighbours.
+const OVERDUE_SECS: u64 = 3600;
+
 /// What a key stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProvideKind {
@@ -27,6 +30,36 @@ pub struct Provide {
     pub provided_unix_secs: Option<u64>,
 }
 
+/// How what a key stands for has come here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProvideOrigin {
+    /// It was made, published or added here.
+    Made,
+    /// Others made it, and it was fetched because something needed it.
+    Fetched,
+}
+
+/// Which keys are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProvideScope {
+    /// All of the queue.
+    #[default]
+    All,
+    /// Only those of [`ProvideOrigin::Made`].
+    Made,
+}
+
+/// A key that was announced: when, and when it is due again, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provided {
+    /// The DHT key.
+    pub key: Multihash,
+    /// When it was announced.
+    pub at_unix_secs: u64,
+    /// When it is due again.
+    pub next_unix_secs: u64,
+}
+
 /// How the queue stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProvideCounts {
@@ -36,6 +69,8 @@ pub struct ProvideCounts {
     pub never: u64,
     /// Keys whose time has come, the never announced ones included.
     pub due: u64,
+    /// Keys that were announced and should have been again an hour ago.
+    pub overdue: u64,
     /// Package hashes among all keys.
     pub packages: u64,
     /// Sources among all keys.
@@ -64,8 +99,18 @@ impl ProvideKind {
     }
 }
 
+impl ProvideScope {
+    /// Least value of the index's column `made`.
+    const fn made_min(self) -> i64 {
+        match self {
+            Self::All => 0,
+            Self::Made => 1,
+        }
+    }
+}
+
 impl Store {
-    /// Adds a key, due at once. A key that is there already keeps its schedule.
+    /// Adds the key of something that was made or added here, due at once. A key that is there already keeps its schedule.
     ///
     /// # Errors
     /// [`StoreError`] when the index could not be written.
@@ -78,12 +123,26 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index could not be written.
     pub fn provide_all(&self, keys: &[(Multihash, ProvideKind)]) -> Result<(), StoreError> {
+        self.provide_as(ProvideOrigin::Made, keys)
+    }
+
+    /// [`Self::provide_all`] for what may only have been fetched. What was also made here stays so.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be written.
+    pub fn provide_as(
+        &self,
+        origin: ProvideOrigin,
+        keys: &[(Multihash, ProvideKind)],
+    ) -> Result<(), StoreError> {
         self.index.write(|transaction| {
             let mut insert = transaction.prepare_cached(
-                "INSERT OR IGNORE INTO provide (hash, kind, due, provided) VALUES (?1, ?2, 0, NULL)",
+                "INSERT INTO provide (hash, kind, due, provided, made) VALUES (?1, ?2, 0, NULL, ?3)
+                 ON CONFLICT (hash) DO UPDATE SET made = 1 WHERE made < excluded.made",
             )?;
             for (key, kind) in keys {
-                insert.execute((key.digest().as_bytes(), kind.code()))?;
+                let made = origin == ProvideOrigin::Made;
+                insert.execute((key.digest().as_bytes(), kind.code(), made))?;
             }
             Ok(())
         })
@@ -108,17 +167,24 @@ impl Store {
     /// [`StoreError`] when the index could not be read.
     pub fn provides_due(
         &self,
+        scope: ProvideScope,
         now_unix_secs: u64,
         limit: usize,
     ) -> Result<Vec<Provide>, StoreError> {
         let rows = self.index.read(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT hash, kind, provided FROM provide WHERE due <= ?1 ORDER BY due LIMIT ?2",
+                    "SELECT hash, kind, provided FROM provide WHERE due <= ?1 AND made >= ?2
+                     ORDER BY due LIMIT ?3",
                 )?
-                .query_map((to_sql(now_unix_secs), to_sql(limit as u64)), |row| {
-                    Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?))
-                })?
+                .query_map(
+                    (
+                        to_sql(now_unix_secs),
+                        scope.made_min(),
+                        to_sql(limit as u64),
+                    ),
+                    |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get(2)?)),
+                )?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
         let provide = |(digest, kind, provided): ([u8; 32], i64, Option<i64>)| {
@@ -134,28 +200,74 @@ impl Store {
         rows.into_iter().map(provide).collect()
     }
 
-    /// Notes that keys were announced at `at_unix_secs` and are due again at `next_unix_secs`.
+    /// All keys, due or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be read.
+    pub fn provide_keys(&self, scope: ProvideScope) -> Result<Vec<Multihash>, StoreError> {
+        self.index.read(|connection| {
+            connection
+                .prepare_cached("SELECT hash FROM provide WHERE made >= ?1")?
+                .query_map([scope.made_min()], |row| {
+                    let digest = Sha256::from_bytes(row.get(0)?);
+                    Ok(Multihash::sha2_256(&digest))
+                })?
+                .collect()
+        })
+    }
+
+    /// Notes that keys were announced.
     ///
     /// # Errors
     /// [`StoreError`] when the index could not be written.
-    pub fn set_provided(
-        &self,
-        keys: &[Multihash],
-        at_unix_secs: u64,
-        next_unix_secs: u64,
-    ) -> Result<(), StoreError> {
+    pub fn set_provided(&self, keys: &[Provided]) -> Result<(), StoreError> {
         self.index.write(|transaction| {
             let mut update = transaction
                 .prepare_cached("UPDATE provide SET provided = ?2, due = ?3 WHERE hash = ?1")?;
-            for key in keys {
-                let digest = key.digest();
+            for provided in keys {
+                let digest = provided.key.digest();
                 update.execute((
                     digest.as_bytes(),
-                    to_sql(at_unix_secs),
-                    to_sql(next_unix_secs),
+                    to_sql(provided.at_unix_secs),
+                    to_sql(provided.next_unix_secs),
                 ))?;
             }
             Ok(())
+        })
+    }
+
+    /// Compares the addresses that announcements carry from now on with those that they carried: with a new one, every key is
+    /// due now, because records that lead elsewhere are worth little. Returns whether that is so. An address that is gone
+    /// changes nothing while the others remain. Addresses are whatever bytes the node tells them apart by.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be read or written.
+    pub fn renew_provides(
+        &self,
+        addresses: &[Vec<u8>],
+        now_unix_secs: u64,
+    ) -> Result<bool, StoreError> {
+        self.index.write(|transaction| {
+            let known = |address: &Vec<u8>| {
+                transaction
+                    .prepare_cached("SELECT 1 FROM announced WHERE address = ?1")?
+                    .exists([address])
+            };
+            let mut is_new = false;
+            for address in addresses {
+                is_new |= !known(address)?;
+            }
+            if is_new {
+                transaction.execute("DELETE FROM announced", [])?;
+                let mut insert =
+                    transaction.prepare_cached("INSERT OR IGNORE INTO announced VALUES (?1)")?;
+                for address in addresses {
+                    insert.execute([address])?;
+                }
+                let now = to_sql(now_unix_secs);
+                transaction.execute("UPDATE provide SET due = ?1 WHERE due > ?1", [now])?;
+            }
+            Ok(is_new)
         })
     }
 
@@ -163,25 +275,36 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the index could not be read.
-    pub fn provide_counts(&self, now_unix_secs: u64) -> Result<ProvideCounts, StoreError> {
+    pub fn provide_counts(
+        &self,
+        scope: ProvideScope,
+        now_unix_secs: u64,
+    ) -> Result<ProvideCounts, StoreError> {
+        let overdue = now_unix_secs.saturating_sub(OVERDUE_SECS);
         self.index.read(|connection| {
             connection
                 .prepare_cached(
                     "SELECT count(*), count(*) FILTER (WHERE provided IS NULL),
-                     count(*) FILTER (WHERE due <= ?1), count(*) FILTER (WHERE kind = 1),
-                     count(*) FILTER (WHERE kind = 2), count(*) FILTER (WHERE kind = 3)
-                     FROM provide",
+                     count(*) FILTER (WHERE due <= ?1),
+                     count(*) FILTER (WHERE due <= ?2 AND provided IS NOT NULL),
+                     count(*) FILTER (WHERE kind = 1), count(*) FILTER (WHERE kind = 2),
+                     count(*) FILTER (WHERE kind = 3)
+                     FROM provide WHERE made >= ?3",
                 )?
-                .query_row([to_sql(now_unix_secs)], |row| {
-                    Ok(ProvideCounts {
-                        total: from_sql(row.get(0)?),
-                        never: from_sql(row.get(1)?),
-                        due: from_sql(row.get(2)?),
-                        packages: from_sql(row.get(3)?),
-                        sources: from_sql(row.get(4)?),
-                        roots: from_sql(row.get(5)?),
-                    })
-                })
+                .query_row(
+                    (to_sql(now_unix_secs), to_sql(overdue), scope.made_min()),
+                    |row| {
+                        Ok(ProvideCounts {
+                            total: from_sql(row.get(0)?),
+                            never: from_sql(row.get(1)?),
+                            due: from_sql(row.get(2)?),
+                            overdue: from_sql(row.get(3)?),
+                            packages: from_sql(row.get(4)?),
+                            sources: from_sql(row.get(5)?),
+                            roots: from_sql(row.get(6)?),
+                        })
+                    },
+                )
         })
     }
 }

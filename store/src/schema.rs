@@ -4,7 +4,7 @@
 //! one text to read. A step that was released is never edited; what changes is a further step.
 
 /// Step `n` leads from layout `n` to layout `n + 1`; layout 0 is an empty database.
-pub(crate) const STEPS: [&str; 3] = [FILES, KEEPING, NAMES];
+pub(crate) const STEPS: [&str; 4] = [FILES, KEEPING, NAMES, PROVIDING];
 
 /// Version of the layout: of these tables and of the directories.
 pub(crate) const LAYOUT: i64 = STEPS.len() as i64;
@@ -98,6 +98,13 @@ CREATE TABLE IF NOT EXISTS name_record (
     record BLOB NOT NULL,
     published INTEGER
 ) STRICT, WITHOUT ROWID;
+";
+
+/// `provide.made` tells what was made or added here from what was merely fetched; of older keys that is not known, and they
+/// count as fetched. `announced` holds the addresses that the provider records out there carry.
+const PROVIDING: &str = "
+ALTER TABLE provide ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE announced (address BLOB NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 
 /// The first layout, for tests of the way from it.

@@ -63,7 +63,10 @@ fn what_was_built_is_signed_noted_and_announced() {
     let pins = world.store.pins(None).unwrap();
     assert_eq!(pins.len(), 1, "and the seed is kept");
     assert_eq!(pins[0].kind.class(), PinClass::Seed);
-    let provides = world.store.provides_due(u64::MAX, 100).unwrap();
+    let provides = world
+        .store
+        .provides_due(store::ProvideScope::All, u64::MAX, 100)
+        .unwrap();
     let has = |key: base::Multihash| provides.iter().any(|p| p.key == key);
     assert!(has(pkghash.dht_key()));
     assert!(has(base::Multihash::sha2_256(&base::Sha256::of(b"source"))));

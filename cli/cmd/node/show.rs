@@ -1,6 +1,6 @@
 //! `p2pkgs node id`, `node status`, `node peers`: out of the key file and the daemon's state file.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -51,21 +51,41 @@ pub fn status(context: &Context) -> CmdResult {
             ),
         ),
         (
-            "to announce",
+            "keys",
             format!(
-                "{} waiting, {} under way, {} done, {} failed",
+                "{} in all, {} to announce ({} overdue), {} under way",
+                number(&provide["keys"]),
                 number(&provide["queued"]),
+                number(&provide["overdue"]),
                 number(&provide["in_flight"]),
-                number(&provide["done"]),
-                number(&provide["failed"])
             ),
         ),
+        ("announced", announced(provide)),
         ("sent", units::bytes(number(&state["uploaded_bytes"]))),
         ("received", units::bytes(number(&state["downloaded_bytes"]))),
     ]);
     lines
         .iter()
         .try_for_each(|(what, value)| context.ui.data(format!("{what}: {value}")))
+}
+
+/// What announcing has done: since the start, within the last cycle, and when it did so last.
+fn announced(provide: &Value) -> String {
+    let number = |name: &str| provide[name].as_u64().unwrap_or_default();
+    let mut line = format!(
+        "{} done, {} failed; last 22 hours: {} keys in {} of 256 regions with {} lookups",
+        number("done"),
+        number("failed"),
+        number("cycle_keys"),
+        number("cycle_regions"),
+        number("cycle_lookups"),
+    );
+    if let Some(at) = provide["last_unix_secs"].as_u64() {
+        let last = UNIX_EPOCH + Duration::from_secs(at);
+        let ago = SystemTime::now().duration_since(last).unwrap_or_default();
+        line.push_str(&format!("; last {} ago", units::duration(ago)));
+    }
+    line
 }
 
 pub fn peers(context: &Context) -> CmdResult {

@@ -40,6 +40,12 @@ impl Sessions {
     pub(super) fn contains(&self, session: SessionId) -> bool {
         self.active.contains_key(&session)
     }
+
+    /// Whether a fetch counts on this peer.
+    pub(super) fn knows(&self, peer: &PeerId) -> bool {
+        let mut sessions = self.active.values();
+        sessions.any(|session| session.providers.contains(peer))
+    }
 }
 
 impl Active {

@@ -58,11 +58,19 @@ impl EventLoop {
     fn provide_status(&self) -> ProvideStatus {
         let (counts, queue) = self.announcing.counts();
         ProvideStatus {
+            keys: queue.total,
             queued: queue.due,
+            overdue: queue.overdue,
             in_flight: counts.in_flight as u64,
             done: counts.done,
             failed: counts.failed,
             last_unix_secs: counts.last_unix_secs,
+            lookups: counts.lookups,
+            streams: counts.streams,
+            records: counts.records,
+            cycle_keys: counts.cycle_keys,
+            cycle_lookups: counts.cycle_lookups,
+            cycle_regions: counts.cycle_regions as u64,
         }
     }
 

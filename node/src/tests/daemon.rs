@@ -32,7 +32,11 @@ async fn keys_and_blobs_of_another_process_are_announced_and_served_at_once() {
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     let now = now.unwrap().as_secs();
     let wait = async {
-        while !other.provides_due(now, 10).unwrap().is_empty() {
+        while !other
+            .provides_due(store::ProvideScope::All, now, 10)
+            .unwrap()
+            .is_empty()
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

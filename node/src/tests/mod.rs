@@ -14,6 +14,7 @@ mod reach;
 mod realisations;
 mod routing;
 mod sources;
+mod sweeping;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

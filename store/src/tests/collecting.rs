@@ -8,7 +8,7 @@ use crate::digest::{CHUNK_BYTES, Digested, FileDigest, ONE_NODE_BYTES};
 use crate::forget::forget_blob;
 use crate::gc::{Collected, Goal, Order, Stays};
 use crate::layout::Stamp;
-use crate::{BlobState, Block, BlockStore as _, Pin, PinKind, ProvideKind};
+use crate::{BlobState, Block, BlockStore as _, Pin, PinKind, ProvideKind, ProvideScope};
 
 const ALL: Goal = Goal {
     free_bytes: None,
@@ -121,7 +121,10 @@ fn a_package_with_another_output_here_is_still_announced() {
     pin(&store, &outputs[0]);
     collect(&store, &ALL);
     assert_eq!(store.realised().unwrap(), [pkghash]);
-    assert_eq!(store.provide_counts(0).unwrap().packages, 1);
+    assert_eq!(
+        store.provide_counts(ProvideScope::All, 0).unwrap().packages,
+        1
+    );
     assert!(store.derivation(&pkghash).unwrap().is_some());
 }
 

@@ -6,7 +6,8 @@ use base::{
 
 use super::*;
 use crate::{
-    Block, BlockStore as _, Pin, PinClass, PinKind, ProvideCounts, ProvideKind, StoreError,
+    Block, BlockStore as _, Pin, PinClass, PinKind, Provide, ProvideCounts, ProvideKind,
+    ProvideOrigin, ProvideScope, Provided, StoreError,
 };
 
 fn signed(pkghash: PkgHash, by: u8, blob: &Blob) -> SignedRealisation {
@@ -190,38 +191,130 @@ fn pins_are_listed_by_class_and_age() {
     assert_eq!(store.pins(None).unwrap().len(), 3);
 }
 
+fn provide_key(n: u8) -> Multihash {
+    Multihash::sha2_256(&Sha256::of(&[n]))
+}
+
+fn provided(n: u8, at_unix_secs: u64, next_unix_secs: u64) -> Provided {
+    Provided {
+        key: provide_key(n),
+        at_unix_secs,
+        next_unix_secs,
+    }
+}
+
 #[test]
 fn keys_are_due_at_once_and_again_when_told() {
     let (_dir, store) = store();
-    let key = |n: u8| Multihash::sha2_256(&Sha256::of(&[n]));
+    let key = provide_key;
+    let due = |now, limit| store.provides_due(ProvideScope::All, now, limit).unwrap();
     store.provide(&key(1), ProvideKind::Package).unwrap();
     store
         .provide_all(&[(key(2), ProvideKind::Source), (key(3), ProvideKind::Root)])
         .unwrap();
-    assert_eq!(store.provides_due(1000, 10).unwrap().len(), 3);
-    assert_eq!(store.provides_due(1000, 2).unwrap().len(), 2);
-    store.set_provided(&[key(1), key(2)], 1000, 1500).unwrap();
+    assert_eq!((due(1000, 10).len(), due(1000, 2).len()), (3, 2));
+    let rows = [provided(1, 1000, 1500), provided(2, 1000, 6000)];
+    store.set_provided(&rows).unwrap();
     store.provide(&key(1), ProvideKind::Package).unwrap();
-    let due = store.provides_due(1499, 10).unwrap();
-    assert_eq!(due.iter().map(|due| due.key).collect::<Vec<_>>(), [key(3)]);
-    let due = store.provides_due(1500, 10).unwrap();
-    assert_eq!(due[0].key, key(3), "what was never announced comes first");
-    assert_eq!(due.len(), 3);
-    let again = due.iter().find(|due| due.key == key(1)).unwrap();
+    let keys = |due: &[Provide]| due.iter().map(|due| due.key).collect::<Vec<_>>();
+    assert_eq!(keys(&due(1499, 10)), [key(3)]);
+    let then = due(1500, 10);
     assert_eq!(
-        (again.kind, again.provided_unix_secs),
-        (ProvideKind::Package, Some(1000))
+        keys(&then),
+        [key(3), key(1)],
+        "first what never was announced"
     );
+    let again = (then[1].kind, then[1].provided_unix_secs);
+    assert_eq!(again, (ProvideKind::Package, Some(1000)));
     let counts = ProvideCounts {
         total: 3,
         never: 1,
-        due: 1,
+        due: 2,
+        overdue: 1,
         packages: 1,
         sources: 1,
         roots: 1,
     };
-    assert_eq!(store.provide_counts(1499).unwrap(), counts);
+    let now = 1500 + 3600;
+    assert_eq!(
+        store.provide_counts(ProvideScope::All, now).unwrap(),
+        counts
+    );
     assert!(store.unprovide(&key(3)).unwrap());
     assert!(!store.unprovide(&key(3)).unwrap());
-    assert_eq!(store.provide_counts(1499).unwrap().total, 2);
+    assert_eq!(store.provide_keys(ProvideScope::All).unwrap().len(), 2);
+}
+
+#[test]
+fn what_was_fetched_is_told_from_what_was_made() {
+    let (_dir, store) = store();
+    let of = |kind, names: &[u8]| {
+        names
+            .iter()
+            .map(|n| (provide_key(*n), kind))
+            .collect::<Vec<_>>()
+    };
+    store
+        .provide_as(ProvideOrigin::Fetched, &of(ProvideKind::Source, &[1, 2]))
+        .unwrap();
+    store.provide_all(&of(ProvideKind::Package, &[3])).unwrap();
+    let made = || {
+        let mut keys = store.provide_keys(ProvideScope::Made).unwrap();
+        keys.sort_unstable();
+        keys
+    };
+    let sorted = |names: &[u8]| {
+        let mut keys: Vec<_> = names.iter().map(|n| provide_key(*n)).collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(made(), sorted(&[3]));
+    let due = store.provides_due(ProvideScope::Made, 0, 10).unwrap();
+    assert_eq!(
+        due.iter().map(|due| due.key).collect::<Vec<_>>(),
+        sorted(&[3])
+    );
+    assert_eq!(
+        store.provide_counts(ProvideScope::Made, 0).unwrap().total,
+        1
+    );
+    // Whoever adds a fetched source by hand means it; whoever fetches again what was made takes nothing away.
+    store.provide_all(&of(ProvideKind::Source, &[1])).unwrap();
+    store
+        .provide_as(ProvideOrigin::Fetched, &of(ProvideKind::Package, &[3]))
+        .unwrap();
+    assert_eq!(made(), sorted(&[1, 3]));
+    assert_eq!(store.provide_counts(ProvideScope::All, 0).unwrap().total, 3);
+}
+
+#[test]
+fn a_new_address_makes_every_key_due_and_an_old_one_none() {
+    let (_dir, store) = store();
+    let keys: Vec<_> = (1..=3)
+        .map(|n| (provide_key(n), ProvideKind::Source))
+        .collect();
+    store.provide_all(&keys).unwrap();
+    let announce = |at| {
+        let rows: Vec<_> = (1..=3).map(|n| provided(n, at, at + 5000)).collect();
+        store.set_provided(&rows).unwrap();
+    };
+    let due = |now| {
+        store
+            .provides_due(ProvideScope::All, now, 10)
+            .unwrap()
+            .len()
+    };
+    let renew = |addresses: &[&[u8]], now| {
+        let addresses: Vec<_> = addresses.iter().map(|a| a.to_vec()).collect();
+        store.renew_provides(&addresses, now).unwrap()
+    };
+    assert!(renew(&[b"a", b"b"], 100));
+    announce(100);
+    assert!(!renew(&[b"b"], 200) && !renew(&[b"b", b"a"], 200) && !renew(&[], 200));
+    assert_eq!(due(200), 0);
+    assert!(renew(&[b"a", b"c"], 300));
+    assert_eq!((due(299), due(300)), (0, 3));
+    announce(400);
+    assert!(!renew(&[b"c"], 500));
+    assert!(renew(&[b"b"], 500), "the records carry it no longer");
 }
