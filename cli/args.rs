@@ -110,6 +110,7 @@ pub enum Command {
     Unpin(cmd::unpin::Args),
     Gc(cmd::gc::Args),
     Name(cmd::name::Args),
+    Cache(cmd::cache::Args),
     Car(cmd::car::Args),
     Store(cmd::store::Args),
     Key(cmd::key::Args),

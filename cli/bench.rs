@@ -11,13 +11,14 @@ use base::TrustPolicy;
 use builder::{Context as BuildContext, LazySandbox, Options};
 use recipe::Policy;
 use store::Store;
-use store::substitute::{First, SourceFetcher};
+use store::substitute::{First, Race, SourceFetcher};
 
 use crate::context::Context;
 use crate::error::CmdResult;
 use crate::keys::BuildKey;
 use crate::origins::Origins;
 use crate::seeds::RebuiltSeeds;
+use crate::substituters;
 use crate::tree::DiskTree;
 use crate::ui::Ui;
 use crate::watch::Watch;
@@ -38,6 +39,7 @@ pub struct Bench {
     /// Where scratch directories are made.
     pub scratch: PathBuf,
     origins: Origins,
+    substituters: Race<'static>,
     trust: TrustPolicy,
     signer: BuildKey,
     sandbox: LazySandbox,
@@ -58,8 +60,8 @@ impl Bench {
     /// # Errors
     /// When the configuration or the store cannot be used.
     pub fn open(context: &Context, tree: DiskTree) -> CmdResult<Self> {
-        context.warn_unsupported()?;
         let home = context.home()?;
+        let origins = Origins::open(context, Some(&tree))?;
         let signer = BuildKey::of(home, &context.ui)?;
         Ok(Self {
             ui: context.ui.clone(),
@@ -70,7 +72,8 @@ impl Bench {
             sandbox: LazySandbox::new(search_path()),
             scratch: home.path("scratch"),
             logs: home.path("logs"),
-            origins: Origins::open(context, Some(&tree))?,
+            substituters: substituters::open(context, &origins)?,
+            origins,
             tree,
             signer,
         })
@@ -92,7 +95,7 @@ impl Bench {
     pub fn build_context<'a>(&'a self, sources: &'a dyn SourceFetcher) -> BuildContext<'a> {
         BuildContext {
             store: &self.store,
-            substituter: self.origins.remote(),
+            substituter: &self.substituters,
             sources,
             trust: &self.trust,
             signer: &self.signer,

@@ -188,22 +188,6 @@ impl Context {
             &self.config()?.trust()?,
         ))
     }
-
-    /// Tells of settings that this version knows but cannot honour yet: never ignored in silence.
-    ///
-    /// # Errors
-    /// When the section `[caches]` cannot be used.
-    pub fn warn_unsupported(&self) -> CmdResult {
-        if std::env::var_os("PKG_CACHE_URL").is_some_and(|v| !v.is_empty()) {
-            self.ui
-                .warn("PKG_CACHE_URL is set, but this version cannot ask package caches yet");
-        }
-        if !self.config()?.caches()?.urls.is_empty() {
-            self.ui
-                .warn("`caches.urls` is set, but this version cannot ask package caches yet");
-        }
-        Ok(())
-    }
 }
 
 /// As `OnceCell::get_or_try_init`, which is not stable.

@@ -49,6 +49,11 @@ impl WebUrls {
         })
     }
 
+    /// The door itself, for other files than sources.
+    pub fn http(&self) -> HttpSources {
+        self.http.clone()
+    }
+
     fn is_ours(&self, url: &str) -> bool {
         match url
             .split_once(':')

@@ -26,6 +26,7 @@ mod sanitize;
 mod seeds;
 mod session;
 mod sources;
+mod substituters;
 mod summary;
 mod tree;
 mod ui;

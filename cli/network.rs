@@ -4,11 +4,10 @@
 //! So [`Remote`] holds the wish and starts the node on the first question. The node has a name that lives as long as the
 //! process; it dials the home's own daemon first, which knows the network already, and the configured first peers.
 
-use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use base::{Cid, PkgHash, PublicKey, Realisation, SignedRealisation, TrustPolicy, Verdict};
+use base::{Cid, PkgHash, Realisation, SignedRealisation};
 use netconfig::{Announced, DhtMode, Network};
 use node::{BlockingClient, Node, PeerSources, PeerSubstituter};
 use store::substitute::{
@@ -22,7 +21,7 @@ use crate::bug::NODE_THREAD;
 use crate::context::Context;
 use crate::daemon;
 use crate::error::{CmdResult, Failure};
-use crate::keys;
+use crate::substituters::Settled;
 
 /// How long the node's tasks may take to end after a command; connections are closed, nothing is written.
 const SHUTDOWN: Duration = Duration::from_millis(500);
@@ -34,9 +33,7 @@ pub struct Remote {
     /// `None` when the network is switched off.
     config: Option<node::Config>,
     store: Store,
-    trust: TrustPolicy,
-    /// The user's own keys: what they signed is here and need not be looked for.
-    own: BTreeSet<PublicKey>,
+    settled: Settled,
     started: OnceLock<Result<Started, String>>,
 }
 
@@ -60,7 +57,6 @@ impl Remote {
     /// When the configuration of the network cannot be used.
     pub fn new(context: &Context) -> CmdResult<Self> {
         let network = context.network()?;
-        let own = keys::own_keys(context.home()?)?;
         let config = network
             .enabled
             .then(|| client_config(context, &network))
@@ -68,8 +64,7 @@ impl Remote {
         Ok(Self {
             config,
             store: context.store()?.clone(),
-            trust: context.trust()?,
-            own: own.iter().map(|own| own.key.public()).collect(),
+            settled: Settled::of(context)?,
             started: OnceLock::new(),
         })
     }
@@ -92,8 +87,7 @@ impl Remote {
             return Ok(None);
         };
         let started = self.started.get_or_init(|| {
-            let (trust, own) = (self.trust.clone(), self.own.clone());
-            start(config.clone(), &self.store, trust, own).map_err(|f| f.message())
+            start(config.clone(), &self.store, self.settled.clone()).map_err(|f| f.message())
         });
         started
             .as_ref()
@@ -119,12 +113,7 @@ impl Drop for Started {
     }
 }
 
-fn start(
-    config: node::Config,
-    store: &Store,
-    trust: TrustPolicy,
-    own: BTreeSet<PublicKey>,
-) -> CmdResult<Started> {
+fn start(config: node::Config, store: &Store, settled: Settled) -> CmdResult<Started> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name(NODE_THREAD)
@@ -135,31 +124,14 @@ fn start(
         Node::spawn(config, store.clone())?
     };
     let client = node.client().clone();
-    let enough = move |pkghash: &PkgHash, found: &[SignedRealisation]| {
-        is_settled(&trust, &own, pkghash, found)
-    };
+    let enough =
+        move |pkghash: &PkgHash, found: &[SignedRealisation]| settled.is_settled(pkghash, found);
     Ok(Started {
         substituter: PeerSubstituter::new(client.clone()).until(enough),
         sources: PeerSources::new(client.clone()),
         client: client.blocking(),
         runtime: Some(runtime),
     })
-}
-
-/// Whether a search may end before everybody was asked: nothing that may still come can change the verdict. So as long as a
-/// trusted key has not spoken, it is waited for, because it may contradict the others.
-fn is_settled(
-    trust: &TrustPolicy,
-    own: &BTreeSet<PublicKey>,
-    pkghash: &PkgHash,
-    found: &[SignedRealisation],
-) -> bool {
-    let has_spoken = |key: &PublicKey| found.iter().any(|signed| signed.signer() == key);
-    match trust.judge(pkghash, found) {
-        Verdict::Trusted(_) => trust.keys().all(|key| own.contains(key) || has_spoken(key)),
-        Verdict::Conflict(_) => true,
-        Verdict::Untrusted(_) | Verdict::TooFew { .. } | Verdict::Missing => false,
-    }
 }
 
 impl Substituter for Remote {
@@ -346,38 +318,4 @@ fn multiaddrs(key: &str, addresses: &[String]) -> CmdResult<Vec<node::Multiaddr>
         })
     };
     addresses.iter().map(parse).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use base::{Codec, SecretKey, Sha256, block_cid};
-
-    use super::*;
-
-    #[test]
-    fn a_search_goes_on_while_a_trusted_key_may_still_contradict() {
-        let key = |n: u8| SecretKey::from_seed(&[n; 32]);
-        let (own, ann, bob, stranger) = (key(1), key(2), key(3), key(4));
-        let pkghash = PkgHash::of_derivation(b"package");
-        let says = |key: &SecretKey, bytes: &[u8]| {
-            let (sha256, size) = (Sha256::of(bytes), 1);
-            let output = block_cid(Codec::Raw, &sha256);
-            let said = Realisation {
-                pkghash,
-                output,
-                sha256,
-                size,
-            };
-            said.sign(key)
-        };
-        let trust = TrustPolicy::new([own.public(), ann.public(), bob.public()], 1);
-        let settled = |found: &[SignedRealisation]| {
-            is_settled(&trust, &BTreeSet::from([own.public()]), &pkghash, found)
-        };
-        assert!(!settled(&[]));
-        assert!(!settled(&[says(&ann, b"one")]));
-        assert!(!settled(&[says(&ann, b"one"), says(&stranger, b"one")]));
-        assert!(settled(&[says(&ann, b"one"), says(&bob, b"one")]));
-        assert!(settled(&[says(&ann, b"one"), says(&bob, b"two")]));
-    }
 }

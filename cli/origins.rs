@@ -5,8 +5,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use netconfig::MirrorTable;
+use node::HttpSources;
 use store::substitute::SourceFetcher;
 
 use crate::context::Context;
@@ -21,7 +23,7 @@ const LIST_BYTES_MAX: u64 = 32 << 20;
 /// All origins of sources.
 #[derive(Debug)]
 pub struct Origins {
-    remote: Remote,
+    remote: Arc<Remote>,
     web: WebUrls,
     asks_peers: bool,
     listed: MirrorTable,
@@ -33,7 +35,7 @@ impl Origins {
     /// # Errors
     /// When the configuration cannot be used.
     pub fn open(context: &Context, tree: Option<&DiskTree>) -> CmdResult<Self> {
-        let remote = Remote::new(context)?;
+        let remote = Arc::new(Remote::new(context)?);
         let sources = context.config()?.sources()?;
         let list = tree.map(|tree| tree.root().join("mirrors/ipfs"));
         let listed = match list.filter(|list| list.exists()) {
@@ -52,15 +54,20 @@ impl Origins {
     }
 
     /// This command's door to the network.
-    pub const fn remote(&self) -> &Remote {
+    pub const fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    /// The door to web servers.
+    pub fn web(&self) -> HttpSources {
+        self.web.http()
     }
 
     /// Everybody, in order.
     pub fn fetchers(&self) -> Vec<Box<dyn SourceFetcher + '_>> {
         let mut fetchers: Vec<Box<dyn SourceFetcher + '_>> = Vec::new();
         if self.asks_peers {
-            fetchers.push(Box::new(&self.remote));
+            fetchers.push(Box::new(&*self.remote));
             fetchers.push(Box::new(IpfsUrls {
                 remote: &self.remote,
                 listed: &self.listed,

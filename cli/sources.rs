@@ -151,7 +151,6 @@ impl SourceSet {
     /// # Errors
     /// As for [`Self::fetch`].
     pub fn fetch_without_tree(&self, context: &Context) -> CmdResult {
-        context.warn_unsupported()?;
         let origins = Origins::open(context, None)?;
         let fetcher = First::new(origins.fetchers());
         let store = context.store()?.holding()?;

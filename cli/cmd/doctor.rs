@@ -187,7 +187,6 @@ fn configuration(context: &Context) -> CmdResult<String> {
     config.caches()?;
     config.trust()?;
     context.mirrors()?;
-    context.warn_unsupported()?;
     Ok(match config.warnings().len() {
         0 => "every key is understood".into(),
         unknown => format!("{} not understood", units::count(unknown, "key")),

@@ -130,7 +130,7 @@ impl Layer {
         found.and_then(|(_, setting)| setting.value.as_str())
     }
 
-    /// The environment: `P2PKGS_SECTION_KEY`, and upstream's `PKG_MIRROR_IPFS=no`.
+    /// The environment: `P2PKGS_SECTION_KEY`, and upstream's `PKG_MIRROR_IPFS=no` and `PKG_CACHE_URL`.
     pub fn from_env(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut settings = Vec::new();
         for (variable, text) in variables {
@@ -138,6 +138,7 @@ impl Layer {
             let (key, value) = match (found, variable.as_str(), text.as_str()) {
                 (Some(key), ..) => (key.name, key.kind.value_of_text(&text)),
                 (None, "PKG_MIRROR_IPFS", "no") => ("sources.peers", Value::Boolean(false)),
+                (None, "PKG_CACHE_URL", urls) => ("caches.urls", words(urls)),
                 _ => continue,
             };
             settings.push((
@@ -174,6 +175,11 @@ impl Layer {
             fault: None,
         }
     }
+}
+
+fn words(text: &str) -> Value {
+    let word = |word: &str| Value::String(word.to_owned());
+    Value::Array(text.split_whitespace().map(word).collect())
 }
 
 fn flatten(prefix: &str, table: &Table, origin: &Origin, into: &mut Vec<(String, Setting)>) {

@@ -12,6 +12,9 @@ use crate::layer::{Layered, Setting};
 /// Names of the profiles that come with the program.
 pub const PROFILES: [&str; 4] = ["public", "lan", "private", "offline"];
 
+/// Where package caches may lie.
+const CACHE_SCHEMES: [&str; 5] = ["http", "https", "file", "ipfs", "ipns"];
+
 /// The text of a built-in profile.
 pub fn profile_text(name: &str) -> Option<&'static str> {
     match name {
@@ -125,7 +128,7 @@ pub struct Sources {
 /// Section `[caches]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caches {
-    /// Package caches.
+    /// URLs of package caches, each of a scheme that we know.
     pub urls: Vec<String>,
 }
 
@@ -225,9 +228,17 @@ impl Layered {
     /// # Errors
     /// [`ConfigError`] naming the key that cannot be used.
     pub fn caches(&self) -> Result<Caches, ConfigError> {
-        Ok(Caches {
-            urls: self.texts("caches.urls")?,
-        })
+        const KEY: &str = "caches.urls";
+        let urls = self.texts(KEY)?;
+        let is_cache = |url: &String| {
+            let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+            CACHE_SCHEMES.contains(&scheme)
+        };
+        if urls.iter().all(is_cache) {
+            return Ok(Caches { urls });
+        }
+        let expected = "a list of `http://`, `https://`, `file://`, `ipfs://` or `ipns://` URLs";
+        Err(wrong(KEY, expected, self.get(KEY)?))
     }
 
     /// The section `[trust]`.

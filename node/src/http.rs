@@ -6,6 +6,7 @@
 //! and a second asynchronous HTTP stack would be the largest dependency of the whole program for no gain.
 
 mod attempts;
+mod cache;
 mod hosts;
 mod transfer;
 
@@ -21,6 +22,7 @@ use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
 use self::attempts::Attempts;
+pub use self::cache::HttpCache;
 use self::hosts::Hosts;
 use self::transfer::{Failure, Transfer};
 use crate::config::Deadlines;
@@ -70,6 +72,15 @@ impl HttpSources {
             file_bytes_max,
             mirrors,
             hosts: Arc::default(),
+        }
+    }
+
+    /// The same for files of at most so many bytes.
+    #[must_use]
+    pub(crate) fn at_most(self, bytes: u64) -> Self {
+        Self {
+            file_bytes_max: self.file_bytes_max.min(bytes),
+            ..self
         }
     }
 

@@ -53,12 +53,13 @@ pub use crate::config::{
 };
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::group::GroupKey;
-pub use crate::http::{HttpSources, MirrorResolver};
+pub use crate::http::{HttpCache, HttpSources, MirrorResolver};
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
 pub use crate::paths::{
-    ContentPath, ContentPathError, PathError, TreeEntry, fetch_path, fetch_tree,
+    ContentPath, ContentPathError, PathError, TreeEntry, fetch_path, fetch_tree, resolve_path,
 };
+pub use crate::realisation_protocol::{decode_statements, encode_statements};
 pub use crate::status::{AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus};
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 

@@ -182,6 +182,14 @@ impl fmt::Display for ContentPath {
 }
 
 impl ContentPath {
+    /// The path of an entry of the directory at this one.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        let mut path = self.clone();
+        path.segments.push(name.to_owned());
+        path
+    }
+
     /// Whether a name must be resolved before anything can be looked for.
     pub const fn begins_with_name(&self) -> bool {
         matches!(self.root, Root::Name(_))
@@ -297,6 +305,21 @@ fn follow<'a>(
         cid = found.ok_or(PathError::NoEntry { directory, name })?;
     }
     Ok((blocks, cid))
+}
+
+/// The same path below a CID: what the name it begins with, if any, stands for now.
+///
+/// # Errors
+/// [`PathError`] when the name cannot be resolved.
+pub fn resolve_path(
+    client: Option<&BlockingClient>,
+    path: &ContentPath,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<ContentPath, PathError> {
+    let (root, segments) = resolve_names(client, path, store, progress)?;
+    let root = Root::Cid(root);
+    Ok(ContentPath { root, segments })
 }
 
 /// The root and the way from there, once no name is left.

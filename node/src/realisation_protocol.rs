@@ -104,6 +104,32 @@ impl Response {
     }
 }
 
+/// Largest list of statements about one package, in bytes.
+pub(crate) const STATEMENTS_BYTES_MAX: usize =
+    1 + STATEMENTS_MAX * (2 + SIGNED_REALISATION_BYTES_MAX);
+
+/// The statements about one package, as one answer of the protocol has them: `package` above.
+pub fn encode_statements(statements: &[SignedRealisation]) -> Vec<u8> {
+    let mut body = Vec::new();
+    encode_package(&mut body, statements, STATEMENTS_BYTES_MAX);
+    body
+}
+
+/// Reads what [`encode_statements`] writes. Statements that do not verify, or are about another package, are left out.
+///
+/// # Errors
+/// When the whole is no list of statements.
+pub fn decode_statements(
+    body: &[u8],
+    pkghash: &PkgHash,
+) -> Result<Vec<SignedRealisation>, WireError> {
+    let mut reader = Reader(body);
+    let mut statements = decode_package(&mut reader, &mut 0)?;
+    reader.end()?;
+    statements.retain(|statement| statement.realisation().pkghash == *pkghash);
+    Ok(statements)
+}
+
 fn encode_package(body: &mut Vec<u8>, statements: &[SignedRealisation], room: usize) {
     let at = body.len();
     body.push(0);

@@ -28,6 +28,7 @@ mod layout;
 mod names;
 mod pins;
 mod provide;
+mod race;
 mod records;
 mod reference;
 mod room;

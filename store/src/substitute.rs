@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base::{PkgHash, Realisation, Sha256, SignedRealisation};
 
+pub use crate::race::Race;
 use crate::{Blob, Store, StoreError};
 
 /// Who was asked during a search, and what came of it.
@@ -289,7 +290,7 @@ pub trait SourceFetcher: Send + Sync {
 }
 
 /// Whether the realisations found so far are enough to stop looking.
-type Enough = dyn Fn(&PkgHash, &[SignedRealisation]) -> bool + Send + Sync;
+pub(crate) type Enough = dyn Fn(&PkgHash, &[SignedRealisation]) -> bool + Send + Sync;
 
 /// Several of a kind, tried in order: the next one on a miss, an invalid answer or a failure.
 #[derive(Clone)]
@@ -375,14 +376,14 @@ impl FetchError {
     }
 
     /// A plain miss never hides an earlier error that says more.
-    fn worse_than(self, earlier: Option<Self>) -> Self {
+    pub(crate) fn worse_than(self, earlier: Option<Self>) -> Self {
         match (self, earlier) {
             (Self::Missing { .. }, Some(earlier)) => earlier,
             (error, _) => error,
         }
     }
 
-    fn with_asked(self, asked: Asked) -> Self {
+    pub(crate) fn with_asked(self, asked: Asked) -> Self {
         match self {
             Self::Missing { .. } => Self::Missing { asked },
             Self::TimedOut { .. } => Self::TimedOut { asked },

@@ -173,17 +173,6 @@ fn a_miss_without_a_network_ends_at_once_with_3_and_says_so() {
 }
 
 #[test]
-fn what_this_version_cannot_honour_is_told_and_not_ignored() {
-    let env = TestEnv::new();
-    let home = env.home("user");
-    let mut command = home.command(&["--offline", "fetch", "hello"]);
-    command.env("PKG_CACHE_URL", "http://127.0.0.1:1");
-    Finished::of(command, COMMAND_DEADLINE)
-        .assert_exit(3)
-        .assert_says("PKG_CACHE_URL is set");
-}
-
-#[test]
 fn a_reader_that_went_away_is_no_failure() {
     let env = TestEnv::new();
     let mut child = env

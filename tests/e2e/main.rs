@@ -37,6 +37,9 @@ mod main_job;
 /// Machines that find each other on the local network.
 mod lan;
 
+/// Package caches over every door.
+mod caches;
+
 /// Closed networks.
 mod private_swarm;
 

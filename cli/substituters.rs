@@ -1,0 +1,264 @@
+//! Where built packages come from that are not built here: peers and package caches, asked at once.
+//!
+//! A cache is a directory that holds for each package its statements and an output, wherever it lies: on a web server, in
+//! the file system, or in IPFS below a CID or a name.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base::{PkgHash, PublicKey, Realisation, SignedRealisation, TrustPolicy, Verdict};
+use node::{ContentPath, HttpCache, PathError, decode_statements, fetch_path, resolve_path};
+use store::Store;
+use store::substitute::{
+    Asked, FetchError, Fetched, Origin, Progress, Query, QueryError, Race, Substituter,
+};
+
+use crate::context::Context;
+use crate::error::{CmdResult, Failure};
+use crate::keys;
+use crate::network::{NotStarted, Remote};
+use crate::origins::Origins;
+
+/// Bytes of a list of statements that are read.
+const STATEMENTS_BYTES_MAX: u64 = 1 << 20;
+
+/// Everybody who may have built packages, in the order in which they are preferred: peers, caches.
+///
+/// # Errors
+/// When the configuration of the caches cannot be used.
+pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
+    let remote = origins.remote();
+    let caches = Caches::of(context, remote.is_enabled())?;
+    let mut items: Vec<Box<dyn Substituter>> = vec![Box::new(Peers(Arc::clone(remote)))];
+    for url in &caches.web {
+        items.push(Box::new(HttpCache::new(origins.web(), url)));
+    }
+    for path in caches.paths {
+        items.push(Box::new(PathCache {
+            remote: Arc::clone(remote),
+            store: context.store()?.clone(),
+            path: Mutex::new(path),
+        }));
+    }
+    let settled = Settled::of(context)?;
+    let enough =
+        move |pkghash: &PkgHash, found: &[SignedRealisation]| settled.is_settled(pkghash, found);
+    Ok(Race::new(items, enough))
+}
+
+/// The caches that the user named, by the door that leads to them.
+struct Caches {
+    web: Vec<String>,
+    paths: Vec<ContentPath>,
+}
+
+impl Caches {
+    /// Without a network only directories of this machine are left.
+    fn of(context: &Context, online: bool) -> CmdResult<Self> {
+        let (mut web, mut paths) = (Vec::new(), Vec::new());
+        for url in context.config()?.caches()?.urls {
+            let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+            match scheme {
+                "file" => web.push(url),
+                "http" | "https" if online => web.push(url),
+                "ipfs" | "ipns" if online => paths.push(url.parse().map_err(|error| {
+                    let url = crate::sanitize::line(&url);
+                    Failure::from(error).context(format!("bad package cache `{url}`"))
+                })?),
+                _ => {}
+            }
+        }
+        Ok(Self { web, paths })
+    }
+}
+
+/// The trust policy as a reason to stop looking.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    trust: TrustPolicy,
+    /// The user's own keys: what they signed is here and need not be looked for.
+    own: BTreeSet<PublicKey>,
+}
+
+impl Settled {
+    /// The user's policy.
+    ///
+    /// # Errors
+    /// When the policy or the own keys cannot be read.
+    pub fn of(context: &Context) -> CmdResult<Self> {
+        let own = keys::own_keys(context.home()?)?;
+        Ok(Self {
+            trust: context.trust()?,
+            own: own.iter().map(|own| own.key.public()).collect(),
+        })
+    }
+
+    /// Whether a search may end before everybody was asked: nothing that may still come can change the verdict. So as long
+    /// as a trusted key has not spoken, it is waited for, because it may contradict the others.
+    pub fn is_settled(&self, pkghash: &PkgHash, found: &[SignedRealisation]) -> bool {
+        let has_spoken = |key: &PublicKey| found.iter().any(|signed| signed.signer() == key);
+        match self.trust.judge(pkghash, found) {
+            Verdict::Trusted(_) => self
+                .trust
+                .keys()
+                .all(|key| self.own.contains(key) || has_spoken(key)),
+            Verdict::Conflict(_) => true,
+            Verdict::Untrusted(_) | Verdict::TooFew { .. } | Verdict::Missing => false,
+        }
+    }
+}
+
+/// Peers, as one of several.
+struct Peers(Arc<Remote>);
+
+impl Substituter for Peers {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
+        self.0.query(pkghash, progress)
+    }
+
+    fn fetch(
+        &self,
+        realisation: &Realisation,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        Substituter::fetch(&*self.0, realisation, store, progress)
+    }
+}
+
+/// A directory in IPFS.
+struct PathCache {
+    remote: Arc<Remote>,
+    store: Store,
+    /// The directory; a name until it was resolved, which happens once.
+    path: Mutex<ContentPath>,
+}
+
+impl PathCache {
+    fn get(&self, name: &str, progress: &dyn Progress) -> Result<Fetched, FetchError> {
+        let client = self.remote.client().map_err(not_started)?;
+        let directory = self.directory(progress)?;
+        fetch_path(client, &directory.join(name), &self.store, progress).map_err(fetch_error)
+    }
+
+    fn directory(&self, progress: &dyn Progress) -> Result<ContentPath, FetchError> {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        if path.begins_with_name() {
+            let client = self.remote.client().map_err(not_started)?;
+            let resolved = resolve_path(client, &path, &self.store, progress);
+            *path = resolved.map_err(fetch_error)?;
+        }
+        Ok(path.clone())
+    }
+
+    fn statements(
+        &self,
+        pkghash: &PkgHash,
+        progress: &dyn Progress,
+    ) -> Result<Vec<SignedRealisation>, FetchError> {
+        let fetched = self.get(&format!("{pkghash}.realisations"), progress)?;
+        let file = self.store.open_blob(&fetched.blob.sha256)?;
+        let mut bytes = Vec::new();
+        if let Some(file) = file {
+            let read = file.take(STATEMENTS_BYTES_MAX).read_to_end(&mut bytes);
+            read.map_err(|e| FetchError::Failed { source: e.into() })?;
+        }
+        decode_statements(&bytes, pkghash).map_err(|e| FetchError::Failed { source: e.into() })
+    }
+}
+
+impl Substituter for PathCache {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
+        let asked = Asked {
+            caches: 1,
+            ..Asked::default()
+        };
+        match self.statements(pkghash, progress) {
+            Ok(realisations) => Ok(Query {
+                realisations,
+                asked,
+            }),
+            Err(FetchError::Cancelled) => Err(QueryError::Cancelled),
+            Err(FetchError::Missing { .. }) => Ok(Query {
+                realisations: Vec::new(),
+                asked,
+            }),
+            Err(error) => Err(QueryError::Failed {
+                source: error.into(),
+            }),
+        }
+    }
+
+    fn fetch(
+        &self,
+        realisation: &Realisation,
+        _store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let fetched = self.get(&format!("{}.tar.zst", realisation.pkghash), progress)?;
+        if fetched.blob.sha256 == realisation.sha256 {
+            return Ok(fetched);
+        }
+        let from = fetched.received.first();
+        Err(FetchError::Invalid {
+            expected: realisation.sha256.to_string(),
+            got: fetched.blob.sha256.to_string(),
+            from: from.map_or(Origin::Local, |(origin, _)| origin.clone()),
+        })
+    }
+}
+
+fn not_started(error: NotStarted) -> FetchError {
+    FetchError::Failed {
+        source: error.into(),
+    }
+}
+
+/// An entry that the directory has not is a miss.
+fn fetch_error(error: PathError) -> FetchError {
+    match error {
+        PathError::Fetch(error) => error,
+        PathError::NoEntry { .. } => FetchError::Missing {
+            asked: Asked::default(),
+        },
+        error => FetchError::Failed {
+            source: error.into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{Codec, SecretKey, Sha256, block_cid};
+
+    use super::*;
+
+    #[test]
+    fn a_search_goes_on_while_a_trusted_key_may_still_contradict() {
+        let key = |n: u8| SecretKey::from_seed(&[n; 32]);
+        let (own, ann, bob, stranger) = (key(1), key(2), key(3), key(4));
+        let pkghash = PkgHash::of_derivation(b"package");
+        let says = |key: &SecretKey, bytes: &[u8]| {
+            let (sha256, size) = (Sha256::of(bytes), 1);
+            let output = block_cid(Codec::Raw, &sha256);
+            let said = Realisation {
+                pkghash,
+                output,
+                sha256,
+                size,
+            };
+            said.sign(key)
+        };
+        let policy = Settled {
+            trust: TrustPolicy::new([own.public(), ann.public(), bob.public()], 1),
+            own: BTreeSet::from([own.public()]),
+        };
+        let settled = |found: &[SignedRealisation]| policy.is_settled(&pkghash, found);
+        assert!(!settled(&[]));
+        assert!(!settled(&[says(&ann, b"one")]));
+        assert!(!settled(&[says(&ann, b"one"), says(&stranger, b"one")]));
+        assert!(settled(&[says(&ann, b"one"), says(&bob, b"one")]));
+        assert!(settled(&[says(&ann, b"one"), says(&bob, b"two")]));
+    }
+}

@@ -1,0 +1,473 @@
+//! Several substituters at once: the first good answer wins, and who is slow or dead costs nothing but patience.
+//!
+//! A **query** goes to all of them at the same time and ends as soon as what was found is enough, or all have answered. A
+//! **fetch** begins with those who vouched for the output, in the order of the list; the next one joins when one failed, or
+//! has not finished after a while, and the first to finish ends the others. So the worst that a slow one can do is to have
+//! some bytes come twice.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use base::{PkgHash, Realisation, SignedRealisation};
+
+use crate::Store;
+use crate::substitute::{
+    Asked, Enough, FetchError, Fetched, Progress, Query, QueryError, Substituter,
+};
+
+/// How long a fetch may take before the next substituter is tried beside it: longer than most packages take from anybody
+/// who is well, shorter than a person's patience.
+const JOIN_AFTER: Duration = Duration::from_secs(3);
+/// How often a fetch looks up from waiting.
+const SLICE: Duration = Duration::from_millis(50);
+/// Packages remembered with who vouched for them.
+const REMEMBERED_MAX: usize = 4096;
+
+/// Substituters that are asked at once.
+pub struct Race<'a> {
+    items: Vec<Box<dyn Substituter + 'a>>,
+    enough: Arc<Enough>,
+    /// Who of the items has vouched for a package.
+    vouched: Mutex<HashMap<PkgHash, Vec<usize>>>,
+    join_after: Duration,
+}
+
+impl<'a> Race<'a> {
+    /// Asks all of `items`; of those who have something, the first in the list are preferred. A query ends when `enough`
+    /// says so: the place for the caller's trust policy.
+    pub fn new(
+        items: Vec<Box<dyn Substituter + 'a>>,
+        enough: impl Fn(&PkgHash, &[SignedRealisation]) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            items,
+            enough: Arc::new(enough),
+            vouched: Mutex::default(),
+            join_after: JOIN_AFTER,
+        }
+    }
+
+    /// With another time after which the next one joins a fetch.
+    #[must_use]
+    pub fn joining_after(self, join_after: Duration) -> Self {
+        Self { join_after, ..self }
+    }
+
+    /// The items in the order in which to fetch from them, and how many of them have vouched.
+    fn order(&self, pkghash: &PkgHash) -> (Vec<usize>, usize) {
+        let vouched = lock(&self.vouched).get(pkghash).cloned();
+        let mut order = vouched.unwrap_or_default();
+        order.sort_unstable();
+        let count = order.len();
+        let others = (0..self.items.len()).filter(|item| !order.contains(item));
+        let others: Vec<_> = others.collect();
+        order.extend(others);
+        (order, count)
+    }
+
+    fn remember(&self, pkghash: PkgHash, vouched: Vec<usize>) {
+        let mut all = lock(&self.vouched);
+        if all.len() >= REMEMBERED_MAX {
+            all.clear();
+        }
+        all.insert(pkghash, vouched);
+    }
+}
+
+impl fmt::Debug for Race<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Race({} items)", self.items.len())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the items have answered.
+#[derive(Default)]
+struct Answers {
+    found: Query,
+    vouched: Vec<usize>,
+    errors: Vec<QueryError>,
+}
+
+impl Answers {
+    fn take(&mut self, item: usize, answer: Result<Query, QueryError>) {
+        match answer {
+            Ok(query) => {
+                self.found.asked.merge(query.asked);
+                if !query.realisations.is_empty() {
+                    self.vouched.push(item);
+                }
+                for statement in query.realisations {
+                    if !self.found.realisations.contains(&statement) {
+                        self.found.realisations.push(statement);
+                    }
+                }
+            }
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Something that was found counts for more than somebody's trouble.
+    fn into_result(mut self) -> Result<Query, QueryError> {
+        match self.errors.pop() {
+            Some(error) if self.found.realisations.is_empty() => Err(error),
+            _ => Ok(self.found),
+        }
+    }
+}
+
+impl Substituter for Race<'_> {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
+        let answers = Mutex::new(Answers::default());
+        let settled = AtomicBool::new(false);
+        let ask = |item: usize| {
+            let progress = Until {
+                progress,
+                over: &settled,
+            };
+            let answer = self.items[item].query(pkghash, &progress);
+            let mut answers = lock(&answers);
+            // Whoever was stopped because another one knew enough has no trouble of his own.
+            if matches!(answer, Err(QueryError::Cancelled)) && !progress.progress.cancelled() {
+                return;
+            }
+            answers.take(item, answer);
+            if (self.enough)(pkghash, &answers.found.realisations) {
+                settled.store(true, Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| {
+            for item in 1..self.items.len() {
+                scope.spawn(move || ask(item));
+            }
+            if !self.items.is_empty() {
+                ask(0);
+            }
+        });
+        if progress.cancelled() {
+            return Err(QueryError::Cancelled);
+        }
+        let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.remember(*pkghash, std::mem::take(&mut answers.vouched));
+        answers.into_result()
+    }
+
+    fn fetch(
+        &self,
+        realisation: &Realisation,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let (order, vouched) = self.order(&realisation.pkghash);
+        let over = AtomicBool::new(false);
+        let shown = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let (sender, results) = mpsc::channel();
+            let (over, shown) = (&over, &shown);
+            let start = |item: usize| {
+                let sender = sender.clone();
+                let substituter = &self.items[item];
+                scope.spawn(move || {
+                    let progress = Lane {
+                        until: Until { progress, over },
+                        shown,
+                        bytes: AtomicU64::new(0),
+                    };
+                    // Nobody listens any more once another one has won.
+                    let _ = sender.send(substituter.fetch(realisation, store, &progress));
+                });
+            };
+            let mut heats = Heats::new(order, vouched, self.join_after);
+            let result = heats.run(&results, &start, progress);
+            over.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+}
+
+/// Who fetches, who is next, and what those before have said.
+struct Heats {
+    waiting: std::vec::IntoIter<usize>,
+    /// How many of those that wait have vouched: only they join before somebody failed.
+    eager: usize,
+    running: usize,
+    join_after: Duration,
+    join_at: Instant,
+    asked: Asked,
+    kept: Option<FetchError>,
+}
+
+impl Heats {
+    fn new(order: Vec<usize>, vouched: usize, join_after: Duration) -> Self {
+        Self {
+            waiting: order.into_iter(),
+            eager: vouched,
+            running: 0,
+            join_after,
+            join_at: Instant::now(),
+            asked: Asked::default(),
+            kept: None,
+        }
+    }
+
+    fn run(
+        &mut self,
+        results: &mpsc::Receiver<Result<Fetched, FetchError>>,
+        start: &dyn Fn(usize),
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        loop {
+            if progress.cancelled() {
+                return Err(FetchError::Cancelled);
+            }
+            let late = self.eager > 0 && Instant::now() >= self.join_at;
+            if self.running == 0 || late {
+                match self.waiting.next() {
+                    Some(item) => {
+                        start(item);
+                        self.running += 1;
+                        self.eager = self.eager.saturating_sub(1);
+                        self.join_at = Instant::now() + self.join_after;
+                    }
+                    None if self.running == 0 => return Err(self.failure()),
+                    None => {}
+                }
+            }
+            match results.recv_timeout(SLICE) {
+                Ok(result) => {
+                    self.running -= 1;
+                    if let Some(result) = self.ended(result) {
+                        return result;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+    }
+
+    /// One has ended: the result of all, if that is the last word.
+    fn ended(
+        &mut self,
+        result: Result<Fetched, FetchError>,
+    ) -> Option<Result<Fetched, FetchError>> {
+        match result {
+            Ok(fetched) => {
+                let asked = self.asked.merged(fetched.asked);
+                Some(Ok(Fetched { asked, ..fetched }))
+            }
+            // Our own disk is full, or the user pressed ^C: asking somebody else cannot help.
+            Err(error @ (FetchError::Store(_) | FetchError::Cancelled)) => Some(Err(error)),
+            Err(error) => {
+                self.asked.merge(error.asked());
+                self.kept = Some(error.worse_than(self.kept.take()));
+                None
+            }
+        }
+    }
+
+    fn failure(&mut self) -> FetchError {
+        let asked = self.asked;
+        let kept = self.kept.take();
+        kept.map_or(FetchError::Missing { asked }, |error| {
+            error.with_asked(asked)
+        })
+    }
+}
+
+/// The caller's progress, until the race is over.
+struct Until<'a> {
+    progress: &'a dyn Progress,
+    over: &'a AtomicBool,
+}
+
+impl Progress for Until<'_> {
+    fn bytes(&self, _: u64, _: Option<u64>) {}
+
+    fn cancelled(&self) -> bool {
+        self.over.load(Ordering::Relaxed) || self.progress.cancelled()
+    }
+}
+
+/// One of several who fetch the same: only what is ahead of all others is shown as progress.
+struct Lane<'a> {
+    until: Until<'a>,
+    shown: &'a AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Progress for Lane<'_> {
+    fn bytes(&self, n: u64, total: Option<u64>) {
+        let mine = self.bytes.fetch_add(n, Ordering::Relaxed) + n;
+        let before = self.shown.fetch_max(mine, Ordering::Relaxed);
+        if mine > before {
+            self.until.progress.bytes(mine - before, total);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.until.cancelled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{Codec, SecretKey, Sha256, block_cid};
+
+    use super::*;
+    use crate::Expected;
+    use crate::substitute::{NoProgress, Origin};
+
+    const OUTPUT: &[u8] = b"output";
+
+    fn realisation() -> Realisation {
+        let sha256 = Sha256::of(OUTPUT);
+        Realisation {
+            pkghash: PkgHash::of_derivation(b"package"),
+            output: block_cid(Codec::Raw, &sha256),
+            sha256,
+            size: OUTPUT.len() as u64,
+        }
+    }
+
+    /// What a substituter does when it is asked.
+    enum Act {
+        Has(&'static str),
+        HasNot,
+        Fails,
+        /// Hangs until it is told to stop.
+        Hangs,
+        /// Vouches, and hangs when it is to deliver.
+        Promises,
+    }
+
+    fn until_stopped(progress: &dyn Progress) {
+        while !progress.cancelled() {
+            std::thread::yield_now();
+        }
+    }
+
+    impl Substituter for Act {
+        fn query(&self, _: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
+            let asked = Asked {
+                caches: 1,
+                ..Asked::default()
+            };
+            match self {
+                Self::Has(_) | Self::Promises => {
+                    let signed = realisation().sign(&SecretKey::from_seed(&[1; 32]));
+                    let realisations = vec![signed];
+                    Ok(Query {
+                        realisations,
+                        asked,
+                    })
+                }
+                Self::HasNot => Ok(Query {
+                    realisations: Vec::new(),
+                    asked,
+                }),
+                Self::Fails => Err(QueryError::TimedOut { asked }),
+                Self::Hangs => {
+                    until_stopped(progress);
+                    Err(QueryError::Cancelled)
+                }
+            }
+        }
+
+        fn fetch(
+            &self,
+            _: &Realisation,
+            store: &Store,
+            progress: &dyn Progress,
+        ) -> Result<Fetched, FetchError> {
+            let asked = Asked {
+                caches: 1,
+                ..Asked::default()
+            };
+            match self {
+                Self::Has(name) => {
+                    let mut ingest = store.ingest()?;
+                    ingest.append(OUTPUT)?;
+                    let blob = ingest.finish(&Expected::anything())?;
+                    let received = vec![(Origin::Http((*name).to_owned()), blob.size)];
+                    Ok(Fetched {
+                        blob,
+                        received,
+                        asked,
+                    })
+                }
+                Self::HasNot => Err(FetchError::Missing { asked }),
+                Self::Fails => Err(FetchError::TimedOut { asked }),
+                Self::Hangs | Self::Promises => {
+                    until_stopped(progress);
+                    Err(FetchError::Cancelled)
+                }
+            }
+        }
+    }
+
+    fn race(acts: Vec<Act>) -> Race<'static> {
+        let items = acts
+            .into_iter()
+            .map(|act| Box::new(act) as Box<dyn Substituter>);
+        Race::new(items.collect(), |_, found| !found.is_empty())
+            .joining_after(Duration::from_millis(10))
+    }
+
+    fn query(acts: Vec<Act>) -> Result<Query, QueryError> {
+        race(acts).query(&realisation().pkghash, &NoProgress)
+    }
+
+    fn fetch(acts: Vec<Act>) -> Result<String, FetchError> {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let race = race(acts);
+        race.query(&realisation().pkghash, &NoProgress).ok();
+        let fetched = race.fetch(&realisation(), &store, &NoProgress)?;
+        assert_eq!(fetched.blob.sha256, realisation().sha256);
+        Ok(fetched.received[0].0.to_string())
+    }
+
+    #[test]
+    fn whoever_hangs_does_not_keep_an_answer_back() {
+        let found = query(vec![Act::Hangs, Act::HasNot, Act::Has("b"), Act::Hangs]).unwrap();
+        assert_eq!(found.realisations.len(), 1);
+    }
+
+    #[test]
+    fn all_are_counted_and_trouble_matters_only_where_nothing_was_found() {
+        let found = query(vec![Act::HasNot, Act::HasNot]).unwrap();
+        assert!(found.realisations.is_empty());
+        assert_eq!(found.asked.caches, 2);
+        assert!(query(vec![Act::HasNot, Act::Fails]).is_err());
+        assert!(query(vec![Act::Fails, Act::Has("b")]).is_ok());
+        assert!(query(Vec::new()).unwrap().realisations.is_empty());
+    }
+
+    #[test]
+    fn who_vouched_delivers_and_the_first_of_them_is_preferred() {
+        assert_eq!(
+            fetch(vec![Act::HasNot, Act::Has("b"), Act::Has("c")]).unwrap(),
+            "b"
+        );
+    }
+
+    #[test]
+    fn who_promises_and_does_not_deliver_is_overtaken() {
+        assert_eq!(fetch(vec![Act::Promises, Act::Has("b")]).unwrap(), "b");
+    }
+
+    #[test]
+    fn the_next_one_is_asked_when_one_fails() {
+        let missing = fetch(vec![Act::HasNot, Act::HasNot]).unwrap_err();
+        assert!(matches!(missing, FetchError::Missing { asked } if asked.caches == 2));
+        let late = fetch(vec![Act::HasNot, Act::Fails]).unwrap_err();
+        assert!(matches!(late, FetchError::TimedOut { .. }), "{late}");
+    }
+}
