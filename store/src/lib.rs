@@ -50,6 +50,6 @@ pub use crate::ingest::{Expected, Ingest};
 pub use crate::names::NameRecord;
 pub use crate::pins::{Pin, PinClass, PinKind};
 pub use crate::provide::{Provide, ProvideCounts, ProvideKind};
-pub use crate::room::Limits;
+pub use crate::room::{Limits, Usage};
 pub use crate::store::Store;
 pub use crate::verify::DamagedBlock;

@@ -48,7 +48,45 @@ impl fmt::Debug for Room {
     }
 }
 
+/// How full a store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Whole files.
+    pub blobs: u64,
+    /// Their bytes, files that others keep included.
+    pub bytes: u64,
+    /// Reasons for which files are kept.
+    pub pins: u64,
+    /// Bytes of the disk that are free for us.
+    pub free_bytes: u64,
+}
+
 impl Store {
+    /// How full the store is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index or the disk cannot say.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let (blobs, bytes, pins) = self.index.read(|connection| {
+            let sql = "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob),
+                       (SELECT count(*) FROM pin)";
+            connection
+                .prepare_cached(sql)?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        })?;
+        Ok(Usage {
+            blobs: from_sql(blobs),
+            bytes: from_sql(bytes),
+            pins: from_sql(pins),
+            free_bytes: self.available_bytes()?,
+        })
+    }
+
+    /// The limits of this handle.
+    pub const fn limits(&self) -> Limits {
+        self.room.limits
+    }
+
     /// A handle that takes files in within these limits. Without, only the disk is one.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
