@@ -287,12 +287,19 @@ fn base_config(
     } else {
         node::Announce::Global
     };
-    config.limits.connections = limits.connections;
-    config.limits.connections_per_peer = limits.connections_per_peer;
-    config.limits.upload_bytes_per_sec = limits.upload_bytes_per_second;
-    config.limits.memory_bytes = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
+    config.limits.set_running(&running_limits(&limits));
     config.deadlines = deadlines(context)?;
     Ok(config)
+}
+
+/// The section `[limits]` as the node takes it.
+pub fn running_limits(limits: &netconfig::Limits) -> node::RunningLimits {
+    node::RunningLimits {
+        connections: limits.connections,
+        connections_per_peer: limits.connections_per_peer,
+        upload_bytes_per_sec: limits.upload_bytes_per_second,
+        memory_bytes: usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX),
+    }
 }
 
 /// Reads the key of a private swarm; a relative path lies in the home.

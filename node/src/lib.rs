@@ -37,6 +37,7 @@ pub mod source_protocol;
 mod status;
 mod substituter;
 mod transport;
+pub mod web;
 mod wire;
 
 pub use libp2p::identity::Keypair;
@@ -44,7 +45,7 @@ pub use libp2p::{Multiaddr, PeerId};
 
 pub use crate::client::{BlockingClient, Client, Providers, Realisations};
 pub use crate::config::{
-    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, Traversal,
+    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, RunningLimits, Traversal,
 };
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::http::{HttpSources, MirrorResolver};
@@ -53,7 +54,9 @@ pub use crate::node::Node;
 pub use crate::paths::{
     ContentPath, ContentPathError, PathError, TreeEntry, fetch_path, fetch_tree,
 };
-pub use crate::status::{AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus};
+pub use crate::status::{
+    AskedStatus, BlocksStatus, ConnectionsStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
+};
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 
 pub(crate) use crate::event_loop::SESSION_WANTS_MAX;

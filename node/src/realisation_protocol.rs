@@ -104,6 +104,13 @@ impl Response {
     }
 }
 
+/// The statements about one package, as one answer of the protocol has them: `package` above.
+pub(crate) fn encode_statements(statements: &[SignedRealisation]) -> Vec<u8> {
+    let mut body = Vec::new();
+    encode_package(&mut body, statements, RESPONSE_BYTES_MAX);
+    body
+}
+
 fn encode_package(body: &mut Vec<u8>, statements: &[SignedRealisation], room: usize) {
     let at = body.len();
     body.push(0);

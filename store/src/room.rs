@@ -5,7 +5,7 @@
 //! nothing goes and the file is refused: an emptied cache would help nobody.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base::Sha256;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -35,16 +35,23 @@ pub struct Limits {
 /// The limits of a handle, and what it knows of others.
 #[derive(Clone, Default)]
 pub(crate) struct Room {
-    pub(crate) limits: Limits,
+    /// Shared by clones, so that a long-running process can change them.
+    limits: Arc<RwLock<Limits>>,
     rarity: Option<Arc<Rarity>>,
 }
 
 /// How many others are known to have a blob.
 type Rarity = dyn Fn(&Sha256) -> Option<u32> + Send + Sync;
 
+impl Room {
+    fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl fmt::Debug for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.limits.fmt(f)
+        self.limits().fmt(f)
     }
 }
 
@@ -68,7 +75,8 @@ impl Store {
     /// [`StoreError`] when the index or the disk cannot say.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let (blobs, bytes, pins) = self.index.read(|connection| {
-            let sql = "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob),
+            let sql =
+                "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob),
                        (SELECT count(*) FROM pin)";
             connection
                 .prepare_cached(sql)?
@@ -83,14 +91,23 @@ impl Store {
     }
 
     /// The limits of this handle.
-    pub const fn limits(&self) -> Limits {
-        self.room.limits
+    pub fn limits(&self) -> Limits {
+        self.room.limits()
+    }
+
+    /// Goes on with other limits, this handle and its clones alike. What is here already stays.
+    pub fn set_limits(&self, limits: Limits) {
+        *self
+            .room
+            .limits
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// A handle that takes files in within these limits. Without, only the disk is one.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.room.limits = limits;
+        self.room.limits = Arc::new(RwLock::new(limits));
         self
     }
 
@@ -106,10 +123,10 @@ impl Store {
 
     /// Makes room for a file of `size` bytes, of which `rest` are not on the disk yet.
     pub(crate) fn make_room(&self, size: u64, rest: u64) -> Result<(), StoreError> {
-        if let Some(quota) = self.room.limits.quota_bytes {
+        if let Some(quota) = self.room.limits().quota_bytes {
             self.make_room_in_quota(quota, size)?;
         }
-        let reserve = self.room.limits.keep_free_bytes.max(SPACE_SPARED_BYTES);
+        let reserve = self.room.limits().keep_free_bytes.max(SPACE_SPARED_BYTES);
         let needed = rest.saturating_add(reserve);
         let mut available = self.available_bytes()?;
         if available < needed && self.sweep(needed - available, 0)?.is_ok() {

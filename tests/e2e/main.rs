@@ -37,6 +37,12 @@ mod main_job;
 /// Machines that find each other on the local network.
 mod lan;
 
+/// The daemon's HTTP door: files, blocks, metrics, the status page in a real browser.
+mod http;
+
+/// The daemon as a service: what it tells its manager, limits that change while it runs.
+mod service;
+
 /// Closed networks.
 mod private_swarm;
 

@@ -377,8 +377,14 @@ mod tests {
     fn a_scope_says_how_much_comes_after_the_proof_of_the_path() {
         let (_dir, store, directory, file) = store();
         let count = |path: &[&str], scope| selected(&store, &directory, path, of(scope)).len();
-        assert_eq!(selected(&store, &directory, &[], of(Scope::Block)), [directory]);
-        assert_eq!(selected(&store, &directory, &[], of(Scope::Entity)), [directory]);
+        assert_eq!(
+            selected(&store, &directory, &[], of(Scope::Block)),
+            [directory]
+        );
+        assert_eq!(
+            selected(&store, &directory, &[], of(Scope::Entity)),
+            [directory]
+        );
         assert_eq!(count(&[], Scope::All), 6, "directory, file, four chunks");
         let block = selected(&store, &directory, &["file"], of(Scope::Block));
         assert_eq!(block, [directory, file]);
@@ -388,7 +394,11 @@ mod tests {
             duplicates: true,
             ..of(Scope::Entity)
         };
-        assert_eq!(selected(&store, &file, &[], twice).len(), 6, "one chunk twice");
+        assert_eq!(
+            selected(&store, &file, &[], twice).len(),
+            6,
+            "one chunk twice"
+        );
     }
 
     #[test]
