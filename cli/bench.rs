@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base::TrustPolicy;
 use builder::{Context as BuildContext, LazySandbox, Options};
+use node::SourceForm;
 use recipe::Policy;
 use store::Store;
 use store::substitute::{First, SourceFetcher};
@@ -100,6 +101,11 @@ impl Bench {
             }));
         }
         fetchers.push(Box::new(&self.web));
+        if self.asks_peers
+            && let Some(gateways) = self.remote.gateway_sources(SourceForm::Block)
+        {
+            fetchers.push(Box::new(gateways));
+        }
         fetchers
     }
 

@@ -5,15 +5,18 @@
 //! process; it dials the home's own daemon first, which knows the network already, and the configured first peers.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Cid, PkgHash, PublicKey, Realisation, SignedRealisation, TrustPolicy, Verdict};
 use netconfig::{DhtMode, Network};
-use node::{BlockingClient, Node, PeerSources, PeerSubstituter};
+use node::{
+    BlockingClient, GatewaySources, Gateways, HttpSources, Node, PeerSources, PeerSubstituter,
+    SourceForm,
+};
 use store::Store;
 use store::substitute::{
-    Asked, FetchError, Fetched, Progress, Query, QueryError, SourceFetcher, SourceRequest,
+    Asked, FetchError, Fetched, First, Progress, Query, QueryError, SourceFetcher, SourceRequest,
     Substituter,
 };
 use tokio::runtime::Runtime;
@@ -37,6 +40,7 @@ pub struct Remote {
     trust: TrustPolicy,
     /// The user's own keys: what they signed is here and need not be looked for.
     own: BTreeSet<PublicKey>,
+    gateways: Gateways,
     started: OnceLock<Result<Started, String>>,
 }
 
@@ -65,8 +69,20 @@ impl Remote {
             .enabled
             .then(|| client_config(context, &network))
             .transpose()?;
+        let gateways = match network.enabled {
+            true => context.config()?.gateways()?.urls,
+            false => Vec::new(),
+        };
+        let limits = node::Limits::default();
+        // Gateways are never named as mirrors.
+        let http = HttpSources::new(
+            deadlines(context)?,
+            limits.file_bytes_max,
+            Arc::new(|_, _| Vec::new()),
+        );
         Ok(Self {
             config,
+            gateways: Gateways::new(http, &gateways),
             store: context.store()?.clone(),
             trust: context.trust()?,
             own: own.iter().map(|own| own.key.public()).collect(),
@@ -162,9 +178,12 @@ fn is_settled(
     }
 }
 
-impl Substituter for Remote {
+/// The node alone, without gateways.
+struct Peers<'a>(&'a Remote);
+
+impl Substituter for Peers<'_> {
     fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
-        match self.started() {
+        match self.0.started() {
             Ok(Some(started)) => started.substituter.query(pkghash, progress),
             Ok(None) => Ok(Query::default()),
             Err(error) => Err(QueryError::Failed {
@@ -179,7 +198,7 @@ impl Substituter for Remote {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        match self.started() {
+        match self.0.started() {
             Ok(Some(started)) => started.substituter.fetch(realisation, store, progress),
             Ok(None) => Err(FetchError::Missing {
                 asked: Asked::default(),
@@ -191,14 +210,14 @@ impl Substituter for Remote {
     }
 }
 
-impl SourceFetcher for Remote {
+impl SourceFetcher for Peers<'_> {
     fn fetch(
         &self,
         request: &SourceRequest<'_>,
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        match self.started() {
+        match self.0.started() {
             Ok(Some(started)) => started.sources.fetch(request, store, progress),
             Ok(None) => Err(FetchError::Missing {
                 asked: Asked::default(),
@@ -211,12 +230,60 @@ impl SourceFetcher for Remote {
 }
 
 impl Remote {
-    /// Gets a file by its content identifier.
+    /// Peers first, gateways where those do not settle it. The next is asked on a miss, so one that lies costs only time.
+    fn in_order(&self) -> First<Box<dyn Substituter + '_>> {
+        let mut order: Vec<Box<dyn Substituter + '_>> = vec![Box::new(Peers(self))];
+        if !self.gateways.is_empty() {
+            order.push(Box::new(&self.gateways));
+        }
+        let (trust, own) = (self.trust.clone(), self.own.clone());
+        First::new(order).until(move |pkghash, found| is_settled(&trust, &own, pkghash, found))
+    }
+
+    /// Gateways as a further origin of sources; `None` where there are none.
+    pub fn gateway_sources(&self, form: SourceForm) -> Option<GatewaySources<'_>> {
+        let gateways = &self.gateways;
+        (!gateways.is_empty()).then_some(GatewaySources { gateways, form })
+    }
+}
+
+impl Substituter for Remote {
+    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
+        self.in_order().query(pkghash, progress)
+    }
+
+    fn fetch(
+        &self,
+        realisation: &Realisation,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        self.in_order().fetch(realisation, store, progress)
+    }
+}
+
+impl SourceFetcher for Remote {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let mut order: Vec<Box<dyn SourceFetcher + '_>> = vec![Box::new(Peers(self))];
+        if let Some(gateways) = self.gateway_sources(SourceForm::File) {
+            order.push(Box::new(gateways));
+        }
+        First::new(order).fetch(request, store, progress)
+    }
+}
+
+impl Remote {
+    /// Gets a file by its content identifier, from peers or gateways.
     ///
     /// # Errors
     /// [`FetchError`]; a miss without a network.
     pub fn fetch_cid(&self, cid: Cid, progress: &dyn Progress) -> Result<Fetched, FetchError> {
-        match self.started() {
+        let missed = match self.started() {
             Ok(Some(started)) => started.client.fetch_cid(cid, &[], &self.store, progress),
             Ok(None) => Err(FetchError::Missing {
                 asked: Asked::default(),
@@ -224,6 +291,35 @@ impl Remote {
             Err(error) => Err(FetchError::Failed {
                 source: Box::new(error),
             }),
+        };
+        match missed {
+            Err(missed) => self.gateway_instead(&cid, missed, progress),
+            fetched => fetched,
+        }
+    }
+
+    /// Asks gateways for what peers did not give. Where those have not got it either, what the peers said is the error.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn gateway_instead(
+        &self,
+        cid: &Cid,
+        missed: FetchError,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        if self.gateways.is_empty()
+            || matches!(missed, FetchError::Cancelled | FetchError::Store(_))
+        {
+            return Err(missed);
+        }
+        let anything = store::Expected::anything();
+        match self
+            .gateways
+            .fetch_cid(cid, &anything, &self.store, progress)
+        {
+            Err(FetchError::Missing { .. }) => Err(missed),
+            result => result,
         }
     }
 }

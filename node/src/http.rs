@@ -6,6 +6,7 @@
 //! and a second asynchronous HTTP stack would be the largest dependency of the whole program for no gain.
 
 mod attempts;
+mod gateways;
 mod hosts;
 mod transfer;
 
@@ -19,6 +20,8 @@ use store::substitute::{
 };
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
+
+pub use self::gateways::{GatewaySources, Gateways, SourceForm};
 
 use self::attempts::Attempts;
 use self::hosts::Hosts;

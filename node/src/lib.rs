@@ -48,7 +48,7 @@ pub use crate::config::{
     Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, RunningLimits, Traversal,
 };
 pub use crate::error::{ClientError, IdentityError, StartError};
-pub use crate::http::{HttpSources, MirrorResolver};
+pub use crate::http::{GatewaySources, Gateways, HttpSources, MirrorResolver, SourceForm};
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
 pub use crate::paths::{

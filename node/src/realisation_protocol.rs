@@ -111,6 +111,14 @@ pub(crate) fn encode_statements(statements: &[SignedRealisation]) -> Vec<u8> {
     body
 }
 
+/// Reads what [`encode_statements`] wrote. Statements that do not verify are left out.
+pub(crate) fn decode_statements(body: &[u8]) -> Result<Vec<SignedRealisation>, WireError> {
+    let mut reader = Reader(body);
+    let statements = decode_package(&mut reader, &mut 0)?;
+    reader.end()?;
+    Ok(statements)
+}
+
 fn encode_package(body: &mut Vec<u8>, statements: &[SignedRealisation], room: usize) {
     let at = body.len();
     body.push(0);

@@ -269,7 +269,7 @@ impl<'a> Search<'a> {
         match found {
             Found::Root { peer, root, size } => self.take_root(*peer, *root, *size),
             Found::Realisations { peer, .. } | Found::Provider { peer, .. } => {
-                self.knowers.push(*peer)
+                self.knowers.push(*peer);
             }
             Found::Finished { asked, overdue } => self.finished = Some((*asked, *overdue)),
         }

@@ -155,9 +155,9 @@ fn head(page: &mut String, report: &Report) {
                 .iter()
                 .map(|address| format!("<li><code>{}</code></li>", text_of(address, 256)))
                 .collect();
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<details><summary>{name}</summary><ul>{items}</ul></details>\n"
+                "<details><summary>{name}</summary><ul>{items}</ul></details>"
             );
         }
     };
@@ -182,9 +182,9 @@ fn cards(page: &mut String, report: &Report) {
     let waiting = provide.queued + provide.in_flight;
     page.push_str("<section class=\"cards\">\n");
     let mut card = |name: &str, number: String, note: String| {
-        let _ = write!(
+        let _ = writeln!(
             page,
-            "<div class=\"card\"><h2>{name}</h2><p class=\"number\">{number}</p><p>{note}</p></div>\n"
+            "<div class=\"card\"><h2>{name}</h2><p class=\"number\">{number}</p><p>{note}</p></div>"
         );
     };
     card(
@@ -243,10 +243,10 @@ fn peers(page: &mut String, peers: &[PeerStatus]) {
     let mut sorted: Vec<_> = peers.iter().collect();
     sorted.sort_by_key(|peer| std::cmp::Reverse(peer.bytes_up + peer.bytes_down));
     for peer in sorted.iter().take(PEERS_SHOWN_MAX) {
-        let _ = write!(
+        let _ = writeln!(
             page,
             "<tr><td title=\"{}\"><code>{}</code></td><td><bdi>{}</bdi></td><td>{}</td><td title=\"{}\">{}</td>\
-             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>\n",
+             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
             text(&peer.id),
             text(&short(&peer.id)),
             text(&peer.agent),
@@ -264,7 +264,7 @@ fn peers(page: &mut String, peers: &[PeerStatus]) {
     }
     page.push_str("</tbody>\n</table></div>\n");
     if let Some(more) = peers.len().checked_sub(PEERS_SHOWN_MAX).filter(|n| *n > 0) {
-        let _ = write!(page, "<p class=\"none\">and {more} more</p>\n");
+        let _ = writeln!(page, "<p class=\"none\">and {more} more</p>");
     }
     page.push_str("</section>\n");
 }
@@ -278,9 +278,9 @@ fn transfers(page: &mut String, status: &Status) {
          <th class=\"n\">Peers</th><th class=\"n\">So far</th></tr></thead>\n<tbody>\n",
     );
     for transfer in &status.transfers {
-        let _ = write!(
+        let _ = writeln!(
             page,
-            "<tr><td><code>{}</code></td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>\n",
+            "<tr><td><code>{}</code></td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
             text_of(&transfer.root, 128),
             transfer.peers,
             size(transfer.bytes),
@@ -309,9 +309,9 @@ fn packages(page: &mut String, packages: &[PackageFacts]) {
             (here, all) if here == all => format!("<span class=\"yes\">{here} of {all}</span>"),
             (here, all) => format!("<span class=\"no\">{here} of {all}</span>"),
         };
-        let _ = write!(
+        let _ = writeln!(
             page,
-            "<tr><td>{}</td><td>{output}</td><td>{sources}</td><td><code>{}</code></td></tr>\n",
+            "<tr><td>{}</td><td>{output}</td><td>{sources}</td><td><code>{}</code></td></tr>",
             text(&package.name),
             text(package.pkghash.get(..16).unwrap_or(&package.pkghash)),
         );

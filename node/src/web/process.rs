@@ -53,7 +53,7 @@ impl Process {
     }
 }
 
-/// A line such as `VmRSS:	  1234 kB`, in bytes.
+/// A line such as `VmRSS: 1234 kB`, in bytes.
 fn kibibytes(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let number: u64 = line.split_whitespace().next()?.parse().ok()?;

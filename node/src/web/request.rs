@@ -312,8 +312,10 @@ mod tests {
 
     #[test]
     fn the_parameter_decides_before_what_is_accepted() {
-        let format =
-            |uri: &str, accept: &str| asked(uri, &[("accept", accept)], |asked| asked.format());
+        let format = |uri: &str, accept: &str| {
+            let request = request(uri, &[("accept", accept)]);
+            Asked::of(&request).unwrap().format()
+        };
         let car = "text/html, application/vnd.ipld.car; version=1; order=dfs; dups=y";
         assert_eq!(format("/", car), Ok(Format::Car(true)));
         assert_eq!(format("/?car-dups=n", car), Ok(Format::Car(false)));
