@@ -120,6 +120,13 @@ pub enum Command {
     Completions(cmd::completions::Args),
 }
 
+impl Command {
+    /// Whether it runs until it is told to stop.
+    pub const fn is_daemon(&self) -> bool {
+        matches!(self, Self::Node(args) if args.is_daemon())
+    }
+}
+
 /// Prints what the command line parser has to say: help and versions on stdout, mistakes on stderr.
 pub fn explain(usage: &clap::Error) -> Exit {
     // A closed stdout or stderr leaves nobody to tell.

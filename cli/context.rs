@@ -104,6 +104,14 @@ impl Context {
         })
     }
 
+    /// The settings as the files say now. What was read before stays what [`Self::config`] gives.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub fn read_config_again(&self) -> CmdResult<Layered> {
+        self.load_config()
+    }
+
     fn load_config(&self) -> CmdResult<Layered> {
         let system = file_layer(Path::new(SYSTEM_CONFIG))?;
         let user = match self.home()?.config_file() {
@@ -162,16 +170,10 @@ impl Context {
     /// When it cannot be opened, or the section `[store]` cannot be used.
     pub fn store(&self) -> CmdResult<&Store> {
         get_or_try(&self.store, || {
-            let StoreLimits {
-                quota_bytes,
-                keep_free_bytes,
-            } = self.config()?.store()?;
+            let limits = store_limits(self.config()?)?;
             let home = self.home()?;
             home.create()?;
-            Ok(Store::open(&home.path("store"))?.with_limits(Limits {
-                quota_bytes,
-                keep_free_bytes,
-            }))
+            Ok(Store::open(&home.path("store"))?.with_limits(limits))
         })
     }
 
@@ -188,6 +190,21 @@ impl Context {
             &self.config()?.trust()?,
         ))
     }
+}
+
+/// The section `[store]` as the store takes it.
+///
+/// # Errors
+/// When the section cannot be used.
+pub fn store_limits(config: &Layered) -> CmdResult<Limits> {
+    let StoreLimits {
+        quota_bytes,
+        keep_free_bytes,
+    } = config.store()?;
+    Ok(Limits {
+        quota_bytes,
+        keep_free_bytes,
+    })
 }
 
 /// As `OnceCell::get_or_try_init`, which is not stable.

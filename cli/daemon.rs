@@ -77,6 +77,21 @@ pub fn write_address(home: &Home, addresses: &[String]) -> io::Result<()> {
     )
 }
 
+/// Tells where the daemon's HTTP door is, one URL a line; none removes the file.
+///
+/// # Errors
+/// What the operating system says.
+pub fn write_http(home: &Home, urls: &[String]) -> io::Result<()> {
+    let path = home.path("node.http");
+    if urls.is_empty() {
+        return match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    }
+    write_atomically(&path, &(urls.join("\n") + "\n"), 0o600)
+}
+
 /// Tells what the daemon is doing.
 ///
 /// # Errors

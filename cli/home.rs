@@ -6,6 +6,7 @@
 //! names/NAME.key  keys of our own names, 0600
 //! node.key        the daemon's identity, 0600                            node.lock            held while it runs
 //! node.addr       where commands find it                                 node.json            what it is doing
+//! node.http       where its HTTP door is
 //! config.toml     settings, when the home was named explicitly
 //! ```
 

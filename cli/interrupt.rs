@@ -1,4 +1,4 @@
-//! ^C and SIGTERM: a flag that long work looks at, and a guarantee that the process ends soon after.
+//! ^C and SIGTERM (and SIGHUP, but to a daemon it means to read its configuration again): a flag that long work looks at, and a guarantee that the process ends soon after.
 //!
 //! Work that can stop in an orderly way (a build kills its sandbox, a fetch drops its temporary file) gets
 //! [`GRACE`]. What does not look at the flag in time is ended from here; sandboxes die with this process, and a
@@ -18,9 +18,17 @@ use crate::error::Exit;
 /// How long a command may take to stop by itself: killing a build tree and removing its scratch root takes below one.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Whether the user wants the command to stop. Clones share the flag.
+/// Whether the user wants the command to stop. Clones share the flags.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    stop: AtomicBool,
+    /// Whether SIGHUP means to read the configuration again, as it does to daemons.
+    is_daemon: AtomicBool,
+    reload: AtomicBool,
+}
 
 impl Interrupt {
     /// Starts listening for SIGINT, SIGTERM and SIGHUP.
@@ -38,8 +46,12 @@ impl Interrupt {
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
-                for _ in signals.forever() {
-                    if seen.0.swap(true, Ordering::SeqCst) {
+                for signal in signals.forever() {
+                    if signal == SIGHUP && seen.0.is_daemon.load(Ordering::SeqCst) {
+                        seen.0.reload.store(true, Ordering::SeqCst);
+                        continue;
+                    }
+                    if seen.0.stop.swap(true, Ordering::SeqCst) {
                         // The second ^C means now.
                         std::process::exit(Exit::Interrupted as i32);
                     }
@@ -54,6 +66,16 @@ impl Interrupt {
 
     /// Whether a signal has come.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.stop.load(Ordering::SeqCst)
+    }
+
+    /// From now on SIGHUP does not stop the command, see [`Self::take_reload`].
+    pub fn reload_on_hangup(&self) {
+        self.0.is_daemon.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether SIGHUP has come since this was asked last.
+    pub fn take_reload(&self) -> bool {
+        self.0.reload.swap(false, Ordering::SeqCst)
     }
 }

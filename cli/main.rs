@@ -18,6 +18,7 @@ mod interrupt;
 mod keys;
 mod names;
 mod network;
+mod notify;
 mod origins;
 mod outfile;
 mod placing;
@@ -68,17 +69,23 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> CmdResult {
-    start_tracing();
+    start_tracing(cli.command.is_daemon());
     let interrupt = Interrupt::install()?;
     let context = Context::new(cli.global, ui.clone(), interrupt);
     cmd::run(context, cli.command)
 }
 
-/// Libraries are silent unless $RUST_LOG asks them to speak.
-fn start_tracing() {
+/// Libraries are silent unless $RUST_LOG asks them to speak. A daemon has nobody to whom it could return an error, so what
+/// our own libraries find odd is always told there.
+fn start_tracing(is_daemon: bool) {
+    let asked = std::env::var_os("RUST_LOG").is_some_and(|value| !value.is_empty());
+    let to_stderr = || tracing_subscriber::fmt().with_writer(std::io::stderr);
+    if is_daemon && !asked {
+        let filter = tracing_subscriber::EnvFilter::new("error,p2pkgs=warn");
+        // A supervisor's log knows the time.
+        let brief = to_stderr().without_time().with_target(false);
+        return brief.with_ansi(false).with_env_filter(filter).init();
+    }
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    to_stderr().with_env_filter(filter).init();
 }

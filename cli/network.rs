@@ -4,14 +4,17 @@
 //! So [`Remote`] holds the wish and starts the node on the first question. The node has a name that lives as long as the
 //! process; it dials the home's own daemon first, which knows the network already, and the configured first peers.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Cid, PkgHash, Realisation, SignedRealisation};
 use netconfig::{Announced, DhtMode, Network};
-use node::{BlockingClient, Node, PeerSources, PeerSubstituter};
+use node::{
+    BlockingClient, GatewaySources, Gateways, HttpSources, Node, PeerSources, PeerSubstituter,
+    SourceForm,
+};
 use store::substitute::{
-    Asked, FetchError, Fetched, Progress, Query, QueryError, SourceFetcher, SourceRequest,
+    Asked, FetchError, Fetched, First, Progress, Query, QueryError, SourceFetcher, SourceRequest,
     Substituter,
 };
 use store::{ProvideScope, Store};
@@ -34,6 +37,7 @@ pub struct Remote {
     config: Option<node::Config>,
     store: Store,
     settled: Settled,
+    gateways: Gateways,
     started: OnceLock<Result<Started, String>>,
 }
 
@@ -61,8 +65,20 @@ impl Remote {
             .enabled
             .then(|| client_config(context, &network))
             .transpose()?;
+        let gateways = match network.enabled {
+            true => context.config()?.gateways()?.urls,
+            false => Vec::new(),
+        };
+        let limits = node::Limits::default();
+        // Gateways are never named as mirrors.
+        let http = HttpSources::new(
+            deadlines(context)?,
+            limits.file_bytes_max,
+            Arc::new(|_, _| Vec::new()),
+        );
         Ok(Self {
             config,
+            gateways: Gateways::new(http, &gateways),
             store: context.store()?.clone(),
             settled: Settled::of(context)?,
             started: OnceLock::new(),
@@ -163,14 +179,17 @@ impl Substituter for Remote {
     }
 }
 
-impl SourceFetcher for Remote {
+/// The node alone, without gateways.
+struct Peers<'a>(&'a Remote);
+
+impl SourceFetcher for Peers<'_> {
     fn fetch(
         &self,
         request: &SourceRequest<'_>,
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        match self.started() {
+        match self.0.started() {
             Ok(Some(started)) => started.sources.fetch(request, store, progress),
             Ok(None) => Err(FetchError::Missing {
                 asked: Asked::default(),
@@ -183,12 +202,40 @@ impl SourceFetcher for Remote {
 }
 
 impl Remote {
-    /// Gets a file by its content identifier.
+    /// Trustless gateways, if any are configured.
+    pub fn gateways(&self) -> Option<&Gateways> {
+        Some(&self.gateways).filter(|gateways| !gateways.is_empty())
+    }
+
+    /// Gateways as a further origin of sources; `None` where there are none.
+    pub fn gateway_sources(&self, form: SourceForm) -> Option<GatewaySources<'_>> {
+        let gateways = &self.gateways;
+        (!gateways.is_empty()).then_some(GatewaySources { gateways, form })
+    }
+}
+
+impl SourceFetcher for Remote {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let mut order: Vec<Box<dyn SourceFetcher + '_>> = vec![Box::new(Peers(self))];
+        if let Some(gateways) = self.gateway_sources(SourceForm::File) {
+            order.push(Box::new(gateways));
+        }
+        First::new(order).fetch(request, store, progress)
+    }
+}
+
+impl Remote {
+    /// Gets a file by its content identifier, from peers or gateways.
     ///
     /// # Errors
     /// [`FetchError`]; a miss without a network.
     pub fn fetch_cid(&self, cid: Cid, progress: &dyn Progress) -> Result<Fetched, FetchError> {
-        match self.started() {
+        let missed = match self.started() {
             Ok(Some(started)) => started.client.fetch_cid(cid, &[], &self.store, progress),
             Ok(None) => Err(FetchError::Missing {
                 asked: Asked::default(),
@@ -196,6 +243,35 @@ impl Remote {
             Err(error) => Err(FetchError::Failed {
                 source: Box::new(error),
             }),
+        };
+        match missed {
+            Err(missed) => self.gateway_instead(&cid, missed, progress),
+            fetched => fetched,
+        }
+    }
+
+    /// Asks gateways for what peers did not give. Where those have not got it either, what the peers said is the error.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn gateway_instead(
+        &self,
+        cid: &Cid,
+        missed: FetchError,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        if self.gateways.is_empty()
+            || matches!(missed, FetchError::Cancelled | FetchError::Store(_))
+        {
+            return Err(missed);
+        }
+        let anything = store::Expected::anything();
+        match self
+            .gateways
+            .fetch_cid(cid, &anything, &self.store, progress)
+        {
+            Err(FetchError::Missing { .. }) => Err(missed),
+            result => result,
         }
     }
 }
@@ -270,12 +346,19 @@ fn base_config(
     } else {
         node::Announce::Global
     };
-    config.limits.connections = limits.connections;
-    config.limits.connections_per_peer = limits.connections_per_peer;
-    config.limits.upload_bytes_per_sec = limits.upload_bytes_per_second;
-    config.limits.memory_bytes = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
+    config.limits.set_running(&running_limits(&limits));
     config.deadlines = deadlines(context)?;
     Ok(config)
+}
+
+/// The section `[limits]` as the node takes it.
+pub fn running_limits(limits: &netconfig::Limits) -> node::RunningLimits {
+    node::RunningLimits {
+        connections: limits.connections,
+        connections_per_peer: limits.connections_per_peer,
+        upload_bytes_per_sec: limits.upload_bytes_per_second,
+        memory_bytes: usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX),
+    }
 }
 
 /// Reads the key of a private swarm or a group; a relative path lies in the home.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use netconfig::MirrorTable;
-use node::HttpSources;
+use node::{HttpSources, SourceForm};
 use store::substitute::SourceFetcher;
 
 use crate::context::Context;
@@ -74,6 +74,12 @@ impl Origins {
             }));
         }
         fetchers.push(Box::new(&self.web));
+        // One that has not the file may search for it long.
+        if self.asks_peers
+            && let Some(gateways) = self.remote.gateway_sources(SourceForm::Block)
+        {
+            fetchers.push(Box::new(gateways));
+        }
         fetchers
     }
 }

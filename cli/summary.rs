@@ -6,10 +6,11 @@ use store::substitute::Origin;
 use crate::units;
 
 /// Kinds of origins in the order in which they are told.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("LAN peer", "LAN peers"),
     ("peer", "peers"),
     ("https", "https"),
+    ("gateway", "gateways"),
     ("file", "files"),
     ("rebuilt seed", "rebuilt seeds"),
 ];
@@ -74,8 +75,9 @@ const fn kind(origin: &Origin) -> Option<usize> {
         Origin::LanPeer(_) => Some(0),
         Origin::Peer(_) => Some(1),
         Origin::Http(_) => Some(2),
-        Origin::File(_) => Some(3),
-        Origin::Bootstrap => Some(4),
+        Origin::Gateway(_) => Some(3),
+        Origin::File(_) => Some(4),
+        Origin::Bootstrap => Some(5),
         Origin::Local => None,
     }
 }

@@ -160,7 +160,15 @@ fn fetch_content(context: &Context, content: &Content, shown: &str) -> CmdResult
     let watch = Watch::new(&context.ui, &context.interrupt);
     let progress = watch.transfer(format!("fetching {shown}"));
     let fetched: Result<Fetched, PathError> = match content {
-        Content::Path(path) => fetch_path(remote.client()?, path, store, &progress),
+        Content::Path(path) => match fetch_path(remote.client()?, path, store, &progress) {
+            Err(PathError::Fetch(missed)) => match path.root_alone() {
+                Some(cid) => remote
+                    .gateway_instead(&cid, missed, &progress)
+                    .map_err(PathError::from),
+                None => Err(missed.into()),
+            },
+            result => result,
+        },
         Content::Sha256(sha256) => {
             let request = SourceRequest {
                 sha256: *sha256,

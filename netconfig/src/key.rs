@@ -46,6 +46,8 @@ pub const KEYS: &[Key] = &[
     key("network.nat-traversal", Kind::Bool),
     key("network.relays", Kind::Texts),
     key("network.relay-service", Kind::Bool),
+    key("http.listen", Kind::Texts),
+    key("gateways.urls", Kind::Texts),
     key("limits.connections", Kind::Count),
     key("limits.connections-per-peer", Kind::Count),
     key("limits.upload-bytes-per-second", Kind::Size),

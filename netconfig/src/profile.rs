@@ -1,6 +1,7 @@
 //! The sections of a configuration as typed values, and the four profiles that come with the program.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use base::PublicKey;
 use toml::Value;
@@ -75,6 +76,20 @@ pub struct Network {
     pub relays: Vec<String>,
     /// Whether the daemon relays first words for others.
     pub relay_service: bool,
+}
+
+/// Section `[http]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Addresses of the daemon's HTTP door; none is no door.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// Section `[gateways]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateways {
+    /// Trustless gateways, asked after peers.
+    pub urls: Vec<String>,
 }
 
 /// Section `[limits]`.
@@ -163,6 +178,42 @@ impl Layered {
             relays: self.multiaddrs("network.relays")?,
             relay_service: self.bool("network.relay-service")?,
         })
+    }
+
+    /// The section `[http]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn http(&self) -> Result<Http, ConfigError> {
+        const KEY: &str = "http.listen";
+        let listen = self.texts(KEY)?;
+        let parsed: Result<_, _> = listen.iter().map(|text| text.parse()).collect();
+        match parsed {
+            Ok(listen) => Ok(Http { listen }),
+            Err(_) => Err(wrong(
+                KEY,
+                "a list of addresses such as \"127.0.0.1:8421\"",
+                self.get(KEY)?,
+            )),
+        }
+    }
+
+    /// The section `[gateways]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn gateways(&self) -> Result<Gateways, ConfigError> {
+        const KEY: &str = "gateways.urls";
+        let urls = self.texts(KEY)?;
+        let is_web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+        if urls.iter().all(is_web) {
+            return Ok(Gateways { urls });
+        }
+        Err(wrong(
+            KEY,
+            "a list of URLs such as \"https://gateway.example.org\"",
+            self.get(KEY)?,
+        ))
     }
 
     /// The section `[limits]`.

@@ -28,6 +28,18 @@ pub(crate) fn is_quic(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::QuicV1)
 }
 
+/// How a connection is made, as metrics call it.
+pub(crate) fn transport(address: &Multiaddr) -> &'static str {
+    if is_circuit(address) {
+        return "p2p-circuit";
+    }
+    if is_quic(address) {
+        return "quic-v1";
+    }
+    let is_tcp = address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+    if is_tcp { "tcp" } else { "other" }
+}
+
 /// Classifies the first component that names a host; of a circuit that is its relay's.
 pub(crate) fn reach(address: &Multiaddr) -> Reach {
     match address.iter().next() {
@@ -41,7 +53,8 @@ pub(crate) fn reach(address: &Multiaddr) -> Reach {
     }
 }
 
-fn reach_of_ip(ip: IpAddr) -> Reach {
+/// How far an address of a host reaches.
+pub(crate) fn reach_of_ip(ip: IpAddr) -> Reach {
     let near = match ip {
         IpAddr::V4(ip) => is_near_v4(ip),
         IpAddr::V6(ip) => match ip.to_ipv4_mapped() {

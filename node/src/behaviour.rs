@@ -83,10 +83,8 @@ impl Behaviour {
             .with_max_concurrent_streams(REQUESTS_PER_CONNECTION);
         Self {
             banned: allow_block_list::Behaviour::default(),
-            connection_limits: connection_limits(config),
-            memory_limits: memory_connection_limits::Behaviour::with_max_bytes(
-                config.limits.memory_bytes,
-            ),
+            connection_limits: limited_connections(config),
+            memory_limits: memory_limits(config.limits.memory_bytes),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
             records: record_protocol::behaviour(dht.clone()),
@@ -152,21 +150,33 @@ fn multicast(local: PeerId) -> Option<mdns::tokio::Behaviour> {
         .ok()
 }
 
-fn connection_limits(config: &Config) -> connection_limits::Behaviour {
-    let total = config.limits.connections;
-    let mut limits = connection_limits::Behaviour::new(
-        ConnectionLimits::default()
-            .with_max_established(Some(total))
-            // Whoever fills the house must leave us the door: a quarter is for connections that we make.
-            .with_max_established_incoming(Some((total - total / 4).max(1)))
-            .with_max_established_per_peer(Some(config.limits.connections_per_peer))
-            // Handshakes cost CPU before the peer is known; a quarter of the connections may be in that state.
-            .with_max_pending_incoming(Some((total / 4).max(1))),
+/// First peers are not counted, for the user named them.
+fn limited_connections(config: &Config) -> connection_limits::Behaviour {
+    let (total, per_peer) = (
+        config.limits.connections,
+        config.limits.connections_per_peer,
     );
+    let mut limits = connection_limits::Behaviour::new(connection_limits(total, per_peer));
     for (peer, _) in config.bootstrap.iter().filter_map(split_peer) {
         limits.bypass_peer_id(&peer);
     }
     limits
+}
+
+/// How many connections there may be in all and with one peer.
+pub(crate) fn connection_limits(total: u32, per_peer: u32) -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_established(Some(total))
+        // Whoever fills the house must leave us the door: a quarter is for connections that we make.
+        .with_max_established_incoming(Some((total - total / 4).max(1)))
+        .with_max_established_per_peer(Some(per_peer))
+        // Handshakes cost CPU before the peer is known; a quarter of the connections may be in that state.
+        .with_max_pending_incoming(Some((total / 4).max(1)))
+}
+
+/// Refuses connections while this process has more memory than that. It remembers nothing, so it can be replaced.
+pub(crate) fn memory_limits(bytes: usize) -> memory_connection_limits::Behaviour {
+    memory_connection_limits::Behaviour::with_max_bytes(bytes)
 }
 
 fn kademlia(config: &Config, dht: StreamProtocol, local: PeerId) -> kad::Behaviour<ProviderStore> {

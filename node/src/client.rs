@@ -3,9 +3,9 @@
 //! A handle is cheap to clone and only sends commands; the event loop does the work. The node ends when it is told to, or
 //! when the last handle is dropped.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::{Cid, Multihash, PkgHash, Sha256, SignedRealisation};
 use libp2p::{Multiaddr, PeerId};
@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Found, OpenedSession, Question};
-use crate::config::{Deadlines, Limits};
+use crate::config::{Deadlines, Limits, RunningLimits};
 use crate::error::ClientError;
+use crate::exchange::Upload;
 use crate::fetch;
 use crate::status::Status;
 
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) runtime: Handle,
+    pub(crate) upload: Upload,
     /// Who gave a root for a SHA-256 under which other bytes lay.
     lies: Mutex<HashSet<(PeerId, Sha256)>>,
 }
@@ -43,12 +45,14 @@ impl Shared {
         limits: Limits,
         deadlines: Deadlines,
         runtime: Handle,
+        upload: Upload,
     ) -> Self {
         Self {
             peer_id,
             limits,
             deadlines,
             runtime,
+            upload,
             lies: Mutex::default(),
         }
     }
@@ -66,6 +70,8 @@ pub struct Client {
 pub struct Providers {
     /// Peers that announced the key.
     pub peers: Vec<PeerId>,
+    /// Where they are, as far as the DHT said.
+    pub addresses: BTreeMap<PeerId, Vec<Multiaddr>>,
     /// Who was asked.
     pub asked: Asked,
 }
@@ -129,7 +135,10 @@ impl Client {
         let mut providers = Providers::default();
         while let Some(found) = answers.recv().await {
             match found {
-                Found::Provider { peer } => providers.peers.push(peer),
+                Found::Provider { peer, addresses } => {
+                    providers.peers.push(peer);
+                    providers.addresses.insert(peer, addresses);
+                }
                 Found::Finished { asked, .. } => {
                     providers.asked = asked;
                     return Ok(providers);
@@ -178,6 +187,16 @@ impl Client {
             }
         }
         Err(ClientError::Stopped)
+    }
+
+    /// Goes on with other limits. Connections that are open stay open.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn set_limits(&self, limits: RunningLimits) -> Result<(), ClientError> {
+        let rate = limits.upload_bytes_per_sec;
+        self.shared.upload.set_rate(rate, Instant::now());
+        self.send(Command::SetLimits(limits)).await
     }
 
     /// A handle for threads. They must not be threads of the runtime itself.

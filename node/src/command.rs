@@ -8,6 +8,7 @@ use store::substitute::Asked;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::address::Reach;
+use crate::config::RunningLimits;
 use crate::ipns::{IpnsName, IpnsRecord};
 use crate::names::{NameError, Resolved};
 use crate::status::Status;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
         name: IpnsName,
         reply: oneshot::Sender<Result<Resolved, NameError>>,
     },
+    /// Go on with other limits.
+    SetLimits(RunningLimits),
     /// End the node.
     Stop,
 }
@@ -101,8 +104,11 @@ pub(crate) enum Found {
         peer: PeerId,
         realisations: Vec<SignedRealisation>,
     },
-    /// A peer announced the key.
-    Provider { peer: PeerId },
+    /// A peer announced the key, and where it is as far as the DHT said.
+    Provider {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    },
     /// Nothing more will come.
     Finished {
         /// Who was asked.

@@ -147,6 +147,29 @@ pub struct Limits {
     pub file_bytes_max: u64,
 }
 
+impl Limits {
+    /// Takes over those that can be changed while a node runs.
+    pub const fn set_running(&mut self, running: &RunningLimits) {
+        self.connections = running.connections;
+        self.connections_per_peer = running.connections_per_peer;
+        self.memory_bytes = running.memory_bytes;
+        self.upload_bytes_per_sec = running.upload_bytes_per_sec;
+    }
+}
+
+/// Limits that can be changed while a node runs; see [`Limits`]. What is open already stays open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningLimits {
+    /// Open connections in total.
+    pub connections: u32,
+    /// Open connections to one peer.
+    pub connections_per_peer: u32,
+    /// Resident memory above which no new connection is taken, in bytes.
+    pub memory_bytes: usize,
+    /// Bytes sent to others outside the LAN per second; `None` for no limit.
+    pub upload_bytes_per_sec: Option<u64>,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

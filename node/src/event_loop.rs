@@ -26,11 +26,12 @@ mod serving;
 mod sessions;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use libp2p::core::ConnectedPoint;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Swarm, kad};
 use store::Store;
@@ -48,9 +49,10 @@ use self::serving::Served;
 use self::sessions::Sessions;
 
 pub(crate) use self::sessions::SESSION_WANTS_MAX;
-use crate::behaviour::{Behaviour, BehaviourEvent};
+use crate::address::transport;
+use crate::behaviour::{Behaviour, BehaviourEvent, connection_limits, memory_limits};
 use crate::command::Command;
-use crate::config::Config;
+use crate::config::{Config, RunningLimits};
 use crate::dial_guard::Acquaintances;
 use crate::status::AskedStatus;
 use crate::sweep;
@@ -101,6 +103,8 @@ pub(crate) struct EventLoop {
     sessions: Sessions,
     announcing: Announcing,
     asked: AskedStatus,
+    /// Connections opened and closed so far, by direction and transport.
+    connections: BTreeMap<(&'static str, &'static str), (u64, u64)>,
 }
 
 impl EventLoop {
@@ -122,6 +126,7 @@ impl EventLoop {
             sessions: Sessions::default(),
             announcing: Announcing::new(&config),
             asked: AskedStatus::default(),
+            connections: BTreeMap::new(),
             started: Instant::now(),
             jobs: FuturesUnordered::new(),
             queries: HashMap::new(),
@@ -180,8 +185,17 @@ impl EventLoop {
             Command::CloseSession { session } => self.close_session(session),
             Command::PublishName { record, reply } => self.publish_name(record, reply),
             Command::ResolveName { name, reply } => self.resolve_name(name, reply),
+            Command::SetLimits(limits) => self.set_limits(limits),
             Command::Stop => {}
         }
+    }
+
+    /// The upload limit is shared with whoever set it and needs nothing done here.
+    fn set_limits(&mut self, limits: RunningLimits) {
+        let behaviour = self.swarm.behaviour_mut();
+        *behaviour.connection_limits.limits_mut() =
+            connection_limits(limits.connections, limits.connections_per_peer);
+        behaviour.memory_limits = memory_limits(limits.memory_bytes);
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -190,14 +204,19 @@ impl EventLoop {
             SwarmEvent::ConnectionEstablished {
                 peer_id, endpoint, ..
             } => {
+                self.connections_like(&endpoint).0 += 1;
                 self.peer_connected(peer_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
-                num_established: 0,
+                endpoint,
+                num_established,
                 ..
             } => {
-                self.peer_disconnected(&peer_id);
+                self.connections_like(&endpoint).1 += 1;
+                if num_established == 0 {
+                    self.peer_disconnected(&peer_id);
+                }
             }
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
@@ -213,6 +232,17 @@ impl EventLoop {
             SwarmEvent::ListenerClosed { listener_id, .. } => self.listener_closed(listener_id),
             _ => {}
         }
+    }
+
+    /// How many connections of this kind were opened and closed.
+    fn connections_like(&mut self, endpoint: &ConnectedPoint) -> &mut (u64, u64) {
+        let direction = if endpoint.is_dialer() {
+            "outbound"
+        } else {
+            "inbound"
+        };
+        let transport = transport(endpoint.get_remote_address());
+        self.connections.entry((direction, transport)).or_default()
     }
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {

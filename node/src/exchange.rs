@@ -48,7 +48,7 @@ use libp2p::{Multiaddr, PeerId};
 use store::BlockStore;
 use tokio::time::Sleep;
 
-use self::bucket::Bucket;
+pub(crate) use self::bucket::Upload;
 pub(crate) use self::handler::REQUESTS;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
@@ -99,6 +99,12 @@ struct Peer {
     early: Vec<Message>,
 }
 
+impl Peer {
+    /// Whether it is met on our own network.
+    fn is_near(&self) -> bool {
+        matches!(self.connections.first(), Some((_, Reach::Near)))
+    }
+}
 /// Messages kept of a peer of which it is not known yet whether it takes part.
 const EARLY_MAX: usize = 4;
 
@@ -111,7 +117,9 @@ pub(crate) struct Behaviour {
     peers: HashMap<PeerId, Peer>,
     in_flight: HashMap<TransmitId, ConnectionId>,
     inbound_streams: usize,
-    bucket: Bucket,
+    upload: Upload,
+    /// What was exchanged with peers of our own network that have left, in bytes: sent, received.
+    near_past: (u64, u64),
     /// Block messages that wait for the upload limit, with the time of the next attempt.
     held_back: VecDeque<Transmit<PeerId>>,
     held_until: Option<Instant>,
@@ -131,7 +139,8 @@ impl Behaviour {
             peers: HashMap::new(),
             in_flight: HashMap::new(),
             inbound_streams: limits.inbound_streams,
-            bucket: Bucket::new(limits.upload_bytes_per_sec, Instant::now()),
+            upload: Upload::new(limits.upload_bytes_per_sec, Instant::now()),
+            near_past: (0, 0),
             held_back: VecDeque::new(),
             held_until: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -216,6 +225,20 @@ impl Behaviour {
         self.machine.ledger(*peer).unwrap_or_default()
     }
 
+    /// The limit of what is sent to strangers.
+    pub(crate) const fn upload(&self) -> &Upload {
+        &self.upload
+    }
+
+    /// Block bytes sent to and received from peers of our own network.
+    pub(crate) fn near_bytes(&self) -> (u64, u64) {
+        let near = self.peers.iter().filter(|(_, peer)| peer.is_near());
+        near.map(|(id, _)| self.ledger(id))
+            .fold(self.near_past, |(sent, received), ledger| {
+                (sent + ledger.bytes_sent, received + ledger.bytes_received)
+            })
+    }
+
     /// What was exchanged with all peers, and what is going on.
     pub(crate) fn stats(&self) -> bitswap::Stats {
         self.machine.stats()
@@ -246,8 +269,14 @@ impl Behaviour {
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
         };
+        let is_near = entry.is_near();
         entry.connections.retain(|(id, _)| *id != connection);
         if entry.connections.is_empty() {
+            if is_near {
+                let ledger = self.machine.ledger(peer).unwrap_or_default();
+                self.near_past.0 += ledger.bytes_sent;
+                self.near_past.1 += ledger.bytes_received;
+            }
             self.peers.remove(&peer);
             if let Some(admitted) = &mut self.admitted {
                 admitted.remove(&peer);
@@ -274,7 +303,7 @@ impl Behaviour {
         };
         if transmit.lane == Lane::Blocks
             && reach != Reach::Near
-            && let Err(later) = self.bucket.take(transmit.message.block_bytes(), now)
+            && let Err(later) = self.upload.take(transmit.message.block_bytes(), now)
         {
             self.held_until = Some(later);
             self.held_back.push_back(transmit);

@@ -7,6 +7,7 @@
 
 mod attempts;
 mod cache;
+mod gateways;
 mod hosts;
 mod transfer;
 
@@ -20,6 +21,8 @@ use store::substitute::{
 };
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
+
+pub use self::gateways::{GatewaySources, Gateways, SourceForm};
 
 use self::attempts::Attempts;
 pub use self::cache::HttpCache;

@@ -41,6 +41,7 @@ mod status;
 mod substituter;
 mod sweep;
 mod transport;
+pub mod web;
 mod wire;
 
 pub use libp2p::identity::Keypair;
@@ -49,18 +50,22 @@ pub use libp2p::{Multiaddr, PeerId};
 pub use crate::address::peer_of;
 pub use crate::client::{BlockingClient, Client, Providers, Realisations};
 pub use crate::config::{
-    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, Traversal,
+    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, RunningLimits, Traversal,
 };
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::group::GroupKey;
-pub use crate::http::{HttpCache, HttpSources, MirrorResolver};
+pub use crate::http::{
+    GatewaySources, Gateways, HttpCache, HttpSources, MirrorResolver, SourceForm,
+};
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
 pub use crate::paths::{
     ContentPath, ContentPathError, PathError, TreeEntry, fetch_path, fetch_tree, resolve_path,
 };
 pub use crate::realisation_protocol::{decode_statements, encode_statements};
-pub use crate::status::{AskedStatus, PeerStatus, ProvideStatus, Status, TransferStatus};
+pub use crate::status::{
+    AskedStatus, BlocksStatus, ConnectionsStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
+};
 pub use crate::substituter::{PeerSources, PeerSubstituter};
 
 pub(crate) use crate::event_loop::SESSION_WANTS_MAX;

@@ -61,6 +61,7 @@ impl Node {
             config.limits.clone(),
             config.deadlines.clone(),
             Handle::current(),
+            swarm.behaviour().exchange.upload().clone(),
         );
         let event_loop = EventLoop::new(swarm, acquaintances, commands, store, config);
         let task = tokio::spawn(event_loop.run());

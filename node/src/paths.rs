@@ -195,6 +195,14 @@ impl ContentPath {
         matches!(self.root, Root::Name(_))
     }
 
+    /// The root, where that is the whole path.
+    pub const fn root_alone(&self) -> Option<Cid> {
+        match self.root {
+            Root::Cid(cid) if self.segments.is_empty() => Some(cid),
+            Root::Cid(_) | Root::Name(_) => None,
+        }
+    }
+
     /// The file with this root.
     pub const fn of(cid: Cid) -> Self {
         Self {

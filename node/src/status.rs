@@ -29,8 +29,44 @@ pub struct Status {
     pub uploaded_bytes: u64,
     /// Block bytes received since the start.
     pub downloaded_bytes: u64,
+    /// How much of what was sent went to peers of our own network.
+    pub uploaded_near_bytes: u64,
+    /// How much of what was received came from there.
+    pub downloaded_near_bytes: u64,
+    /// Blocks, since the start.
+    pub blocks: BlocksStatus,
+    /// Connections, by direction and transport.
+    pub connections: Vec<ConnectionsStatus>,
     /// What others asked of us, and what we asked of others.
     pub asked: AskedStatus,
+}
+
+/// Blocks exchanged since the start, and questions about blocks that are open now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BlocksStatus {
+    /// Blocks sent.
+    pub sent: u64,
+    /// Blocks received that were wanted.
+    pub received: u64,
+    /// Bytes of blocks received although they had come from elsewhere.
+    pub duplicate_bytes: u64,
+    /// Blocks that we want now.
+    pub wants: usize,
+    /// Blocks that others want of us now.
+    pub wants_of_others: usize,
+}
+
+/// Connections of one kind since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ConnectionsStatus {
+    /// `inbound` or `outbound`.
+    pub direction: &'static str,
+    /// `tcp`, `quic-v1`, `p2p-circuit`, or `other`.
+    pub transport: &'static str,
+    /// How many were opened.
+    pub opened: u64,
+    /// How many of these were closed.
+    pub closed: u64,
 }
 
 /// A connected peer.
@@ -40,6 +76,10 @@ pub struct PeerStatus {
     pub id: String,
     /// Where it is.
     pub addr: String,
+    /// How it is connected: `tcp`, `quic-v1`, `p2p-circuit`, or `other`.
+    pub transport: &'static str,
+    /// For how long it has been connected.
+    pub connected_secs: u64,
     /// Whether that is the local network.
     pub lan: bool,
     /// What it calls itself; text from a stranger. Empty until it has introduced itself.

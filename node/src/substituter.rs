@@ -268,7 +268,9 @@ impl<'a> Search<'a> {
     fn take(&mut self, found: &Found) {
         match found {
             Found::Root { peer, root, size } => self.take_root(*peer, *root, *size),
-            Found::Realisations { peer, .. } | Found::Provider { peer } => self.knowers.push(*peer),
+            Found::Realisations { peer, .. } | Found::Provider { peer, .. } => {
+                self.knowers.push(*peer);
+            }
             Found::Finished { asked, overdue } => self.finished = Some((*asked, *overdue)),
         }
     }

@@ -198,7 +198,7 @@ impl Ingest {
                 }
                 forget_blob(transaction, &row)?;
             }
-            let quota = self.store.room.limits.quota_bytes.unwrap_or(u64::MAX);
+            let quota = self.store.limits().quota_bytes.unwrap_or(u64::MAX);
             if over_quota(transaction, quota, blob.size)? > 0 {
                 return Ok(false);
             }

@@ -53,6 +53,6 @@ pub use crate::pins::{Pin, PinClass, PinKind};
 pub use crate::provide::{
     Provide, ProvideCounts, ProvideKind, ProvideOrigin, ProvideScope, Provided,
 };
-pub use crate::room::Limits;
+pub use crate::room::{Limits, Usage};
 pub use crate::store::Store;
 pub use crate::verify::DamagedBlock;

@@ -5,7 +5,7 @@
 //! nothing goes and the file is refused: an emptied cache would help nobody.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base::Sha256;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -35,24 +35,79 @@ pub struct Limits {
 /// The limits of a handle, and what it knows of others.
 #[derive(Clone, Default)]
 pub(crate) struct Room {
-    pub(crate) limits: Limits,
+    /// Shared by clones, so that a long-running process can change them.
+    limits: Arc<RwLock<Limits>>,
     rarity: Option<Arc<Rarity>>,
 }
 
 /// How many others are known to have a blob.
 type Rarity = dyn Fn(&Sha256) -> Option<u32> + Send + Sync;
 
-impl fmt::Debug for Room {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.limits.fmt(f)
+impl Room {
+    fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.limits().fmt(f)
+    }
+}
+
+/// How full a store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Whole files.
+    pub blobs: u64,
+    /// Their bytes, files that others keep included.
+    pub bytes: u64,
+    /// Reasons for which files are kept.
+    pub pins: u64,
+    /// Bytes of the disk that are free for us.
+    pub free_bytes: u64,
+}
+
 impl Store {
+    /// How full the store is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index or the disk cannot say.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let (blobs, bytes, pins) = self.index.read(|connection| {
+            let sql =
+                "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob),
+                       (SELECT count(*) FROM pin)";
+            connection
+                .prepare_cached(sql)?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        })?;
+        Ok(Usage {
+            blobs: from_sql(blobs),
+            bytes: from_sql(bytes),
+            pins: from_sql(pins),
+            free_bytes: self.available_bytes()?,
+        })
+    }
+
+    /// The limits of this handle.
+    pub fn limits(&self) -> Limits {
+        self.room.limits()
+    }
+
+    /// Goes on with other limits, this handle and its clones alike. What is here already stays.
+    pub fn set_limits(&self, limits: Limits) {
+        *self
+            .room
+            .limits
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
     /// A handle that takes files in within these limits. Without, only the disk is one.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.room.limits = limits;
+        self.room.limits = Arc::new(RwLock::new(limits));
         self
     }
 
@@ -68,10 +123,10 @@ impl Store {
 
     /// Makes room for a file of `size` bytes, of which `rest` are not on the disk yet.
     pub(crate) fn make_room(&self, size: u64, rest: u64) -> Result<(), StoreError> {
-        if let Some(quota) = self.room.limits.quota_bytes {
+        if let Some(quota) = self.room.limits().quota_bytes {
             self.make_room_in_quota(quota, size)?;
         }
-        let reserve = self.room.limits.keep_free_bytes.max(SPACE_SPARED_BYTES);
+        let reserve = self.room.limits().keep_free_bytes.max(SPACE_SPARED_BYTES);
         let needed = rest.saturating_add(reserve);
         let mut available = self.available_bytes()?;
         if available < needed && self.sweep(needed - available, 0)?.is_ok() {

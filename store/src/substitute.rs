@@ -113,6 +113,8 @@ pub enum Origin {
     Peer(String),
     /// A web server, by its host or URL.
     Http(String),
+    /// A trustless gateway, by its URL.
+    Gateway(String),
     /// A file or directory, by its path.
     File(String),
     /// Made from a bootstrap seed.
@@ -126,6 +128,7 @@ impl fmt::Display for Origin {
             Self::LanPeer(id) => write!(f, "LAN peer {id}"),
             Self::Peer(id) => write!(f, "peer {id}"),
             Self::Http(url) => f.write_str(url),
+            Self::Gateway(url) => write!(f, "gateway {url}"),
             Self::File(path) => write!(f, "file {path}"),
             Self::Bootstrap => f.write_str("bootstrap seed"),
         }

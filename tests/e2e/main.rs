@@ -39,6 +39,11 @@ mod lan;
 
 /// Package caches over every door.
 mod caches;
+/// The daemon's HTTP door: files, blocks, metrics, the status page in a real browser.
+mod http;
+
+/// The daemon as a service: what it tells its manager, limits that change while it runs.
+mod service;
 
 /// Closed networks.
 mod private_swarm;

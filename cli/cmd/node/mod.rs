@@ -1,6 +1,8 @@
 //! `p2pkgs node`
 
+mod facts;
 mod find;
+mod reload;
 mod run;
 mod show;
 
@@ -21,9 +23,21 @@ enum Command {
     Id,
     /// Say what the daemon is doing
     Status,
+    /// Let the daemon read its configuration again and go on with its new limits
+    ///
+    /// Taken over at once: the sections `[limits]` and `[store]`. The daemon says in its log what changed, and which
+    /// other changes need a restart. `kill -HUP` does the same.
+    Reload,
     /// Print the peers the daemon is connected to, one a line: id, address, bytes sent, bytes received, agent
     Peers,
     Find(find::Args),
+}
+
+impl Args {
+    /// Whether it runs until it is told to stop.
+    pub const fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
 }
 
 pub fn run(context: &mut Context, args: &Args) -> CmdResult {
@@ -32,6 +46,7 @@ pub fn run(context: &mut Context, args: &Args) -> CmdResult {
         Command::Id => show::id(context),
         Command::Status => show::status(context),
         Command::Peers => show::peers(context),
+        Command::Reload => reload::run(context),
         Command::Find(args) => find::run(context, args),
     }
 }

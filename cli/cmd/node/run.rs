@@ -1,9 +1,14 @@
 //! `p2pkgs node run`
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use node::web::{Facts, NoFacts, Site, Web};
 use node::{Client, Node, Status};
 use serde::Serialize;
+
+use super::facts::TreeFacts;
+use super::reload::Reloading;
 
 use crate::bug::NODE_THREAD;
 use crate::context::Context;
@@ -12,6 +17,7 @@ use crate::error::{CmdResult, Exit, Failure};
 use crate::home::Home;
 use crate::names;
 use crate::network::daemon_config;
+use crate::notify::Notify;
 
 /// How often the state file is written, so that `node status` is never older.
 const STATE_EVERY: Duration = Duration::from_secs(1);
@@ -24,7 +30,8 @@ const WORKERS_MAX: usize = 4;
 
 /// Serve the store to peers and announce it, until told to stop
 ///
-/// Prints one line of JSON on stdout when it is ready: its peer id and addresses. Ends with exit code 0 on ^C and SIGTERM.
+/// Prints one line of JSON on stdout when it is ready: its peer id, its addresses and its HTTP door. Ends with exit code 0 on
+/// ^C and SIGTERM, and reads its configuration again on SIGHUP. Tells systemd how it is doing (Type=notify).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Multiaddr to listen on instead of those configured; may be repeated
@@ -51,6 +58,7 @@ struct Ready<'a> {
     event: &'static str,
     peer_id: &'a str,
     addrs: &'a [String],
+    http: &'a [String],
 }
 
 /// The state file: what the node says of itself, and which process it is.
@@ -58,6 +66,7 @@ struct Ready<'a> {
 struct State<'a> {
     pid: u32,
     version: &'static str,
+    http: &'a [String],
     #[serde(flatten)]
     status: &'a Status,
 }
@@ -69,6 +78,7 @@ pub fn run(context: &mut Context, args: &Args) -> CmdResult {
     if !args.bootstrap.is_empty() {
         context.set_flag("--bootstrap", "network.bootstrap", args.bootstrap.join(" "));
     }
+    context.interrupt.reload_on_hangup();
     let home = context.home()?;
     let _lock = Lock::take(home)?;
     let config = daemon_config(context)?;
@@ -87,6 +97,7 @@ pub fn run(context: &mut Context, args: &Args) -> CmdResult {
         let home = context.home()?.clone();
         tokio::spawn(names::keep_published(home, store, node.client().clone()));
         let result = serve(context, node.client(), is_listening).await;
+        let _ = daemon::write_http(context.home()?, &[]);
         node.stop().await;
         context.ui.status("stopped");
         result
@@ -95,25 +106,43 @@ pub fn run(context: &mut Context, args: &Args) -> CmdResult {
 
 async fn serve(context: &Context, client: &Client, is_listening: bool) -> CmdResult {
     let home = context.home()?;
+    let store = context.store()?;
+    let mut notify = notify(context);
+    let mut reloading = Reloading::new(context)?;
     let status = first_status(client, is_listening).await?;
+    let (_web, http) = open_door(context, client, is_listening).await?;
     let addrs = dialable(&status);
     daemon::write_address(home, &addrs)?;
-    write_state(home, &status)?;
+    daemon::write_http(home, &http)?;
+    write_state(home, &status, &http)?;
     context
         .ui
         .status(format!("this node is {}", status.peer_id));
     for addr in &addrs {
         context.ui.status(format!("listening on {addr}"));
     }
+    for url in &http {
+        context.ui.status(format!("HTTP at {url}/"));
+    }
     context.ui.json_data(&Ready {
         event: "ready",
         peer_id: &status.peer_id,
         addrs: &addrs,
+        http: &http,
     })?;
+    notify.ready(&format!("node {}", status.peer_id));
     let mut told = addrs;
     let mut written = Instant::now();
     while !context.interrupt.is_set() {
         tokio::time::sleep(LOOK_EVERY).await;
+        if context.interrupt.take_reload()
+            && let Err(error) = reloading.reload(context, client, store).await
+        {
+            context.ui.warn(format!(
+                "the configuration stays as it was: {}",
+                error.message()
+            ));
+        }
         if written.elapsed() < STATE_EVERY {
             continue;
         }
@@ -122,8 +151,9 @@ async fn serve(context: &Context, client: &Client, is_listening: bool) -> CmdRes
             .status()
             .await
             .map_err(|e| Failure::from(e).exit_with(Exit::Bug))?;
+        notify.alive();
         let addrs = dialable(&status);
-        if let Err(error) = write_state(home, &status) {
+        if let Err(error) = write_state(home, &status, &http) {
             // A full disk must not stop what serves others; the file is merely old then.
             context.ui.warn(error.message());
         }
@@ -132,7 +162,41 @@ async fn serve(context: &Context, client: &Client, is_listening: bool) -> CmdRes
             told = addrs;
         }
     }
+    notify.stopping();
     Ok(())
+}
+
+/// A manager that cannot be reached must not keep the node from serving.
+fn notify(context: &Context) -> Notify {
+    Notify::of_environment().unwrap_or_else(|error| {
+        context
+            .ui
+            .warn(format!("cannot tell the service manager: {error}"));
+        Notify::default()
+    })
+}
+
+/// Opens the HTTP door, and says where it is. The node runs on without it.
+async fn open_door(
+    context: &Context,
+    client: &Client,
+    is_listening: bool,
+) -> CmdResult<(Web, Vec<String>)> {
+    let listen = context.config()?.http()?.listen;
+    let store = context.store()?.clone();
+    let facts: Arc<dyn Facts> = match context.tree() {
+        Ok(tree) => Arc::new(TreeFacts::new(&tree, store.clone())),
+        Err(_) => Arc::new(NoFacts),
+    };
+    let site = Site::new(client.clone(), store, facts, is_listening);
+    let (web, failed) = Web::start(&listen, site).await;
+    for (address, error) in failed {
+        let message = format!("no HTTP at {address}: {error}; the node runs on without it");
+        context.ui.warn(message);
+    }
+    let urls = web.addresses().iter().map(|a| format!("http://{a}"));
+    let urls = urls.collect();
+    Ok((web, urls))
 }
 
 /// Waits until the addresses that were asked for are known.
@@ -171,10 +235,11 @@ fn dialable(status: &Status) -> Vec<String> {
         .collect()
 }
 
-fn write_state(home: &Home, status: &Status) -> CmdResult {
+fn write_state(home: &Home, status: &Status, http: &[String]) -> CmdResult {
     let state = State {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION"),
+        http,
         status,
     };
     let text = serde_json::to_string_pretty(&state)? + "\n";

@@ -39,6 +39,9 @@ pub fn status(context: &Context) -> CmdResult {
     for address in state["listen_addrs"].as_array().into_iter().flatten() {
         lines.push(("listens on", text(address)));
     }
+    for url in state["http"].as_array().into_iter().flatten() {
+        lines.push(("HTTP at", format!("{}/status", text(url))));
+    }
     for address in state["external_addrs"].as_array().into_iter().flatten() {
         lines.push(("announces", text(address)));
     }

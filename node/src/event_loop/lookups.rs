@@ -210,7 +210,9 @@ impl EventLoop {
                 self.lookups.statements.insert(request, (id, peer));
             }
             Question::Providers(_) => {
-                self.settle(id, &peer, Outcome::Answered, Some(Found::Provider { peer }));
+                let addresses = self.known_addresses(peer);
+                let found = Found::Provider { peer, addresses };
+                self.settle(id, &peer, Outcome::Answered, Some(found));
             }
         }
     }

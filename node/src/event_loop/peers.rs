@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use libp2p::core::ConnectedPoint;
-use libp2p::swarm::DialError;
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour as _};
 use libp2p::{Multiaddr, PeerId, identify, relay};
 use tokio::sync::oneshot;
 
@@ -35,6 +35,7 @@ const OBSERVED_MAX: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct PeerState {
     pub(super) address: Multiaddr,
+    pub(super) since: Instant,
     pub(super) agent: String,
     pub(super) dht: bool,
     pub(super) blocks: bool,
@@ -240,6 +241,22 @@ impl EventLoop {
         }
     }
 
+    /// Where a peer is: as it is connected, else as the DHT's table and the queries that run say. Nothing is dialled.
+    pub(super) fn known_addresses(&mut self, peer: PeerId) -> Vec<Multiaddr> {
+        let connected = self.peers.connected.get(&peer);
+        if let Some(state) = connected.filter(|state| !is_circuit(&state.address)) {
+            return vec![state.address.clone()];
+        }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        // What the swarm asks before it dials; the connection of that number is never made.
+        let unused = ConnectionId::new_unchecked(0);
+        let asked =
+            kad.handle_pending_outbound_connection(unused, Some(peer), &[], Endpoint::Dialer);
+        let mut addresses = asked.unwrap_or_default();
+        addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        addresses
+    }
+
     /// Whether questions to the DHT make sense yet: somebody is known, or nobody is on the way.
     pub(super) fn dht_is_ready(&mut self) -> bool {
         let now = Instant::now();
@@ -268,6 +285,7 @@ impl EventLoop {
             .entry(peer)
             .or_insert_with(|| PeerState {
                 address: address.clone(),
+                since: Instant::now(),
                 agent: String::new(),
                 dht: false,
                 blocks: false,

@@ -1,16 +1,20 @@
 //! The node's state as others see it.
 
 use super::EventLoop;
-use crate::address::Reach;
+use crate::address::{Reach, transport};
 use crate::config::DhtMode;
-use crate::status::{PeerStatus, ProvideStatus, Status, TransferStatus};
+use crate::status::{
+    BlocksStatus, ConnectionsStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
+};
 
 impl EventLoop {
     /// How the node is doing now.
     pub(super) fn status(&mut self) -> Status {
         let dht_peers = self.dht_peers();
         let dht_records = self.swarm.behaviour_mut().kad.store_mut().len();
-        let total = self.swarm.behaviour().exchange.stats().total;
+        let exchange = &self.swarm.behaviour().exchange;
+        let (stats, near) = (exchange.stats(), exchange.near_bytes());
+        let total = stats.total;
         Status {
             peer_id: self.swarm.local_peer_id().to_string(),
             listen_addrs: self.swarm.listeners().map(ToString::to_string).collect(),
@@ -28,8 +32,32 @@ impl EventLoop {
             transfers: self.transfer_status(),
             uploaded_bytes: total.bytes_sent,
             downloaded_bytes: total.bytes_received,
+            uploaded_near_bytes: near.0,
+            downloaded_near_bytes: near.1,
+            blocks: BlocksStatus {
+                sent: total.blocks_sent,
+                received: total.blocks_received,
+                duplicate_bytes: total.bytes_duplicate,
+                wants: stats.wants,
+                wants_of_others: stats.served_wants,
+            },
+            connections: self.connection_status(),
             asked: self.asked,
         }
+    }
+
+    fn connection_status(&self) -> Vec<ConnectionsStatus> {
+        let kinds = self.connections.iter();
+        kinds
+            .map(
+                |((direction, transport), (opened, closed))| ConnectionsStatus {
+                    direction,
+                    transport,
+                    opened: *opened,
+                    closed: *closed,
+                },
+            )
+            .collect()
     }
 
     fn peer_status(&self) -> Vec<PeerStatus> {
@@ -43,6 +71,8 @@ impl EventLoop {
                 PeerStatus {
                     id: peer.to_string(),
                     addr: state.address.to_string(),
+                    transport: transport(&state.address),
+                    connected_secs: state.since.elapsed().as_secs(),
                     lan: self.peers.reach(peer) == Reach::Near,
                     agent: state.agent.clone(),
                     bytes_up: ledger.bytes_sent,

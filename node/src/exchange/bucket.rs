@@ -3,14 +3,39 @@
 //! A message is let go when there is any credit at all and its size is then taken off, however large it is. So a limit
 //! below the size of one block still works, and no message waits for a credit that the bucket could never hold.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Credit saved up while nothing is sent: one second's worth, so that short bursts are not slowed down.
 const BURST: Duration = Duration::from_secs(1);
 
+/// One limit for everything a node sends to strangers, whichever way. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Upload(Arc<Mutex<Bucket>>);
+
+impl Upload {
+    /// So many bytes per second; `None` for no limit.
+    pub(crate) fn new(rate: Option<u64>, now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(Bucket::new(rate, now))))
+    }
+
+    /// See [`Bucket::take`].
+    pub(crate) fn take(&self, bytes: usize, now: Instant) -> Result<(), Instant> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(bytes, now)
+    }
+
+    /// Goes on with another rate.
+    pub(crate) fn set_rate(&self, rate: Option<u64>, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Bucket::new(rate, now);
+    }
+}
+
 /// Counts bytes against a rate. Time is passed in.
 #[derive(Clone, Debug)]
-pub(super) struct Bucket {
+struct Bucket {
     /// Bytes per second; `None` for no limit.
     rate: Option<u64>,
     /// Bytes that may be sent; negative while a message is being paid off.
@@ -20,7 +45,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// A full bucket.
-    pub(super) fn new(rate: Option<u64>, now: Instant) -> Self {
+    fn new(rate: Option<u64>, now: Instant) -> Self {
         let credit = rate.map_or(0.0, |rate| rate as f64 * BURST.as_secs_f64());
         Self {
             rate,
@@ -30,7 +55,7 @@ impl Bucket {
     }
 
     /// Takes `bytes` if there is credit; otherwise says when there will be.
-    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
+    fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         let Some(rate) = self.rate else { return Ok(()) };
         let rate = rate.max(1) as f64;
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();

@@ -52,7 +52,7 @@ pub(super) enum Failure {
 }
 
 /// Why one request ended before the file did.
-enum Stop {
+pub(super) enum Stop {
     /// The connection broke: worth resuming.
     Dropped(Box<dyn std::error::Error + Send + Sync>),
     /// Not worth it.
@@ -62,6 +62,16 @@ enum Stop {
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+impl Stop {
+    /// The same where nothing is resumed.
+    pub(super) fn into_failure(self) -> Failure {
+        match self {
+            Self::Dropped(cause) => Failure::Broken(cause),
+            Self::Failed(failure) => failure,
+        }
     }
 }
 
@@ -243,7 +253,7 @@ fn store_failure(error: StoreError) -> Failure {
     Failure::Fatal(FetchError::Store(error))
 }
 
-fn status_failure(status: StatusCode) -> Failure {
+pub(super) fn status_failure(status: StatusCode) -> Failure {
     match status.as_u16() {
         404 | 410 => Failure::Missing,
         401 | 403 | 407 | 451 => Failure::Refused(status.to_string()),
@@ -253,7 +263,7 @@ fn status_failure(status: StatusCode) -> Failure {
 }
 
 /// `first`: nothing has come from this URL yet, so a broken connection is no reason to ask for the rest.
-fn request_failure(error: ureq::Error, first: bool) -> Stop {
+pub(super) fn request_failure(error: ureq::Error, first: bool) -> Stop {
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
         | ureq::Error::HostNotFound
@@ -274,7 +284,7 @@ fn request_failure(error: ureq::Error, first: bool) -> Stop {
     }
 }
 
-fn read_failure(error: io::Error) -> Stop {
+pub(super) fn read_failure(error: io::Error) -> Stop {
     match ureq::Error::from(error) {
         ureq::Error::Io(cause) if cause.kind() != io::ErrorKind::TimedOut => {
             Stop::Dropped(cause.into())

@@ -15,6 +15,7 @@ mod realisations;
 mod routing;
 mod sources;
 mod sweeping;
+mod web;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

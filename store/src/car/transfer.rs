@@ -226,7 +226,7 @@ fn put_together(
 }
 
 /// What a block links to, in its order, whether or not it is UnixFS.
-fn links(cid: &Cid, codec: Codec, block: &Bytes) -> Result<Vec<Cid>, CarError> {
+pub(super) fn links(cid: &Cid, codec: Codec, block: &Bytes) -> Result<Vec<Cid>, CarError> {
     match codec {
         Codec::Raw => Ok(Vec::new()),
         Codec::DagPb => {
@@ -247,7 +247,7 @@ fn links(cid: &Cid, codec: Codec, block: &Bytes) -> Result<Vec<Cid>, CarError> {
     }
 }
 
-fn dag_error(cid: &Cid, source: DagError) -> CarError {
+pub(super) fn dag_error(cid: &Cid, source: DagError) -> CarError {
     CarError::Dag {
         cid: cid.to_string(),
         source,

@@ -20,7 +20,8 @@ struct Header<'a> {
 #[derive(Debug)]
 pub struct CarWriter<W> {
     output: W,
-    written: HashSet<Target>,
+    /// `None` when blocks may be repeated.
+    written: Option<HashSet<Target>>,
 }
 
 impl<W: Write> CarWriter<W> {
@@ -33,15 +34,24 @@ impl<W: Write> CarWriter<W> {
         let header = serde_ipld_dagcbor::to_vec(&header).expect("a number and links encode");
         let mut writer = Self {
             output,
-            written: HashSet::new(),
+            written: Some(HashSet::new()),
         };
         writer.put(&[&varint(header.len()), &header])?;
         Ok(writer)
     }
 
+    /// Writes a block as often as it is given.
+    #[must_use]
+    pub fn with_duplicates(mut self) -> Self {
+        self.written = None;
+        self
+    }
+
     /// Whether [`Self::write`] would leave this block out: it was written already.
     pub fn has(&self, target: &Target) -> bool {
-        self.written.contains(target)
+        self.written
+            .as_ref()
+            .is_some_and(|written| written.contains(target))
     }
 
     /// Writes a block under the CID by which it is linked, unless it is there or stands inside its CID.
@@ -53,7 +63,8 @@ impl<W: Write> CarWriter<W> {
             cid: cid.to_string(),
             source,
         })?;
-        if dag::inline_block(cid).is_some() || !self.written.insert(target) {
+        let is_repeated = |written: &mut HashSet<Target>| !written.insert(target);
+        if dag::inline_block(cid).is_some() || self.written.as_mut().is_some_and(is_repeated) {
             return Ok(());
         }
         let cid = cid.to_bytes();

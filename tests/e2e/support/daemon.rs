@@ -21,6 +21,7 @@ pub struct Daemon {
     home: PathBuf,
     peer_id: String,
     addresses: Vec<String>,
+    http: Vec<String>,
     stderr: Arc<Mutex<String>>,
 }
 
@@ -54,16 +55,14 @@ impl Daemon {
             );
         };
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let texts =
+            |value: &serde_json::Value| value.as_array().unwrap().iter().map(text).collect();
         Self {
             child,
             home: home.to_owned(),
             peer_id: text(&ready["peer_id"]),
-            addresses: ready["addrs"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(text)
-                .collect(),
+            addresses: texts(&ready["addrs"]),
+            http: texts(&ready["http"]),
             stderr,
         }
     }
@@ -81,6 +80,18 @@ impl Daemon {
         } else {
             format!("{address}/p2p/{}", self.peer_id)
         }
+    }
+
+    /// The URL of its HTTP door, without a slash at the end.
+    pub fn http(&self) -> &str {
+        &self.http[0]
+    }
+
+    /// Waits until it has said something.
+    pub fn wait_until_it_says(&self, text: &str) {
+        wait_until(&format!("the daemon says `{text}`"), || {
+            self.stderr().contains(text)
+        });
     }
 
     /// What it said so far.

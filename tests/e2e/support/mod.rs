@@ -3,7 +3,9 @@
 //! Nothing here sleeps for a guessed time: a daemon is up when it says `ready`, a condition is waited for with a deadline
 //! that only a broken program reaches.
 
+mod browser;
 mod daemon;
+mod http;
 mod lan;
 mod origin;
 mod output;
@@ -17,8 +19,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+pub use browser::Browser;
 pub use builder::testing::{sandbox_works, static_busybox};
 pub use daemon::Daemon;
+pub use http::get;
 pub use lan::Lan;
 pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
@@ -92,6 +96,9 @@ profile = \"lan\"
 [network]
 listen = [\"/ip4/127.0.0.1/tcp/0\"]
 mdns = false
+
+[http]
+listen = [\"127.0.0.1:0\"]
 
 [deadlines]
 dial-secs = 5

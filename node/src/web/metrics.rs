@@ -1,0 +1,313 @@
+//! `/metrics`: what a mirror's operator wants to watch, in the OpenMetrics text format.
+//!
+//! Names follow what the field uses: `process_*` as every Prometheus client library, `libp2p_swarm_*` as go-libp2p and
+//! Kubo, units and suffixes as the format demands. The format is a dozen lines to write, so no library does it.
+
+use std::fmt::{Display, Write as _};
+
+use hyper::StatusCode;
+use store::Usage;
+
+use super::process::Process;
+use super::site::{Answer, Visit, blocking, broken, bytes};
+use crate::status::Status;
+
+/// The format's name.
+const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `/metrics`
+pub(super) async fn answer(visit: &Visit<'_>) -> Answer {
+    let site = visit.site;
+    let status = site.status().await?;
+    let store = site.store.clone();
+    let usage = blocking(move || store.usage().map_err(|e| broken(&e))).await?;
+    let mut out = Metrics::default();
+    out.process(&Process::now());
+    out.node(&status);
+    out.store(&usage, site.store.limits().quota_bytes);
+    out.counter("p2pkgs_http_responses", "Answers of the HTTP door.");
+    for (endpoint, code, count) in site.counters.responses() {
+        let labels = [("handler", endpoint.name()), ("code", &code.to_string())];
+        out.total("p2pkgs_http_responses", &labels, count);
+    }
+    let sent = site.counters.sent_bytes();
+    out.one_counter(
+        "p2pkgs_http_sent_bytes",
+        "Bytes of files, blocks and archives sent over HTTP.",
+        sent,
+    );
+    out.one(
+        "p2pkgs_http_transfers",
+        "Answers being read from the disk.",
+        site.transfers(),
+    );
+    Ok(bytes(StatusCode::OK, KIND, out.finish().into()))
+}
+
+/// A text in the making.
+#[derive(Debug, Default)]
+struct Metrics(String);
+
+impl Metrics {
+    /// Everything the node says of itself. What it learns to say is one line more here.
+    fn node(&mut self, status: &Status) {
+        let Status {
+            provide,
+            asked,
+            blocks,
+            ..
+        } = status;
+        self.gauge("p2pkgs_build_info", "The version that runs.");
+        self.sample(
+            "p2pkgs_build_info",
+            &[("version", env!("CARGO_PKG_VERSION"))],
+            1,
+        );
+        self.connections(status);
+        let near = status.peers.iter().filter(|peer| peer.lan).count();
+        self.gauge("p2pkgs_peers", "Connected peers, by how far they are.");
+        self.sample("p2pkgs_peers", &[("reach", "lan")], near);
+        self.sample(
+            "p2pkgs_peers",
+            &[("reach", "wan")],
+            status.peers.len() - near,
+        );
+        self.one(
+            "libp2p_kad_routing_table_peers",
+            "Peers in the routing table of the DHT.",
+            status.dht_peers,
+        );
+        self.one(
+            "p2pkgs_dht_records",
+            "Provider records kept for others.",
+            status.dht_records,
+        );
+        self.one(
+            "p2pkgs_reachable_addresses",
+            "Addresses at which others can reach this node.",
+            status.external_addrs.len(),
+        );
+        let (sent, received) = (status.uploaded_bytes, status.downloaded_bytes);
+        self.by_reach(
+            "p2pkgs_bitswap_sent_bytes",
+            "Bytes of blocks sent.",
+            sent,
+            status.uploaded_near_bytes,
+        );
+        self.by_reach(
+            "p2pkgs_bitswap_received_bytes",
+            "Bytes of blocks received.",
+            received,
+            status.downloaded_near_bytes,
+        );
+        self.one_counter("p2pkgs_bitswap_sent_blocks", "Blocks sent.", blocks.sent);
+        self.one_counter(
+            "p2pkgs_bitswap_received_blocks",
+            "Blocks received that were wanted.",
+            blocks.received,
+        );
+        self.one_counter(
+            "p2pkgs_bitswap_duplicate_bytes",
+            "Bytes of blocks that came although they were here.",
+            blocks.duplicate_bytes,
+        );
+        self.one(
+            "p2pkgs_bitswap_wants",
+            "Blocks this node wants.",
+            blocks.wants,
+        );
+        self.one(
+            "p2pkgs_bitswap_wants_of_others",
+            "Blocks others want of this node.",
+            blocks.wants_of_others,
+        );
+        self.one(
+            "p2pkgs_fetches",
+            "Files being fetched.",
+            status.transfers.len(),
+        );
+        self.one(
+            "p2pkgs_provide_queue",
+            "Keys that wait to be announced.",
+            provide.queued,
+        );
+        self.one(
+            "p2pkgs_provide_in_flight",
+            "Keys being announced.",
+            provide.in_flight,
+        );
+        self.counter("p2pkgs_provides", "Announcements, by how they ended.");
+        self.total("p2pkgs_provides", &[("result", "ok")], provide.done);
+        self.total("p2pkgs_provides", &[("result", "failed")], provide.failed);
+        if let Some(at) = provide.last_unix_secs {
+            self.one(
+                "p2pkgs_provide_last_success_timestamp_seconds",
+                "When the last announcement was made.",
+                at,
+            );
+        }
+        self.one_counter("p2pkgs_lookups", "Questions to the network.", asked.lookups);
+        self.one_counter(
+            "p2pkgs_sources_served",
+            "Source requests of others.",
+            asked.sources_served,
+        );
+        self.one_counter(
+            "p2pkgs_realisations_served",
+            "Realisation requests of others.",
+            asked.realisations_served,
+        );
+        self.one_counter(
+            "p2pkgs_verify_failures",
+            "Statements of others that did not verify.",
+            asked.invalid_statements,
+        );
+        self.one_counter(
+            "p2pkgs_misbehaved_peers",
+            "Peers that broke the rules of the exchange.",
+            asked.misbehaved_peers,
+        );
+    }
+
+    fn connections(&mut self, status: &Status) {
+        let kinds = &status.connections;
+        let labels = |kind: &crate::ConnectionsStatus| {
+            [("dir", kind.direction), ("transport", kind.transport)]
+        };
+        self.gauge("libp2p_swarm_connections", "Open connections.");
+        for kind in kinds {
+            let open = kind.opened - kind.closed;
+            self.sample("libp2p_swarm_connections", &labels(kind), open);
+        }
+        self.counter("libp2p_swarm_connections_opened", "Connections opened.");
+        for kind in kinds {
+            self.total(
+                "libp2p_swarm_connections_opened",
+                &labels(kind),
+                kind.opened,
+            );
+        }
+        self.counter("libp2p_swarm_connections_closed", "Connections closed.");
+        for kind in kinds {
+            self.total(
+                "libp2p_swarm_connections_closed",
+                &labels(kind),
+                kind.closed,
+            );
+        }
+    }
+
+    fn store(&mut self, usage: &Usage, quota: Option<u64>) {
+        self.one(
+            "p2pkgs_store_blobs",
+            "Whole files in the store.",
+            usage.blobs,
+        );
+        self.one("p2pkgs_store_bytes", "Their bytes.", usage.bytes);
+        self.one(
+            "p2pkgs_store_pins",
+            "Reasons for which files are kept.",
+            usage.pins,
+        );
+        self.one(
+            "p2pkgs_store_free_bytes",
+            "Free bytes of the disk.",
+            usage.free_bytes,
+        );
+        if let Some(quota) = quota {
+            self.one(
+                "p2pkgs_store_quota_bytes",
+                "Most bytes the store may take.",
+                quota,
+            );
+        }
+    }
+
+    fn process(&mut self, process: &Process) {
+        if let Some(secs) = process.cpu_secs {
+            self.one_counter("process_cpu_seconds", "User and system time.", secs);
+        }
+        let gauges = [
+            (
+                "process_resident_memory_bytes",
+                "Resident memory.",
+                process.resident_bytes,
+            ),
+            (
+                "process_virtual_memory_bytes",
+                "Virtual memory.",
+                process.virtual_bytes,
+            ),
+            (
+                "process_open_fds",
+                "Open file descriptors.",
+                process.open_fds,
+            ),
+            (
+                "process_max_fds",
+                "Most file descriptors there may be.",
+                process.max_fds,
+            ),
+        ];
+        for (name, help, number) in gauges {
+            if let Some(number) = number {
+                self.one(name, help, number);
+            }
+        }
+        if let Some(at) = process.started_unix_secs {
+            self.one(
+                "process_start_time_seconds",
+                "When the process started, since 1970.",
+                at,
+            );
+        }
+    }
+
+    fn by_reach(&mut self, name: &str, help: &str, total: u64, near: u64) {
+        self.counter(name, help);
+        self.total(name, &[("reach", "lan")], near);
+        self.total(name, &[("reach", "wan")], total.saturating_sub(near));
+    }
+
+    fn one(&mut self, name: &str, help: &str, number: impl Display) {
+        self.gauge(name, help);
+        self.sample(name, &[], number);
+    }
+
+    fn one_counter(&mut self, name: &str, help: &str, number: impl Display) {
+        self.counter(name, help);
+        self.total(name, &[], number);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.family(name, "gauge", help);
+    }
+
+    fn counter(&mut self, name: &str, help: &str) {
+        self.family(name, "counter", help);
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}");
+    }
+
+    fn total(&mut self, name: &str, labels: &[(&str, &str)], number: impl Display) {
+        self.sample(&format!("{name}_total"), labels, number);
+    }
+
+    /// Labels are words of ours, so nothing in them needs escaping.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], number: impl Display) {
+        let labels: Vec<_> = labels.iter().map(|(n, v)| format!("{n}=\"{v}\"")).collect();
+        let labels = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", labels.join(","))
+        };
+        let _ = writeln!(self.0, "{name}{labels} {number}");
+    }
+
+    fn finish(mut self) -> String {
+        self.0.push_str("# EOF\n");
+        self.0
+    }
+}
