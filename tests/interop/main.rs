@@ -14,6 +14,9 @@ mod identifiers;
 /// Two nodes, one of which was told the other's address.
 mod direct;
 
+/// Gateways: HTTP instead of a connection between peers.
+mod gateways;
+
 /// The other transports, and the networks with a key.
 mod transports;
 
