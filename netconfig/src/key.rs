@@ -47,6 +47,7 @@ pub const KEYS: &[Key] = &[
     key("network.relays", Kind::Texts),
     key("network.relay-service", Kind::Bool),
     key("http.listen", Kind::Texts),
+    key("http.pages-to-network", Kind::Bool),
     key("gateways.urls", Kind::Texts),
     key("limits.connections", Kind::Count),
     key("limits.connections-per-peer", Kind::Count),

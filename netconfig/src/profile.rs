@@ -83,6 +83,8 @@ pub struct Network {
 pub struct Http {
     /// Addresses of the daemon's HTTP door; none is no door.
     pub listen: Vec<SocketAddr>,
+    /// Whether the local network may read the status page and the metrics.
+    pub pages_to_network: bool,
 }
 
 /// Section `[gateways]`.
@@ -189,7 +191,10 @@ impl Layered {
         let listen = self.texts(KEY)?;
         let parsed: Result<_, _> = listen.iter().map(|text| text.parse()).collect();
         match parsed {
-            Ok(listen) => Ok(Http { listen }),
+            Ok(listen) => Ok(Http {
+                listen,
+                pages_to_network: self.bool("http.pages-to-network")?,
+            }),
             Err(_) => Err(wrong(
                 KEY,
                 "a list of addresses such as \"127.0.0.1:8421\"",

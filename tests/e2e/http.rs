@@ -95,7 +95,9 @@ fn a_person_reads_how_the_node_is_doing() {
     let env = TestEnv::new();
     let (holder, seeker) = (env.home("holder"), env.home("seeker"));
     let file = env.path("file");
-    fs::write(&file, vec![7; 3 << 20]).unwrap();
+    // Three different chunks: equal ones are sent once.
+    let content: Vec<u8> = (0..3_u8).flat_map(|n| vec![n; 1 << 20]).collect();
+    fs::write(&file, content).unwrap();
     let listed = holder.ok(&["mirror", "add", file.to_str().unwrap()]);
     let sha256 = listed.split(' ').next().unwrap().to_owned();
     holder.ok(&["fetch", "--sources", "hello"]);
@@ -124,4 +126,52 @@ fn a_person_reads_how_the_node_is_doing() {
     let picture = std::env::var_os("P2PKGS_KEEP_PICTURE").map_or(env.path("page.png"), Into::into);
     browser.picture(&page, &picture);
     assert!(fs::metadata(&picture).unwrap().len() > 10_000);
+}
+
+#[test]
+fn a_mirror_that_only_the_web_reaches_gives_content_sources_and_packages() {
+    let env = TestEnv::new();
+    let (mirror, user) = (env.home("mirror"), env.home("user"));
+    let file = env.path("file");
+    let content: Vec<u8> = (0..5_u8).flat_map(|n| vec![n % 3; 1 << 20]).collect();
+    fs::write(&file, &content).unwrap();
+    let listed = mirror.ok(&["--json", "mirror", "add", file.to_str().unwrap()]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let (cid, sha256) = (listed[0]["cid"].as_str(), listed[0]["sha256"].as_str());
+    let daemon = mirror.daemon(&[]);
+    let fetch = |item: &str| {
+        let got = env.path("got");
+        let mut command = user.command(&["fetch", item, "-o", got.to_str().unwrap()]);
+        command.env("P2PKGS_GATEWAYS_URLS", format!("{}/", daemon.http()));
+        let finished = crate::support::Finished::of(command, crate::support::COMMAND_DEADLINE);
+        finished.assert_exit(0).assert_says("1 gateway");
+        assert!(fs::read(&got).unwrap() == content, "{item} came whole");
+        // What is here already is not fetched again.
+        user.ok(&["gc"]);
+    };
+    fetch(cid.unwrap());
+    fetch(&format!("sha256:{}", sha256.unwrap()));
+}
+
+#[test]
+fn a_package_comes_from_a_gateway_if_somebody_trusted_vouches_for_it() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let (builder, user) = (env.home("builder"), env.home("user"));
+    builder.ok(&["build", "hello"]);
+    let daemon = builder.daemon(&[]);
+    let fetch = || {
+        let mut command = user.command(&["fetch", "hello"]);
+        command.env("P2PKGS_GATEWAYS_URLS", daemon.http());
+        crate::support::Finished::of(command, crate::support::COMMAND_DEADLINE)
+    };
+    fetch().assert_exit(4);
+    let listed = builder.ok(&["key", "list"]);
+    let key = listed
+        .split_whitespace()
+        .find(|word| word.starts_with("ed25519:"));
+    user.ok(&["key", "trust", key.unwrap()]);
+    fetch().assert_exit(0).assert_says("gateway");
 }

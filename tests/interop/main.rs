@@ -17,6 +17,9 @@ mod direct;
 /// Upstream's list of mirrored sources, whose content identifiers lead to what Kubo holds.
 mod upstream_list;
 
+/// Gateways: HTTP instead of a connection between peers.
+mod gateways;
+
 /// The other transports, and the networks with a key.
 mod transports;
 

@@ -182,14 +182,15 @@ async fn open_door(
     client: &Client,
     is_listening: bool,
 ) -> CmdResult<(Web, Vec<String>)> {
-    let listen = context.config()?.http()?.listen;
+    let http = context.config()?.http()?;
     let store = context.store()?.clone();
     let facts: Arc<dyn Facts> = match context.tree() {
         Ok(tree) => Arc::new(TreeFacts::new(&tree, store.clone())),
         Err(_) => Arc::new(NoFacts),
     };
-    let site = Site::new(client.clone(), store, facts, is_listening);
-    let (web, failed) = Web::start(&listen, site).await;
+    let site = Site::new(client.clone(), store, facts, is_listening)
+        .with_pages_to_network(http.pages_to_network);
+    let (web, failed) = Web::start(&http.listen, site).await;
     for (address, error) in failed {
         let message = format!("no HTTP at {address}: {error}; the node runs on without it");
         context.ui.warn(message);

@@ -1,5 +1,7 @@
 //! Against a small server that misbehaves on request.
 
+mod gateways;
+
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -107,7 +107,7 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
 async fn blocks_and_archives_are_given_as_the_specification_says() {
     let world = World::new().await;
     let content = vec![7; 3 << 20];
-    let blob = world.node.mirror(&content);
+    world.node.mirror(&content);
     let leaf = block_cid(Codec::Raw, &Sha256::of(&content[..1 << 20]));
 
     let probe = world.get("/ipfs/bafkqaaa?format=raw").await;
@@ -152,7 +152,12 @@ async fn blocks_and_archives_are_given_as_the_specification_says() {
             .code,
         304
     );
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_has_what_was_asked_for_in_the_order_of_the_file() {
+    let world = World::new().await;
+    let blob = world.node.mirror(&vec![7; 3 << 20]);
     let archive = world
         .ask(
             "GET",

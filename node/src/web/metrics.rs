@@ -44,129 +44,75 @@ pub(super) async fn answer(visit: &Visit<'_>) -> Answer {
     Ok(bytes(StatusCode::OK, KIND, out.finish().into()))
 }
 
+/// A number of the node: its name, what it means, where it stands.
+type Row = (&'static str, &'static str, fn(&Status) -> u64);
+
+/// What the node says of now. What it learns to say is one line more here, or in [`COUNTERS`].
+#[rustfmt::skip]
+const GAUGES: &[Row] = &[
+    ("libp2p_kad_routing_table_peers", "Peers in the routing table of the DHT.", |status| status.dht_peers as u64),
+    ("p2pkgs_dht_records", "Provider records kept for others.", |status| status.dht_records as u64),
+    ("p2pkgs_reachable_addresses", "Addresses at which others can reach this node.", |status| status.external_addrs.len() as u64),
+    ("p2pkgs_bitswap_wants", "Blocks this node wants.", |status| status.blocks.wants as u64),
+    ("p2pkgs_bitswap_wants_of_others", "Blocks others want of this node.", |status| status.blocks.wants_of_others as u64),
+    ("p2pkgs_fetches", "Files being fetched.", |status| status.transfers.len() as u64),
+    ("p2pkgs_provide_queue", "Keys that wait to be announced.", |status| status.provide.queued),
+    ("p2pkgs_provide_in_flight", "Keys being announced.", |status| status.provide.in_flight),
+];
+
+/// What the node has counted since the start.
+#[rustfmt::skip]
+const COUNTERS: &[Row] = &[
+    ("p2pkgs_bitswap_sent_blocks", "Blocks sent.", |status| status.blocks.sent),
+    ("p2pkgs_bitswap_received_blocks", "Blocks received that were wanted.", |status| status.blocks.received),
+    ("p2pkgs_bitswap_duplicate_bytes", "Bytes of blocks that came twice.", |status| status.blocks.duplicate_bytes),
+    ("p2pkgs_lookups", "Questions to the network.", |status| status.asked.lookups),
+    ("p2pkgs_sources_served", "Source requests of others.", |status| status.asked.sources_served),
+    ("p2pkgs_realisations_served", "Realisation requests of others.", |status| status.asked.realisations_served),
+    ("p2pkgs_verify_failures", "Statements of others that did not verify.", |status| status.asked.invalid_statements),
+    ("p2pkgs_misbehaved_peers", "Peers that broke the rules of the exchange.", |status| status.asked.misbehaved_peers),
+];
+
 /// A text in the making.
 #[derive(Debug, Default)]
 struct Metrics(String);
 
 impl Metrics {
-    /// Everything the node says of itself. What it learns to say is one line more here.
+    /// Everything the node says of itself.
     fn node(&mut self, status: &Status) {
-        let Status {
-            provide,
-            asked,
-            blocks,
-            ..
-        } = status;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
         self.gauge("p2pkgs_build_info", "The version that runs.");
-        self.sample(
-            "p2pkgs_build_info",
-            &[("version", env!("CARGO_PKG_VERSION"))],
-            1,
-        );
+        self.sample("p2pkgs_build_info", &version, 1);
+        for (name, help, number) in GAUGES {
+            self.one(name, help, number(status));
+        }
+        for (name, help, number) in COUNTERS {
+            self.one_counter(name, help, number(status));
+        }
         self.connections(status);
         let near = status.peers.iter().filter(|peer| peer.lan).count();
+        let far = status.peers.len() - near;
         self.gauge("p2pkgs_peers", "Connected peers, by how far they are.");
         self.sample("p2pkgs_peers", &[("reach", "lan")], near);
-        self.sample(
-            "p2pkgs_peers",
-            &[("reach", "wan")],
-            status.peers.len() - near,
-        );
-        self.one(
-            "libp2p_kad_routing_table_peers",
-            "Peers in the routing table of the DHT.",
-            status.dht_peers,
-        );
-        self.one(
-            "p2pkgs_dht_records",
-            "Provider records kept for others.",
-            status.dht_records,
-        );
-        self.one(
-            "p2pkgs_reachable_addresses",
-            "Addresses at which others can reach this node.",
-            status.external_addrs.len(),
-        );
-        let (sent, received) = (status.uploaded_bytes, status.downloaded_bytes);
+        self.sample("p2pkgs_peers", &[("reach", "wan")], far);
+        let (sent, near) = (status.uploaded_bytes, status.uploaded_near_bytes);
         self.by_reach(
             "p2pkgs_bitswap_sent_bytes",
             "Bytes of blocks sent.",
             sent,
-            status.uploaded_near_bytes,
+            near,
         );
-        self.by_reach(
-            "p2pkgs_bitswap_received_bytes",
-            "Bytes of blocks received.",
-            received,
-            status.downloaded_near_bytes,
-        );
-        self.one_counter("p2pkgs_bitswap_sent_blocks", "Blocks sent.", blocks.sent);
-        self.one_counter(
-            "p2pkgs_bitswap_received_blocks",
-            "Blocks received that were wanted.",
-            blocks.received,
-        );
-        self.one_counter(
-            "p2pkgs_bitswap_duplicate_bytes",
-            "Bytes of blocks that came although they were here.",
-            blocks.duplicate_bytes,
-        );
-        self.one(
-            "p2pkgs_bitswap_wants",
-            "Blocks this node wants.",
-            blocks.wants,
-        );
-        self.one(
-            "p2pkgs_bitswap_wants_of_others",
-            "Blocks others want of this node.",
-            blocks.wants_of_others,
-        );
-        self.one(
-            "p2pkgs_fetches",
-            "Files being fetched.",
-            status.transfers.len(),
-        );
-        self.one(
-            "p2pkgs_provide_queue",
-            "Keys that wait to be announced.",
-            provide.queued,
-        );
-        self.one(
-            "p2pkgs_provide_in_flight",
-            "Keys being announced.",
-            provide.in_flight,
-        );
+        let (received, near) = (status.downloaded_bytes, status.downloaded_near_bytes);
+        let help = "Bytes of blocks received.";
+        self.by_reach("p2pkgs_bitswap_received_bytes", help, received, near);
+        let provide = &status.provide;
         self.counter("p2pkgs_provides", "Announcements, by how they ended.");
         self.total("p2pkgs_provides", &[("result", "ok")], provide.done);
         self.total("p2pkgs_provides", &[("result", "failed")], provide.failed);
         if let Some(at) = provide.last_unix_secs {
-            self.one(
-                "p2pkgs_provide_last_success_timestamp_seconds",
-                "When the last announcement was made.",
-                at,
-            );
+            let name = "p2pkgs_provide_last_success_timestamp_seconds";
+            self.one(name, "When the last announcement was made.", at);
         }
-        self.one_counter("p2pkgs_lookups", "Questions to the network.", asked.lookups);
-        self.one_counter(
-            "p2pkgs_sources_served",
-            "Source requests of others.",
-            asked.sources_served,
-        );
-        self.one_counter(
-            "p2pkgs_realisations_served",
-            "Realisation requests of others.",
-            asked.realisations_served,
-        );
-        self.one_counter(
-            "p2pkgs_verify_failures",
-            "Statements of others that did not verify.",
-            asked.invalid_statements,
-        );
-        self.one_counter(
-            "p2pkgs_misbehaved_peers",
-            "Peers that broke the rules of the exchange.",
-            asked.misbehaved_peers,
-        );
     }
 
     fn connections(&mut self, status: &Status) {

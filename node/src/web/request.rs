@@ -7,6 +7,8 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request};
 use store::car::{ByteRange, Scope, Selection};
 
+use crate::address::{Reach, reach_of_ip};
+
 /// Longest CID in a path, in characters: a digest of 64 bytes in the widest base takes below 200.
 const CID_TEXT_BYTES_MAX: usize = 256;
 
@@ -91,9 +93,13 @@ impl<'r> Asked<'r> {
         control.split(',').any(|d| d.trim() == "only-if-cached")
     }
 
-    /// Whether the request was made on this machine, under a name of this machine, and not by a page of another site.
-    pub(super) fn is_of_this_machine(&self, visitor: SocketAddr) -> bool {
-        let host = self.header(header::HOST).unwrap_or_default();
+    /// Whether the request was made on this machine, under a name of this machine, and not by a page of another site. With
+    /// `network`, also on our own network, by the number of this machine: a page that had its name point here sends that name.
+    pub(super) fn is_of_this_machine(&self, visitor: SocketAddr, network: bool) -> bool {
+        let host = host_name(self.header(header::HOST).unwrap_or_default());
+        let ip = host.parse::<IpAddr>().ok();
+        let here = host.eq_ignore_ascii_case("localhost") || ip.is_some_and(is_loopback);
+        let is_near = reach_of_ip(visitor.ip().to_canonical()) == Reach::Near;
         let foreign_page = self
             .header(HeaderName::from_static("sec-fetch-site"))
             .is_some_and(|site| !matches!(site, "none" | "same-origin"));
@@ -101,7 +107,8 @@ impl<'r> Asked<'r> {
             .map(HeaderName::from_static)
             .iter()
             .any(|name| self.headers.contains_key(name));
-        is_loopback(visitor.ip()) && names_loopback(host) && !foreign_page && !forwarded
+        let local = is_loopback(visitor.ip()) && here;
+        (local || (network && is_near && ip.is_some())) && !foreign_page && !forwarded
     }
 
     /// Which form the visitor wants: the parameter decides, else the first kind it accepts that we have.
@@ -264,17 +271,16 @@ fn decode(text: &str, plus: bool) -> Option<String> {
 }
 
 /// Whether an address is this machine's own.
-pub(super) fn is_loopback(ip: IpAddr) -> bool {
+fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-/// Whether a `Host` header names this machine. A page that had its name point here still sends its own name.
-fn names_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
+/// The name or number in a `Host` header, without the port.
+fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or(rest, |(ip, _)| ip),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
+    }
 }
 
 #[cfg(test)]
@@ -367,7 +373,9 @@ mod tests {
     fn only_this_machine_under_its_own_name_is_this_machine() {
         let local: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let is_ours = |visitor: SocketAddr, headers: &[(&str, &str)]| {
-            asked("/", headers, |asked| asked.is_of_this_machine(visitor))
+            asked("/", headers, |asked| {
+                asked.is_of_this_machine(visitor, false)
+            })
         };
         for host in [
             "localhost",
@@ -391,5 +399,19 @@ mod tests {
         assert!(!is_ours(local, &[host, ("sec-fetch-site", "cross-site")]));
         assert!(is_ours(local, &[host, ("sec-fetch-site", "none")]));
         assert!(!is_ours(local, &[host, ("x-forwarded-for", "1.2.3.4")]));
+
+        let is_neighbours = |visitor: &str, host: &str| {
+            let visitor = visitor.parse().unwrap();
+            asked("/", &[("host", host)], |asked| {
+                asked.is_of_this_machine(visitor, true)
+            })
+        };
+        assert!(is_neighbours("10.0.0.1:1", "10.0.0.2:8421"));
+        assert!(is_neighbours("127.0.0.1:1", "localhost"));
+        assert!(
+            !is_neighbours("10.0.0.1:1", "mirror.example"),
+            "a name may be rebound"
+        );
+        assert!(!is_neighbours("192.0.2.1:1", "192.0.2.2"), "a stranger");
     }
 }

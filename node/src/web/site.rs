@@ -67,6 +67,8 @@ pub struct Site {
     pub(super) facts: Arc<dyn Facts>,
     /// Whether the node is of use only while it listens.
     listens: bool,
+    /// Whether our own network may read the pages too.
+    pages_to_network: bool,
     pub(super) upload: Upload,
     pub(super) counters: Counters,
     transfers: Arc<Semaphore>,
@@ -206,8 +208,18 @@ impl Site {
             store,
             facts,
             listens,
+            pages_to_network: false,
             counters: Counters::default(),
             transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+        }
+    }
+
+    /// Lets machines of our own network read the status page and the metrics, by this machine's number.
+    #[must_use]
+    pub fn with_pages_to_network(self, pages_to_network: bool) -> Self {
+        Self {
+            pages_to_network,
+            ..self
         }
     }
 
@@ -238,7 +250,9 @@ impl Site {
     }
 
     async fn route(&self, endpoint: Endpoint, visitor: SocketAddr, visit: &Visit<'_>) -> Answer {
-        if endpoint.is_private() && !visit.asked.is_of_this_machine(visitor) {
+        // Searches in our name are for this machine alone, whoever may read the pages.
+        let network = self.pages_to_network && endpoint != Endpoint::Providers;
+        if endpoint.is_private() && !visit.asked.is_of_this_machine(visitor, network) {
             let reason = "this page is for the machine the node runs on, under the name localhost";
             return Err(Refusal::new(403, reason));
         }

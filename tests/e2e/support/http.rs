@@ -14,7 +14,7 @@ pub struct Reply {
     pub code: u16,
     /// Status line and headers.
     pub head: String,
-    /// The body. Answers without a length come in chunks, which are left as they are.
+    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -25,17 +25,13 @@ impl Reply {
     }
 }
 
-/// Gets a path below a URL such as `http://127.0.0.1:8421`, with further header lines.
+/// Speaks the oldest version of the protocol, in which a body comes as it is. Gets a path below a URL such as `http://127.0.0.1:8421`, with further header lines.
 pub fn get(base: &str, path: &str, headers: &[&str]) -> Reply {
     let host = base.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let more: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"
-    )
-    .unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n{more}\r\n").unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap();

@@ -101,6 +101,12 @@ impl<'w> Kubo<'w> {
         self.run(&["id", "--format", "<id>"])
     }
 
+    /// The URL of its gateway.
+    pub fn gateway(&self) -> String {
+        let url = fs::read_to_string(self.repo.join("gateway")).unwrap();
+        url.trim().trim_end_matches('/').to_owned()
+    }
+
     /// Adds a file under the node's import profile; its CID.
     pub fn add(&self, file: &Path) -> String {
         self.run(&["add", "--quieter", file.to_str().unwrap()])

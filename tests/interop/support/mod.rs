@@ -4,6 +4,9 @@
 #[path = "../../e2e/support/daemon.rs"]
 mod daemon;
 mod files;
+#[allow(dead_code)] // As above.
+#[path = "../../e2e/support/http.rs"]
+mod http;
 mod ipfs;
 mod kubo;
 #[allow(dead_code)] // As above.
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 pub use daemon::Daemon;
 pub use files::{SIZES, sha256_of, write_file};
+pub use http::get;
 pub use kubo::{Kubo, LEGACY, MODERN, Role};
 use lan::Lan;
 use output::{Finished, wait_with_deadline};
@@ -151,6 +155,9 @@ impl World {
 const CONFIG: &str = "\
 bootstrap = []
 mdns = false
+
+[http]
+listen = [\"127.0.0.1:0\"]
 
 [deadlines]
 dial-secs = 20
