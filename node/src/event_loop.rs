@@ -69,6 +69,8 @@ enum Done {
     Due(announcing::Due),
     /// Whether a record of ours is the newest.
     Name(names::Kept),
+    /// Blocks that others have put where we can serve them.
+    Stored(Vec<base::Multihash>),
     /// Nothing more to do.
     Noted,
 }
@@ -159,6 +161,7 @@ impl EventLoop {
                 self.open_session(root, &providers, reply);
             }
             Command::Want { session, cids } => self.want(session, &cids),
+            Command::Stored { blocks } => self.stored(&blocks),
             Command::AddProviders { session, providers } => {
                 self.add_providers(session, &providers);
             }
@@ -295,6 +298,7 @@ impl EventLoop {
             Done::Served(served) => self.answer(served),
             Done::Due(due) => self.announce(due),
             Done::Name(kept) => self.name_kept(kept),
+            Done::Stored(blocks) => self.partials_seen(&blocks),
             Done::Noted => {}
         }
     }
@@ -304,6 +308,7 @@ impl EventLoop {
         self.sweep_sessions();
         self.sweep_names();
         self.look_for_due_keys();
+        self.look_at_partials();
         self.contact_bootstrap_again();
         self.contact_relays();
         self.seek_relays();

@@ -61,8 +61,8 @@ fn a_provider_that_dies_during_a_transfer_is_replaced() {
     user.bootstrap_from(&meeting);
     let child = start(user.command(&["fetch", "--sources", "big"]));
     // The blocks come from both, so the first is sending when some have arrived.
-    let tmp = user.path("store/tmp");
-    wait_until("a transfer has begun", || bytes_below(&tmp) > 4 << 20);
+    let partial = user.path("store/partial");
+    wait_until("a transfer has begun", || bytes_below(&partial) > 4 << 20);
     first.kill();
     let finished = Finished::wait(child, "fetch --sources big".into(), COMMAND_DEADLINE);
     finished.assert_exit(0).assert_says("LAN peer");
