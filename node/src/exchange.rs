@@ -184,10 +184,15 @@ impl Behaviour {
             return;
         }
         let entry = self.peers.entry(peer).or_default();
-        entry.connections.push((connection, reach(remote)));
+        let reach = reach(remote);
+        entry.connections.push((connection, reach));
         if entry.connections.len() == 1 {
             entry.unsupported = false;
-            self.machine.handle_connected(peer, Instant::now());
+            let reach = match reach {
+                Reach::Near => bitswap::Reach::Near,
+                _ => bitswap::Reach::Far,
+            };
+            self.machine.handle_connected(peer, reach, Instant::now());
         }
     }
 

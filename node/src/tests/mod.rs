@@ -11,6 +11,7 @@ mod paths;
 mod reach;
 mod realisations;
 mod sources;
+mod swarm;
 
 use std::sync::Arc;
 use std::time::Duration;

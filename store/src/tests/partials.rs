@@ -177,7 +177,7 @@ fn garbage_in_a_partial_costs_no_more_than_blocks() {
     type Damage = fn(&mut Vec<u8>);
     let damages: [(&str, Damage); 5] = [
         ("flipped", |bytes| {
-            bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1)
+            bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 1);
         }),
         ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
         ("emptied", Vec::clear),
