@@ -1,7 +1,8 @@
 //! `p2pkgs gc`
 
 use serde::Serialize;
-use store::gc::{Entry, Goal, Order, Plan, Stays};
+use store::Unfinished;
+use store::gc::{Collected, Goal, Order, Plan, Stays};
 
 use crate::cmd::pin::Names;
 use crate::context::Context;
@@ -12,7 +13,7 @@ use crate::units;
 ///
 /// Outputs and sources that were fetched or built are a cache: they are fetched or built again when they are wanted. What is
 /// pinned, and what a running command or build needs, stays. Prints what is removed, one a line: sha256, size in bytes,
-/// what it is. Can run at any time, beside builds and the daemon.
+/// what it is. Fetches that were interrupted are kept for a week to be gone on with, unless room is wanted. Can run at any time, beside builds and the daemon.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Remove only so much, such as `10 GiB`, what was not used for longest first [default: everything]
@@ -31,6 +32,7 @@ fn parse_size(text: &str) -> Result<u64, &'static str> {
 struct Report<'a> {
     dry_run: bool,
     removed: Vec<Removed<'a>>,
+    unfinished: Vec<Interrupted<'a>>,
     freed_bytes: u64,
     stays: Staying,
 }
@@ -40,6 +42,13 @@ struct Removed<'a> {
     sha256: String,
     size: u64,
     what: Vec<&'a str>,
+}
+
+/// A fetch that was interrupted.
+#[derive(Serialize)]
+struct Interrupted<'a> {
+    root: &'a str,
+    size: u64,
 }
 
 /// Why the rest stays.
@@ -73,19 +82,23 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
             .detail(format!("stays, {why}: {} {what}", entry.sha256));
     }
     let mut stays = staying(&plan);
-    let removed = if args.dry_run {
-        plan.remove
+    let collected = if args.dry_run {
+        Collected {
+            removed: plan.remove,
+            unfinished: plan.unfinished,
+            spared: 0,
+        }
     } else {
         let cancelled = || context.interrupt.is_set();
         let collected = store.collect(&plan, &cancelled)?;
         stays.in_use.files += collected.spared;
-        collected.removed
+        collected
     };
-    print(context, &names, &removed, stays, args.dry_run)?;
+    print(context, &names, &collected, stays, args.dry_run)?;
     if context.interrupt.is_set() {
         return Err(Failure::interrupted());
     }
-    let freed: u64 = removed.iter().map(|entry| entry.bytes).sum();
+    let freed = collected.freed_bytes();
     match args.free {
         Some(wanted) if freed < wanted => Err(too_little(wanted, freed)),
         _ => Ok(()),
@@ -122,11 +135,11 @@ const fn reason(why: Stays) -> &'static str {
 fn print(
     context: &Context,
     names: &Names,
-    removed: &[Entry],
+    collected: &Collected,
     stays: Staying,
     dry_run: bool,
 ) -> CmdResult {
-    let freed_bytes = removed.iter().map(|entry| entry.bytes).sum();
+    let freed_bytes = collected.freed_bytes();
     let told = |total: Total, why| {
         let (files, bytes) = (units::count(total.files, "file"), units::bytes(total.bytes));
         (total.files > 0).then(|| format!("{why} {files} ({bytes})"))
@@ -139,7 +152,7 @@ fn print(
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     let verb = if dry_run { "would free" } else { "freed" };
     let (files, bytes) = (
-        units::count(removed.len(), "file"),
+        units::count(collected.removed.len() + collected.unfinished.len(), "file"),
         units::bytes(freed_bytes),
     );
     let rest = if parts.is_empty() {
@@ -150,7 +163,8 @@ fn print(
     context
         .ui
         .status(format!("{verb} {bytes} in {files}; {rest}"));
-    let removed: Vec<_> = removed
+    let removed: Vec<_> = collected
+        .removed
         .iter()
         .map(|entry| Removed {
             sha256: entry.sha256.to_string(),
@@ -162,6 +176,7 @@ fn print(
         return context.ui.json_data(&Report {
             dry_run,
             removed,
+            unfinished: collected.unfinished.iter().map(interrupted).collect(),
             freed_bytes,
             stays,
         });
@@ -170,5 +185,16 @@ fn print(
         let what = gone.what.join(", ");
         let line = format!("{} {} {what}", gone.sha256, gone.size);
         context.ui.data(line.trim_end())
+    })?;
+    collected.unfinished.iter().try_for_each(|gone| {
+        let line = format!("{} {} interrupted fetch", gone.root, gone.bytes);
+        context.ui.data(&line)
     })
+}
+
+fn interrupted(unfinished: &Unfinished) -> Interrupted<'_> {
+    Interrupted {
+        root: &unfinished.root,
+        size: unfinished.bytes,
+    }
 }

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     },
     /// Want blocks.
     Want { session: SessionId, cids: Vec<Cid> },
+    /// These blocks can be served now: peers that wait for them are told.
+    Stored { blocks: Vec<Multihash> },
     /// Name more providers.
     AddProviders {
         session: SessionId,

@@ -81,6 +81,8 @@ enum Done {
     OwnKeys(Vec<base::Multihash>),
     /// Whether a record of ours is the newest.
     Name(names::Kept),
+    /// Blocks that others have put where we can serve them.
+    Stored(Vec<base::Multihash>),
     /// Nothing more to do.
     Noted,
 }
@@ -179,6 +181,7 @@ impl EventLoop {
                 self.open_session(root, &providers, reply);
             }
             Command::Want { session, cids } => self.want(session, &cids),
+            Command::Stored { blocks } => self.stored(&blocks),
             Command::AddProviders { session, providers } => {
                 self.add_providers(session, &providers);
             }
@@ -365,6 +368,7 @@ impl EventLoop {
             Done::Queue(read) => self.queue_read(read),
             Done::OwnKeys(keys) => self.own_keys_read(&keys),
             Done::Name(kept) => self.name_kept(kept),
+            Done::Stored(blocks) => self.partials_seen(&blocks),
             Done::Noted => {}
         }
     }
@@ -376,6 +380,7 @@ impl EventLoop {
         self.answer_walks();
         self.announce_what_is_due();
         self.end_bans(Instant::now());
+        self.look_at_partials();
         self.contact_bootstrap_again();
         self.contact_relays();
         self.seek_relays();

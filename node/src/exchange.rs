@@ -108,6 +108,14 @@ impl Peer {
 /// Messages kept of a peer of which it is not known yet whether it takes part.
 const EARLY_MAX: usize = 4;
 
+/// How the machine takes a reach.
+const fn far_or_near(reach: Reach) -> bitswap::Reach {
+    match reach {
+        Reach::Near => bitswap::Reach::Near,
+        Reach::Global | Reach::Nowhere => bitswap::Reach::Far,
+    }
+}
+
 /// Runs the machine inside a swarm.
 pub(crate) struct Behaviour {
     machine: bitswap::Exchange<PeerId>,
@@ -160,8 +168,12 @@ impl Behaviour {
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.unsupported = false;
             let early = std::mem::take(&mut entry.early);
+            let reach = entry
+                .connections
+                .first()
+                .map_or(Reach::Global, |(_, reach)| *reach);
             let now = Instant::now();
-            self.machine.handle_connected(peer, now);
+            self.machine.handle_connected(peer, far_or_near(reach), now);
             for message in early {
                 self.machine.handle_message(peer, message, now);
             }
@@ -251,11 +263,13 @@ impl Behaviour {
         }
         let takes_part = self.takes_part(&peer);
         let entry = self.peers.entry(peer).or_default();
-        entry.connections.push((connection, reach(remote)));
+        let reach = reach(remote);
+        entry.connections.push((connection, reach));
         if entry.connections.len() == 1 {
             entry.unsupported = false;
             if takes_part {
-                self.machine.handle_connected(peer, Instant::now());
+                self.machine
+                    .handle_connected(peer, far_or_near(reach), Instant::now());
             }
         }
     }

@@ -13,17 +13,21 @@
 //! * Blocks are **verified** when they are read from the connection, so a wrong block never gets here. The assembled file
 //!   is checked once more, by its plain SHA-256 and size: that is what tells a DAG of other content from the right one.
 //!
+//! **No block is fetched twice.** Each is written to a partial of the store when it comes, in whatever order, and what is
+//! wanted is looked for there first: so a fetch that was killed goes on where it was, and what has come is served to
+//! others meanwhile.
+//!
 //! A fetch ends when the file is complete, when nobody has a block, or when its pace breaks a deadline: first byte, next
 //! byte, minimum rate, total.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use base::{Block, Cid};
+use base::{Block, Cid, Multihash};
 use libp2p::PeerId;
-use store::dag::{DagError, Leaf, Walk, WalkLimits};
+use store::dag::{DagError, Leaf, Taken, Walk, WalkLimits};
 use store::substitute::{Asked, FetchError, Fetched, Origin, Progress};
-use store::{Blob, Expected, Ingest, Store, StoreError};
+use store::{Blob, Expected, Partial, Store, StoreError};
 use tokio::sync::mpsc;
 
 use crate::SESSION_WANTS_MAX;
@@ -86,6 +90,8 @@ pub(crate) struct Fetch<'a> {
     session: OpenedSession,
     pace: Pace,
     received: BTreeMap<PeerId, (Reach, u64)>,
+    /// Bytes that were here already.
+    here: u64,
     /// Blocks that nobody known so far has: wanted again from who comes next.
     missing: Vec<Cid>,
     asked: Asked,
@@ -142,6 +148,7 @@ pub(crate) fn fetch(
         session,
         pace: Pace::new(client.shared().deadlines.clone(), Instant::now()),
         received: BTreeMap::new(),
+        here: 0,
         missing: Vec::new(),
         asked: Asked::default(),
     };
@@ -149,40 +156,99 @@ pub(crate) fn fetch(
     client.try_send(Command::CloseSession {
         session: fetch.session.id,
     });
-    result.map(|blob| Fetched {
+    let blob = result?;
+    let mut received = fetch.origins();
+    if fetch.here > 0 {
+        received.push((Origin::Local, fetch.here));
+    }
+    Ok(Fetched {
         blob,
-        received: fetch.origins(),
+        received,
         asked: fetch.asked,
     })
 }
 
 impl Fetch<'_> {
     fn run(&mut self, plan: &Plan<'_>, holders: &mut dyn Holders) -> Result<Blob, FetchError> {
-        let mut ingest = self.store.ingest()?;
-        // Only a size that is signed is worth refusing a fetch for lack of space.
-        if let Some(size) = plan.expected.size {
-            ingest.reserve(size)?;
-        }
-        let mut walk =
-            Walk::new(plan.root, self.limits(plan)).map_err(|e| self.bad_dag(plan, &e))?;
-        let mut window = Window::new(self.client.shared().limits.fetch_window_bytes);
-        loop {
-            self.write_ready(plan, &mut walk, &mut ingest, &mut window)?;
-            if walk.is_done() {
-                break;
+        let mut partial = self.store.partial(&plan.root)?;
+        if let Err(error) = self.fill(plan, holders, &mut partial) {
+            if matches!(error, FetchError::Invalid { .. }) {
+                // It would not be right the next time either.
+                partial.discard()?;
             }
-            self.send_wants(walk.wants(window.blocks()))?;
-            let event = self.next_event(holders)?;
-            self.take(plan, &mut walk, event)?;
-            // Whatever else has come meanwhile, before the disk is touched.
-            while let Ok(event) = self.session.events.try_recv() {
-                self.take(plan, &mut walk, event)?;
-            }
+            return Err(error);
         }
-        ingest.finish(plan.expected).map_err(|error| match error {
+        let blob = partial.finish(plan.expected).map_err(|error| match error {
             StoreError::Mismatch { expected, got, .. } => self.invalid(expected, got),
             error => error.into(),
-        })
+        })?;
+        // A single block can be served only now.
+        self.stored(Multihash::of(&plan.root).into_iter().collect())?;
+        Ok(blob)
+    }
+
+    /// Gets what is missing of the file.
+    fn fill(
+        &mut self,
+        plan: &Plan<'_>,
+        holders: &mut dyn Holders,
+        partial: &mut Partial,
+    ) -> Result<(), FetchError> {
+        // Only a size that is signed is worth refusing a fetch for lack of space.
+        if let Some(size) = plan.expected.size {
+            partial.reserve(size)?;
+        }
+        let mut window = Window::new(self.client.shared().limits.fetch_window_bytes);
+        let mut walk =
+            Walk::new(plan.root, self.limits(plan)).map_err(|e| self.bad_dag(plan, &e))?;
+        loop {
+            self.write_ready(plan, &mut walk, partial, &mut window)?;
+            if walk.is_done() {
+                return Ok(());
+            }
+            let wanted = walk.wants(window.blocks());
+            let asked = wanted.len();
+            let wanted = self.take_what_is_here(plan, &mut walk, partial, wanted)?;
+            let was_here = wanted.len() < asked;
+            self.send_wants(wanted)?;
+            if !was_here {
+                let event = self.next_event(holders)?;
+                self.take(plan, &mut walk, partial, event)?;
+                // Whatever else has come meanwhile, before what is in order is looked at.
+                while let Ok(event) = self.session.events.try_recv() {
+                    self.take(plan, &mut walk, partial, event)?;
+                }
+            }
+            let stored = partial.note()?;
+            self.stored(stored)?;
+        }
+    }
+
+    /// Takes those blocks that need not be fetched; returns the others.
+    fn take_what_is_here(
+        &mut self,
+        plan: &Plan<'_>,
+        walk: &mut Walk,
+        partial: &mut Partial,
+        wanted: Vec<Cid>,
+    ) -> Result<Vec<Cid>, FetchError> {
+        let mut elsewhere = Vec::with_capacity(wanted.len());
+        for cid in wanted {
+            let found = match Multihash::of(&cid) {
+                Ok(hash) => partial.find(&hash)?,
+                Err(_) => None,
+            };
+            let Some(block) = found else {
+                elsewhere.push(cid);
+                continue;
+            };
+            if self.progress.cancelled() {
+                return Err(FetchError::Cancelled);
+            }
+            self.here += block.len() as u64;
+            self.keep(plan, walk, partial, &block)?;
+        }
+        Ok(elsewhere)
     }
 
     fn limits(&self, plan: &Plan<'_>) -> WalkLimits {
@@ -201,14 +267,14 @@ impl Fetch<'_> {
         &mut self,
         plan: &Plan<'_>,
         walk: &mut Walk,
-        ingest: &mut Ingest,
+        partial: &mut Partial,
         window: &mut Window,
     ) -> Result<(), FetchError> {
         while let Some(leaf) = walk.next_bytes().map_err(|e| self.bad_dag(plan, &e))? {
             self.check_size(plan, walk)?;
             match &leaf {
-                Leaf::Block(block) => ingest.write_leaf(block)?,
-                Leaf::Bytes(bytes) => ingest.append(bytes)?,
+                Leaf::Block(block) => partial.write_leaf(block)?,
+                Leaf::Bytes(bytes) => partial.append(bytes)?,
             }
             let length = leaf.bytes().len() as u64;
             window.saw_leaf(length);
@@ -225,6 +291,14 @@ impl Fetch<'_> {
             session: self.session.id,
             cids,
         })
+    }
+
+    /// Lets others have these blocks.
+    fn stored(&self, blocks: Vec<Multihash>) -> Result<(), FetchError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        self.send(Command::Stored { blocks })
     }
 
     fn send(&self, command: Command) -> Result<(), FetchError> {
@@ -296,10 +370,17 @@ impl Fetch<'_> {
         &mut self,
         plan: &Plan<'_>,
         walk: &mut Walk,
+        partial: &mut Partial,
         event: SessionEvent,
     ) -> Result<(), FetchError> {
         match event {
-            SessionEvent::Block { block, from } => self.take_block(plan, walk, &block, from),
+            SessionEvent::Block { block, from } => {
+                if let Some((peer, reach)) = from {
+                    let share = self.received.entry(peer).or_insert((reach, 0));
+                    share.1 += block.len() as u64;
+                }
+                self.keep(plan, walk, partial, &block)
+            }
             SessionEvent::Missing { cid } => {
                 self.missing.push(cid);
                 Ok(())
@@ -311,20 +392,22 @@ impl Fetch<'_> {
         }
     }
 
-    fn take_block(
+    /// Takes a block that has come, from wherever.
+    fn keep(
         &mut self,
         plan: &Plan<'_>,
         walk: &mut Walk,
+        partial: &mut Partial,
         block: &Block,
-        from: Option<(PeerId, Reach)>,
     ) -> Result<(), FetchError> {
-        let length = block.len() as u64;
-        self.pace.progress(length, Instant::now());
-        if let Some((peer, reach)) = from {
-            let share = self.received.entry(peer).or_insert((reach, 0));
-            share.1 += length;
+        self.pace.progress(block.len() as u64, Instant::now());
+        match walk.handle_block(block) {
+            Ok(Taken::Leaf { offset }) => partial.keep_leaf(block, offset)?,
+            Ok(Taken::Node) => partial.keep_node(block)?,
+            Ok(Taken::Unwanted) => {}
+            Err(error) => return Err(self.bad_dag(plan, &error)),
         }
-        walk.handle_block(block).map_err(|e| self.bad_dag(plan, &e))
+        Ok(())
     }
 
     /// A holder that cannot even tell the length of its own DAG is not worth the bytes.

@@ -41,6 +41,15 @@ pub trait BlockStore: Send + Sync {
         Ok(self.get(hash)?.map(Block::into_bytes))
     }
 
+    /// Length in bytes of a block that [`Self::serve`] is expected to find. What is served may be more than what is kept:
+    /// parts of a file that is still being fetched go to peers, but nobody else relies on them.
+    ///
+    /// # Errors
+    /// As [`Self::size`].
+    fn served_size(&self, hash: &Multihash) -> Result<Option<u64>, StoreError> {
+        self.size(hash)
+    }
+
     /// Keeps a block; keeping it twice changes nothing.
     ///
     /// # Errors

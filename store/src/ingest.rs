@@ -5,7 +5,7 @@
 //! The name is a second link: the temporary name goes last, so its presence tells the next opening that something was
 //! cut short.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
@@ -21,6 +21,7 @@ use crate::digest::{Digested, FileDigest};
 use crate::error::is_disk_full;
 use crate::forget::forget_blob;
 use crate::layout::{Stamp, locked_file, sync_dir};
+use crate::partial::partial_bytes;
 use crate::room::over_quota;
 use crate::{Blob, Block, Store, StoreError};
 
@@ -69,7 +70,7 @@ impl Expected {
         }
     }
 
-    fn check(&self, blob: &Blob) -> Result<(), StoreError> {
+    pub(crate) fn check(&self, blob: &Blob) -> Result<(), StoreError> {
         check("size", self.size.as_ref(), &blob.size)?;
         check("sha256", self.sha256.as_ref(), &blob.sha256)?;
         check("root", self.root.as_ref(), &blob.root)
@@ -114,7 +115,7 @@ impl Ingest {
     pub fn reserve(&mut self, size: u64) -> Result<(), StoreError> {
         check_blob_size(size)?;
         let rest = size.saturating_sub(self.written());
-        self.store.make_room(size, rest)
+        self.store.make_room(size, rest, None)
     }
 
     /// How many bytes were written so far.
@@ -156,59 +157,10 @@ impl Ingest {
         let blob = &digested.blob;
         expected.check(blob)?;
         if self.store.blob(&blob.sha256)?.as_ref() != Some(blob) {
-            self.publish(&digested)?;
+            let file = &self.file;
+            publish(&self.store, &digested, file.path(), file.as_file(), None)?;
         }
         Ok(digested.blob)
-    }
-
-    fn publish(&self, digested: &Digested) -> Result<(), StoreError> {
-        let blob = &digested.blob;
-        let temporary = self.file.path();
-        let file = self.file.as_file();
-        file.set_permissions(Permissions::from_mode(BLOB_MODE))
-            .and_then(|()| file.sync_all())
-            .map_err(|e| StoreError::io("synchronise", temporary, e))?;
-        let metadata = file
-            .metadata()
-            .map_err(|e| StoreError::io("examine", temporary, e))?;
-        let stamp = Stamp::of(&metadata);
-        crash::point("synchronised");
-        // Before the row is there: no collector sees the one without the other.
-        self.store.hold(&blob.sha256)?;
-        for _ in 0..ROOM_ATTEMPTS {
-            self.store.make_room(blob.size, 0)?;
-            if self.name_and_insert(digested, &stamp)? {
-                crash::point("committed");
-                return Ok(());
-            }
-        }
-        Err(StoreError::Busy { waited_secs: 0 })
-    }
-
-    /// Makes a durable file visible; `false` when others took the room that was made for it.
-    fn name_and_insert(&self, digested: &Digested, stamp: &Stamp) -> Result<bool, StoreError> {
-        let blob = &digested.blob;
-        let (temporary, path) = (self.file.path(), self.store.layout.blob(&blob.sha256));
-        self.store.index.write(|transaction| {
-            if let Some(row) = BlobRow::find(transaction, &blob.sha256)? {
-                // Another process was faster; its file is as good as ours if it is there as it left it.
-                let file = row.file(&self.store.layout);
-                if fs::metadata(file).is_ok_and(|found| Stamp::of(&found) == row.stamp) {
-                    return Ok(true);
-                }
-                forget_blob(transaction, &row)?;
-            }
-            let quota = self.store.limits().quota_bytes.unwrap_or(u64::MAX);
-            if over_quota(transaction, quota, blob.size)? > 0 {
-                return Ok(false);
-            }
-            give_name(temporary, &path)?;
-            crash::point("named");
-            sync_dir(&self.store.layout.blobs)?;
-            digested.insert(transaction, stamp, None)?;
-            crash::point("inserted");
-            Ok(true)
-        })
     }
 
     fn write_out(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -236,7 +188,7 @@ impl Ingest {
         result.map_err(|e| StoreError::io("write", self.file.path(), e))?;
         if self.start_writeback() {
             // Nobody may have told how long the file gets, and others write to the same disk.
-            let room = self.store.make_room(self.on_disk, 0);
+            let room = self.store.make_room(self.on_disk, 0, None);
             self.is_broken |= room.is_err();
             room?;
         }
@@ -291,6 +243,70 @@ impl Store {
             is_broken: false,
         })
     }
+}
+
+/// Makes a finished file durable and visible. `partial` names what it grew from, which does not count beside it.
+pub(crate) fn publish(
+    store: &Store,
+    digested: &Digested,
+    temporary: &Path,
+    file: &File,
+    partial: Option<&str>,
+) -> Result<(), StoreError> {
+    let blob = &digested.blob;
+    file.set_permissions(Permissions::from_mode(BLOB_MODE))
+        .and_then(|()| file.sync_all())
+        .map_err(|e| StoreError::io("synchronise", temporary, e))?;
+    let metadata = file
+        .metadata()
+        .map_err(|e| StoreError::io("examine", temporary, e))?;
+    let stamp = Stamp::of(&metadata);
+    crash::point("synchronised");
+    // Before the row is there: no collector sees the one without the other.
+    store.hold(&blob.sha256)?;
+    for _ in 0..ROOM_ATTEMPTS {
+        store.make_room(blob.size, 0, partial)?;
+        if name_and_insert(store, digested, temporary, &stamp, partial)? {
+            crash::point("committed");
+            return Ok(());
+        }
+    }
+    Err(StoreError::Busy { waited_secs: 0 })
+}
+
+/// Makes a durable file visible; `false` when others took the room that was made for it.
+fn name_and_insert(
+    store: &Store,
+    digested: &Digested,
+    temporary: &Path,
+    stamp: &Stamp,
+    partial: Option<&str>,
+) -> Result<bool, StoreError> {
+    let blob = &digested.blob;
+    let path = store.layout.blob(&blob.sha256);
+    store.index.write(|transaction| {
+        if let Some(row) = BlobRow::find(transaction, &blob.sha256)? {
+            // Another process was faster; its file is as good as ours if it is there as it left it.
+            let file = row.file(&store.layout);
+            if fs::metadata(file).is_ok_and(|found| Stamp::of(&found) == row.stamp) {
+                return Ok(true);
+            }
+            forget_blob(transaction, &row)?;
+        }
+        let quota = store.limits().quota_bytes.unwrap_or(u64::MAX);
+        if quota < u64::MAX {
+            let beside = partial_bytes(&store.layout, partial).saturating_add(blob.size);
+            if over_quota(transaction, quota, beside)? > 0 {
+                return Ok(false);
+            }
+        }
+        give_name(temporary, &path)?;
+        crash::point("named");
+        sync_dir(&store.layout.blobs)?;
+        digested.insert(transaction, stamp, None)?;
+        crash::point("inserted");
+        Ok(true)
+    })
 }
 
 /// Gives a finished file its name among the blobs, replacing what a dead process may have left there.

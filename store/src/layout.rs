@@ -1,7 +1,7 @@
 //! Where things lie below the store's directory, and the few file operations that must survive a crash.
 //!
 //! `index.sqlite` knows everything; `blobs/<sha256>` are the files it speaks of, read-only; `tmp/` holds files on their
-//! way in, each locked by its writer; `holds/` what living processes need, likewise; `damaged/` what failed a check; `lock`
+//! way in, each locked by its writer; `partial/` what was fetched of files that are not complete; `holds/` what living processes need, likewise; `damaged/` what failed a check; `lock`
 //! keeps two openings apart.
 
 use std::fs::{self, File};
@@ -18,6 +18,9 @@ use crate::StoreError;
 /// How often making a locked file is tried when a cleaner catches it between creation and lock.
 const CREATE_ATTEMPTS: usize = 16;
 
+/// How the journal of a partial is told from its bytes.
+pub(crate) const JOURNAL_SUFFIX: &str = ".blocks";
+
 /// Paths of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -26,6 +29,7 @@ pub(crate) struct Layout {
     pub(crate) temporary: PathBuf,
     pub(crate) damaged: PathBuf,
     pub(crate) holds: PathBuf,
+    pub(crate) partials: PathBuf,
 }
 
 impl Layout {
@@ -36,6 +40,7 @@ impl Layout {
             temporary: root.join("tmp"),
             damaged: root.join("damaged"),
             holds: root.join("holds"),
+            partials: root.join("partial"),
         }
     }
 
@@ -55,9 +60,25 @@ impl Layout {
         self.damaged.join(sha256.to_hex())
     }
 
+    /// The bytes of a partial.
+    pub(crate) fn partial(&self, name: &str) -> PathBuf {
+        self.partials.join(name)
+    }
+
+    /// What a partial has.
+    pub(crate) fn journal(&self, name: &str) -> PathBuf {
+        self.partials.join(format!("{name}{JOURNAL_SUFFIX}"))
+    }
+
     /// Makes the directories that are missing.
     pub(crate) fn create(&self) -> Result<(), StoreError> {
-        let parts = [&self.blobs, &self.temporary, &self.damaged, &self.holds];
+        let parts = [
+            &self.blobs,
+            &self.temporary,
+            &self.damaged,
+            &self.holds,
+            &self.partials,
+        ];
         for dir in [&self.root].into_iter().chain(parts) {
             fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
         }

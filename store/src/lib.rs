@@ -4,7 +4,7 @@
 //! the multihash of each block to its place in a file, so nothing is stored twice. Several processes use one store
 //! at the same time, and a process may be killed at any moment: data is made durable before the index names it.
 //!
-//! * [`Store`], [`Ingest`], [`Blob`]: the store itself, its records, pins and the queue of keys to announce.
+//! * [`Store`], [`Ingest`], [`Partial`], [`Blob`]: the store itself, its records, pins and the queue of keys to announce.
 //! * [`Block`], [`BlockStore`]: units of exchange; a `Block` cannot exist unverified.
 //! * [`dag`]: dag-pb and UnixFS, without IO. [`archive`]: canonical packing and hostile-safe unpacking.
 //! * [`gc`]: what goes when space is wanted, and why the rest stays.
@@ -26,6 +26,7 @@ mod index;
 mod ingest;
 mod layout;
 mod names;
+mod partial;
 mod pins;
 mod provide;
 mod race;
@@ -49,6 +50,7 @@ pub use crate::block::{BlockStore, MemoryBlockStore};
 pub use crate::error::StoreError;
 pub use crate::ingest::{Expected, Ingest};
 pub use crate::names::NameRecord;
+pub use crate::partial::{Partial, Unfinished};
 pub use crate::pins::{Pin, PinClass, PinKind};
 pub use crate::provide::{
     Provide, ProvideCounts, ProvideKind, ProvideOrigin, ProvideScope, Provided,

@@ -13,6 +13,7 @@ use rustix::fs::statvfs;
 
 use crate::gc::{Goal, Order, Stays};
 use crate::index::from_sql;
+use crate::partial::partial_bytes;
 use crate::{Store, StoreError};
 
 /// Space left alone whatever the limits say, in bytes: room for the index, its log, and other people's small files.
@@ -26,7 +27,7 @@ const SWEEPS_MAX: usize = 3;
 /// Limits of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of blobs, files that others keep not counted; `None` is no limit.
+    /// Most bytes of blobs and unfinished fetches, files that others keep not counted; `None` is no limit.
     pub quota_bytes: Option<u64>,
     /// Bytes of the disk that are left free.
     pub keep_free_bytes: u64,
@@ -121,10 +122,15 @@ impl Store {
         self
     }
 
-    /// Makes room for a file of `size` bytes, of which `rest` are not on the disk yet.
-    pub(crate) fn make_room(&self, size: u64, rest: u64) -> Result<(), StoreError> {
+    /// Makes room for a file of `size` bytes, of which `rest` are not on the disk yet; `partial` is what it grows from.
+    pub(crate) fn make_room(
+        &self,
+        size: u64,
+        rest: u64,
+        partial: Option<&str>,
+    ) -> Result<(), StoreError> {
         if let Some(quota) = self.room.limits().quota_bytes {
-            self.make_room_in_quota(quota, size)?;
+            self.make_room_in_quota(quota, size, partial)?;
         }
         let reserve = self.room.limits().keep_free_bytes.max(SPACE_SPARED_BYTES);
         let needed = rest.saturating_add(reserve);
@@ -142,9 +148,15 @@ impl Store {
         Ok(())
     }
 
-    fn make_room_in_quota(&self, quota: u64, size: u64) -> Result<(), StoreError> {
+    fn make_room_in_quota(
+        &self,
+        quota: u64,
+        size: u64,
+        partial: Option<&str>,
+    ) -> Result<(), StoreError> {
         for _ in 0..SWEEPS_MAX {
-            let over = self.index.read(|c| over_quota(c, quota, size))?;
+            let beside = partial_bytes(&self.layout, partial).saturating_add(size);
+            let over = self.index.read(|c| over_quota(c, quota, beside))?;
             if over == 0 {
                 return Ok(());
             }
@@ -185,7 +197,7 @@ impl Store {
     }
 }
 
-/// By how much a further file would be over the quota.
+/// By how much the blobs and so many bytes beside them are over the quota.
 pub(crate) fn over_quota(connection: &Connection, quota: u64, size: u64) -> rusqlite::Result<u64> {
     let total = connection
         .prepare_cached("SELECT bytes FROM total")?

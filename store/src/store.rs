@@ -16,6 +16,7 @@ use crate::block::check_block_size;
 use crate::hold::Hold;
 use crate::index::{BUSY_SECS, Index, from_sql};
 use crate::layout::{Layout, remove_if_there};
+use crate::partial::Partials;
 use crate::room::Room;
 use crate::{Block, BlockStore, StoreError};
 
@@ -30,6 +31,8 @@ pub struct Store {
     /// Where this handle notes what must not be collected, if it does.
     pub(crate) hold: Option<Arc<Hold>>,
     pub(crate) room: Room,
+    /// What is being fetched, here and by others.
+    pub(crate) partials: Arc<Partials>,
 }
 
 impl Store {
@@ -47,6 +50,7 @@ impl Store {
             index: Arc::new(index),
             hold: None,
             room: Room::default(),
+            partials: Arc::default(),
         };
         // A stale temporary file is the trace of a process that died while it took a file in or collected, perhaps
         // between a change of the files and of the rows. Without one there is nothing to look for. It goes last, so
@@ -139,10 +143,16 @@ impl BlockStore for Store {
     }
 
     fn serve(&self, hash: &Multihash) -> Result<Option<Bytes>, StoreError> {
-        match self.leaf_bytes(hash)? {
+        let indexed = || match self.leaf_bytes(hash)? {
             Some(bytes) => Ok(Some(bytes)),
             None => Ok(self.get(hash)?.map(Block::into_bytes)),
-        }
+        };
+        let partial = || self.partial_block(hash).map(Block::into_bytes);
+        self.anywhere(indexed, partial)
+    }
+
+    fn served_size(&self, hash: &Multihash) -> Result<Option<u64>, StoreError> {
+        self.anywhere(|| self.size(hash), || self.partial_size(hash))
     }
 
     fn put(&self, block: &Block) -> Result<(), StoreError> {

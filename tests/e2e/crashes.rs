@@ -1,9 +1,15 @@
 //! Processes that are killed, and homes that survive it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::{COMMAND_DEADLINE, Finished, TestEnv, sandbox_works, start, wait_until};
+use crate::support::{
+    COMMAND_DEADLINE, Finished, NOISE_BYTES, TestEnv, sandbox_works, start, wait_until,
+};
+
+/// What may be between two stores: handed to the connection, in its windows and in sockets, or read and not written yet.
+const ON_THE_WAY_BYTES: u64 = 16 << 20;
 
 #[test]
 fn a_killed_build_leaves_a_home_that_works_and_is_cleaned_up() {
@@ -61,8 +67,8 @@ fn a_provider_that_dies_during_a_transfer_is_replaced() {
     user.bootstrap_from(&meeting);
     let child = start(user.command(&["fetch", "--sources", "big"]));
     // The blocks come from both, so the first is sending when some have arrived.
-    let tmp = user.path("store/tmp");
-    wait_until("a transfer has begun", || bytes_below(&tmp) > 4 << 20);
+    let partial = user.path("store/partial");
+    wait_until("a transfer has begun", || bytes_below(&partial) > 4 << 20);
     first.kill();
     let finished = Finished::wait(child, "fetch --sources big".into(), COMMAND_DEADLINE);
     finished.assert_exit(0).assert_says("LAN peer");
@@ -100,4 +106,45 @@ fn a_command_that_is_killed_while_it_fetches_starts_again_from_a_clean_store() {
     user.run(&["fetch", "--sources", "big"]).assert_exit(0);
     let listed = user.ok(&["mirror", "list"]);
     assert!(listed.contains("noise.bin"), "{listed}");
+}
+
+#[test]
+fn a_fetch_that_is_killed_in_the_middle_is_gone_on_with_and_hardly_a_byte_is_sent_twice() {
+    let mut env = TestEnv::new();
+    env.home("mirror").ok(&["mirror", "seed", "big"]);
+    env.stop_origin();
+    let mirror = env.home("mirror").daemon(&[]);
+    let user = env.home("user");
+    user.bootstrap_from(&mirror);
+    let mut command = user.command(&["fetch", "--sources", "big"]);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let partial = user.path("store/partial");
+    wait_until("a transfer has begun", || {
+        allocated_below(&partial) > 4 << 20
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let here = allocated_below(&partial);
+    assert!(here > 4 << 20, "what has come stays");
+    user.run(&["fetch", "--sources", "big"]).assert_exit(0);
+    assert_eq!(allocated_below(&partial), 0);
+    let sent = |status: &serde_json::Value| status["uploaded_bytes"].as_u64();
+    mirror.wait_for_status("the upload", |status| {
+        sent(status) > Some(NOISE_BYTES as u64 - 1)
+    });
+    let sent = sent(&mirror.status()).unwrap();
+    assert!(sent <= NOISE_BYTES as u64 + ON_THE_WAY_BYTES, "{sent} sent");
+}
+
+/// Bytes that the files in a folder take, holes not counted.
+fn allocated_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| e.metadata().ok())
+        .map(|m| m.blocks() * 512)
+        .sum()
 }

@@ -6,11 +6,12 @@
 //! deadline, so every want ends.
 //!
 //! This file holds the state and what the caller asks for. `assign.rs` decides whom to ask, `receive.rs` takes in
-//! answers, `clock.rs` what time does.
+//! answers, `swarm.rs` deals with peers that have parts, `clock.rs` with what time does.
 
 mod assign;
 mod clock;
 mod receive;
+mod swarm;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
@@ -18,7 +19,7 @@ use std::time::Instant;
 use base::{Cid, Multihash, Sha256};
 
 use crate::config::Config;
-use crate::event::{Event, SessionId};
+use crate::event::{Event, Reach, SessionId};
 use crate::ledger::Ledger;
 use crate::limits::{CONNECT_TIMEOUT, SEARCH_DELAY, SESSION_PEERS_MAX};
 use crate::message::{Entry, WantType};
@@ -132,6 +133,7 @@ impl Client {
         }
         self.dial_idle(id, now);
         self.dispatch(id, usize::MAX, now);
+        self.canvass(id, cids, now);
     }
 
     fn want_one(&mut self, id: SessionId, cid: Cid) {
@@ -327,9 +329,10 @@ impl Client {
         self.events.push_back(Event::Connect { peer: ix });
     }
 
-    pub(crate) fn handle_connected(&mut self, ix: PeerIx, now: Instant) {
+    pub(crate) fn handle_connected(&mut self, ix: PeerIx, reach: Reach, now: Instant) {
         let rng = &mut self.rng;
         let peer = self.peers.entry(ix).or_insert_with(|| Peer::new(rng, now));
+        peer.reach = reach;
         if peer.link == Link::Up {
             return;
         }

@@ -9,6 +9,16 @@ pub trait PeerKey: Copy + Ord + std::hash::Hash + std::fmt::Debug {}
 
 impl<T: Copy + Ord + std::hash::Hash + std::fmt::Debug> PeerKey for T {}
 
+/// How far a peer is. The near come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reach {
+    /// On our own network, where bytes cost nothing.
+    Near,
+    /// Anywhere else.
+    #[default]
+    Far,
+}
+
 /// A group of wants fetched from one set of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub(crate) u64);

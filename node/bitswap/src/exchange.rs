@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use crate::client::Client;
 use crate::config::Config;
-use crate::event::{Event, Lane, LoadId, PeerKey, SessionId, Transmit, TransmitId};
+use crate::event::{Event, Lane, LoadId, PeerKey, Reach, SessionId, Transmit, TransmitId};
 use crate::lanes::Lanes;
 use crate::ledger::{Ledger, SessionStats, Stats};
-use crate::message::Message;
+use crate::message::{Entry, Message};
 use crate::peer::PeerIx;
 use crate::rng::Rng;
 use crate::server::Server;
@@ -96,12 +96,12 @@ impl<P: PeerKey> Exchange<P> {
 
     // ---- what the transport reports ----
 
-    /// The first connection to a peer is up.
-    pub fn handle_connected(&mut self, peer: P, now: Instant) {
+    /// The first connection to a peer is up, and leads so far.
+    pub fn handle_connected(&mut self, peer: P, reach: Reach, now: Instant) {
         let ix = self.number(peer);
         self.lanes.open(ix);
         self.server.handle_connected(ix);
-        self.client.handle_connected(ix, now);
+        self.client.handle_connected(ix, reach, now);
         self.settle();
     }
 
@@ -128,6 +128,11 @@ impl<P: PeerKey> Exchange<P> {
             self.client.handle_presence(ix, &cid, presence, now);
         }
         if message.full || !message.wantlist.is_empty() {
+            let wanted = message.wantlist.iter().filter_map(|entry| match entry {
+                Entry::Want { cid, .. } => Some(cid),
+                Entry::Cancel(_) => None,
+            });
+            self.client.handle_asked(ix, wanted, now);
             self.server
                 .handle_wantlist(ix, message.wantlist, message.full);
         }

@@ -55,7 +55,7 @@ mod wire;
 pub use crate::config::Config;
 pub use crate::error::DecodeError;
 pub use crate::event::{
-    Event, Lane, LoadId, Misbehaviour, PeerKey, SessionId, Transmit, TransmitId,
+    Event, Lane, LoadId, Misbehaviour, PeerKey, Reach, SessionId, Transmit, TransmitId,
 };
 pub use crate::exchange::Exchange;
 pub use crate::frame::{Frame, FrameDecoder};

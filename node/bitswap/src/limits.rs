@@ -52,6 +52,8 @@ pub const BLOCK_BYTES_GUESS: usize = 256 * KIB;
 
 /// Most peers one session asks. More than a few dozen sources only add duplicate risk and bookkeeping.
 pub const SESSION_PEERS_MAX: usize = 64;
+/// Peers of a session up to which those join it that ask us for what it wants: room is left for those who are named to it.
+pub const SESSION_FELLOWS_MAX: usize = SESSION_PEERS_MAX / 2;
 /// Most unproven peers that are sent a want-have beside one want-block.
 pub const PROBES_PER_WANT_MAX: usize = 8;
 /// Time after which an unproven peer that did not answer a want-have is sent another. An answer that crosses our cancel
@@ -68,6 +70,8 @@ pub const TRIES_MAX: u32 = 2 * SESSION_PEERS_MAX as u32;
 pub const STEAL_SCAN_MAX: usize = 8;
 /// Queued wants with exclusions that are looked at per assignment, so that no step scans a whole queue.
 pub const RETRY_SCAN_MAX: usize = 16;
+/// Beside others who fetch the same, one want in so many is the first in order: what is written in order must get on, too.
+pub const IN_ORDER_ONE_IN: u64 = 4;
 /// Wants one session assigns before the next session of the same peer has its turn.
 pub const SESSION_TURN_WANTS: usize = 8;
 
@@ -119,6 +123,10 @@ pub const RECONNECTS_MAX: u32 = 3;
 pub const SERVED_WANTS_PER_PEER_MAX: usize = 1024;
 /// Blocks up to this many bytes are sent instead of a HAVE (boxo's `wantHaveReplaceSize`).
 pub const HAVE_REPLACE_BYTES_MAX: usize = 1024;
+/// Sent blocks remembered, to send others first: some windows of 32 blocks for as many peers, at 200 bytes each.
+pub const SENT_REMEMBERED_MAX: usize = 4096;
+/// Queued blocks of one peer that are looked at for the one that was sent least.
+pub const RAREST_SCAN_MAX: usize = 64;
 /// Block bytes put into one message; a single larger block travels alone. A message is of use to its receiver only when
 /// it is there whole: with 1 MiB of small blocks in each, a 10 Mbit/s link would stand still for a round trip each second.
 /// Larger messages gained nothing even at 300 MB/s.

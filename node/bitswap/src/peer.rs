@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::event::SessionId;
+use crate::event::{Reach, SessionId};
 use crate::ledger::Ledger;
 use crate::limits::{
     PROGRESS_BYTES, RECONNECT_AFTER, RECONNECTS_MAX, STEAL_PATIENCE, UNREQUESTED_BLOCKS_MAX,
@@ -41,6 +41,7 @@ pub(crate) enum Link {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) link: Link,
+    pub(crate) reach: Reach,
     /// Dials that failed in a row.
     failures: u32,
     /// Whether it was ever connected: a peer that was deserves more dials than one only heard of.
@@ -75,6 +76,7 @@ impl Peer {
     pub(crate) fn new(rng: &mut Rng, now: Instant) -> Self {
         Self {
             link: Link::Idle,
+            reach: Reach::Far,
             failures: 0,
             was_up: false,
             sessions: BTreeSet::new(),

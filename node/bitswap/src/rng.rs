@@ -27,23 +27,23 @@ impl Rng {
     pub(crate) const fn hasher(&mut self) -> Seeded {
         Seeded(self.next())
     }
-}
 
-#[cfg(any(test, feature = "sim"))]
-impl Rng {
     /// A number below `bound`; the bias of the remainder does not matter to a schedule.
     pub(crate) const fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// A number between `low` and `high`, both included.
-    pub(crate) const fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below(high - low + 1)
-    }
-
     /// True once in `n` times.
     pub(crate) const fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl Rng {
+    /// A number between `low` and `high`, both included.
+    pub(crate) const fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
     }
 }
 

@@ -12,7 +12,8 @@ use base::Cid;
 use crate::event::TransmitId;
 use crate::ledger::Ledger;
 use crate::limits::{
-    RESPONSE_BYTES_PER_PEER_MAX, RESPONSES_PER_PEER_MAX, SERVED_WANTS_PER_PEER_MAX,
+    RAREST_SCAN_MAX, RESPONSE_BYTES_PER_PEER_MAX, RESPONSES_PER_PEER_MAX, SENT_REMEMBERED_MAX,
+    SERVED_WANTS_PER_PEER_MAX,
 };
 use crate::message::{Block, Presence, WantType};
 use crate::rng::Seeded;
@@ -63,6 +64,53 @@ pub(crate) struct InTransit {
     pub(crate) id: TransmitId,
     pub(crate) bytes: usize,
     pub(crate) cids: Vec<(Cid, usize)>,
+}
+
+/// How often blocks were sent of late.
+///
+/// Where several peers want the same blocks, each gets first what the others got least: then they have something to give to
+/// each other, and we need not send it all to each. One peer alone gets its blocks in the order it asked for.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    times: HashMap<Cid, u32, Seeded>,
+    order: VecDeque<Cid>,
+}
+
+impl Sent {
+    pub(crate) fn new(hasher: Seeded) -> Self {
+        Self {
+            times: HashMap::with_hasher(hasher),
+            order: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, cid: Cid) {
+        *self.times.entry(cid).or_default() += 1;
+        self.order.push_back(cid);
+        if self.order.len() > SENT_REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(times) = self.times.get_mut(&oldest)
+        {
+            *times -= 1;
+            if *times == 0 {
+                self.times.remove(&oldest);
+            }
+        }
+    }
+
+    /// With nobody left who could want the same.
+    pub(crate) fn clear(&mut self) {
+        self.times.clear();
+        self.order.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    fn times(&self, cid: &Cid) -> u32 {
+        self.times.get(cid).copied().unwrap_or(0)
+    }
 }
 
 #[derive(Debug)]
@@ -153,6 +201,20 @@ impl ServedPeer {
         Stage::Queued {
             rank: (Reverse(priority), self.arrivals),
             size,
+        }
+    }
+
+    /// Of the next blocks, the one that went out least of late, and its size.
+    pub(crate) fn rarest_queued(&self, sent: &Sent) -> Option<(Cid, usize)> {
+        if sent.is_empty() {
+            return self.next_queued();
+        }
+        let next = self.queue.values().take(RAREST_SCAN_MAX);
+        // Of equals the first is the minimum.
+        let cid = next.min_by_key(|cid| sent.times(cid))?;
+        match self.wants.get(cid)?.stage {
+            Stage::Queued { size, .. } => Some((*cid, size)),
+            Stage::Sizing { .. } | Stage::Missing | Stage::Sending => None,
         }
     }
 

@@ -21,7 +21,7 @@ use crate::limits::{
 use crate::message::{Block, Entry, Message, Presence, WantType};
 use crate::peer::PeerIx;
 use crate::rng::{Rng, Seeded};
-use crate::served::{Batch, InTransit, ServedPeer, ServedWant, Stage};
+use crate::served::{Batch, InTransit, Sent, ServedPeer, ServedWant, Stage};
 
 /// Times a block is handed to the transport again after it could not be written.
 const SEND_FAILURES_MAX: u8 = 2;
@@ -51,6 +51,8 @@ pub(crate) struct Server {
     loads_asked: u64,
     batches: u64,
     events: VecDeque<Event<PeerIx>>,
+    /// What went out of late, where several peers could want it.
+    sent: Sent,
     /// Peers with HAVEs or DONT_HAVEs to send.
     dirty: BTreeSet<PeerIx>,
     past: Ledger,
@@ -71,6 +73,7 @@ impl Server {
         Self {
             config,
             waiting: HashMap::with_hasher(rng.hasher()),
+            sent: Sent::new(rng.hasher()),
             rng,
             peers: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -110,6 +113,9 @@ impl Server {
         self.round.retain(|other| *other != ix);
         self.sizing.retain(|other| *other != ix);
         self.ready.retain(|other| *other != ix);
+        if self.peers.len() <= 1 {
+            self.sent.clear();
+        }
         self.read_blocks();
     }
 

@@ -52,13 +52,24 @@ pub(crate) struct SessionPeer {
     pub(crate) dont_haves: u32,
     /// The want-have it was sent to find out, and when, while unanswered.
     pub(crate) probe: Option<(Cid, Instant)>,
+    /// It said DONT_HAVE at least once, so that it has not everything.
+    pub(crate) lacks: bool,
+    /// It asks us for what this session wants: it is fetching the same, and will get what it has not yet.
+    pub(crate) fellow: bool,
+    /// What it said HAVE to while it could not be asked; may hold wants that have ended.
+    pub(crate) offers: VecDeque<Cid>,
     pub(crate) share: Share,
 }
 
 impl SessionPeer {
     /// So many DONT_HAVEs in a row that it is asked only where all others failed.
     pub(crate) const fn is_demoted(&self) -> bool {
-        self.dont_haves >= DONT_HAVES_IN_A_ROW_MAX
+        self.dont_haves >= DONT_HAVES_IN_A_ROW_MAX && !self.fellow
+    }
+
+    /// Whether it is known not to have everything: it is asked what it has before it is asked for it.
+    pub(crate) const fn is_partial(&self) -> bool {
+        self.lacks || self.fellow
     }
 
     /// Whether its answer to a want-have is still to be expected, even if the want has ended meanwhile.
@@ -108,6 +119,13 @@ impl Session {
     /// Whether some want waits for a peer with room.
     pub(crate) fn is_hungry(&self) -> bool {
         !self.fresh.is_empty() || !self.retry.is_empty()
+    }
+
+    /// Whether some of its peers have, or will have, parts only: then it pays to ask for different things than they do.
+    pub(crate) fn is_swarm(&self) -> bool {
+        self.peers
+            .values()
+            .any(|member| member.is_partial() && !member.is_demoted())
     }
 
     pub(crate) fn is_proven(&self, peer: PeerIx) -> bool {

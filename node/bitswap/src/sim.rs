@@ -130,6 +130,9 @@ enum Action {
     Part {
         island: Vec<NodeId>,
     },
+    Stall {
+        node: NodeId,
+    },
 }
 
 impl World {
@@ -193,11 +196,13 @@ impl World {
             .get(&pair(a, b))
             .unwrap_or(&self.link)
             .clone();
-        let epoch = self.rng.next();
+        let (epoch, reach) = (self.rng.next(), config.reach);
         self.links
             .insert(pair(a, b), Link::new(config, epoch, self.now));
         for (node, peer) in [(a, b), (b, a)] {
-            self.nodes[node].exchange.handle_connected(peer, self.now);
+            self.nodes[node]
+                .exchange
+                .handle_connected(peer, reach, self.now);
             self.lie_on_connect(node, peer);
             self.pump(node);
         }
@@ -226,6 +231,11 @@ impl World {
     /// After `delay`, these nodes can reach each other only, and the others each other only. Empty: all can again.
     pub fn part_after(&mut self, delay: Duration, island: Vec<NodeId>) {
         self.plan(delay, Action::Part { island });
+    }
+
+    /// After `delay`, a node sends no more blocks, though its connections stay.
+    pub fn stall_after(&mut self, delay: Duration, node: NodeId) {
+        self.plan(delay, Action::Stall { node });
     }
 
     /// Opens a session and wants these CIDs in it; `providers` are named to it at once.
@@ -384,6 +394,7 @@ impl World {
             }
             Action::Wake { node } => self.wake(node),
             Action::Part { island } => self.part(&island),
+            Action::Stall { node } => self.nodes[node].up.stall(),
         }
     }
 
@@ -476,5 +487,7 @@ fn decode(wire: &[u8]) -> Vec<Message> {
     messages
 }
 
+#[cfg(test)]
+mod swarm_tests;
 #[cfg(test)]
 mod tests;

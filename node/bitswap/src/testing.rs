@@ -53,7 +53,7 @@ mod fixture {
         pub(crate) fn with(config: Config, peers: &[u8]) -> Self {
             let (mut x, now) = (Exchange::new(config, 7), start());
             for peer in peers {
-                x.handle_connected(*peer, now);
+                x.handle_connected(*peer, crate::Reach::Far, now);
             }
             Self { x, now }
         }

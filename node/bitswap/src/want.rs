@@ -21,6 +21,8 @@ pub(crate) struct Want {
     pub(crate) lonely_since: Option<Instant>,
     /// How often a want-block was sent for it.
     pub(crate) tries: u32,
+    /// Whether it was taken back from a peer, whose answer may still come.
+    pub(crate) moved: bool,
 }
 
 /// Where a want waits.
@@ -41,6 +43,10 @@ pub(crate) struct Ask {
     /// When it was asked first.
     pub(crate) at: Instant,
     pub(crate) answer: Answer,
+    /// It was a want-have that nobody had answered. A small block may come in answer to either, and so twice.
+    pub(crate) upgraded: bool,
+    /// It had said HAVE before it was asked. If it has not after all, it is not believed again.
+    pub(crate) said_have: bool,
 }
 
 /// What a peer said to a want.
@@ -65,6 +71,7 @@ impl Want {
             place: Place::Queued,
             lonely_since: None,
             tries: 0,
+            moved: false,
         }
     }
 
@@ -134,6 +141,10 @@ impl Withdrawn {
             self.wants.pop_front();
         }
         self.wants.push_back((now, cid, session));
+    }
+
+    pub(crate) fn contains(&self, cid: &Cid) -> bool {
+        self.wants.iter().any(|(_, withdrawn, _)| withdrawn == cid)
     }
 
     /// The session that had wanted it, if it was withdrawn lately; each withdrawal excuses one answer.

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use base::{Cid, Multihash};
+use base::{Cid, Codec, Multihash, block_cid};
 use bitswap::SessionId;
 use libp2p::PeerId;
 use store::substitute::Asked;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{EventLoop, QueryUse};
+use super::{Done, EventLoop, QueryUse};
+use crate::address::Reach;
 use crate::command::{OpenedSession, SessionEvent};
 use crate::exchange;
 
@@ -23,8 +24,10 @@ const NEIGHBOURS_MAX: usize = 16;
 pub(super) struct Active {
     pub(super) root: Cid,
     pub(super) bytes: u64,
-    /// Neighbours that may still be asked. None where a holder was named at the start.
+    /// Neighbours that may still be asked.
     neighbours_left: usize,
+    /// Whether a holder was named at the start: then only those near us are asked besides.
+    has_holder: bool,
     sink: mpsc::Sender<SessionEvent>,
     providers: Vec<PeerId>,
     searching: bool,
@@ -34,6 +37,8 @@ pub(super) struct Active {
 #[derive(Default)]
 pub(super) struct Sessions {
     pub(super) active: HashMap<SessionId, Active>,
+    /// Somebody looks at the partials just now.
+    looking: bool,
 }
 
 impl Sessions {
@@ -77,11 +82,8 @@ impl EventLoop {
         let active = Active {
             root,
             bytes: 0,
-            neighbours_left: if providers.is_empty() {
-                NEIGHBOURS_MAX
-            } else {
-                0
-            },
+            neighbours_left: NEIGHBOURS_MAX,
+            has_holder: !providers.is_empty(),
             sink,
             providers: providers.to_vec(),
             searching: false,
@@ -104,14 +106,19 @@ impl EventLoop {
         }
     }
 
-    /// Lets a session ask a neighbour. Not everybody who holds something announces it: nodes outside the DHT cannot, and
-    /// Kubo does not announce what it only fetched.
+    /// Lets a session ask a neighbour. Not everybody who holds something announces it: nodes outside the DHT cannot, Kubo
+    /// does not announce what it only fetched, and who is fetching the same thing just now has nothing to announce yet.
     fn ask_neighbour(&mut self, session: SessionId, peer: PeerId) {
         let may_be_asked = self.may_be_asked(&peer);
         let Some(active) = self.sessions.active.get_mut(&session) else {
             return;
         };
-        if active.neighbours_left > 0 && may_be_asked && self.peers.is_neighbour(&peer) {
+        let is_near = self.peers.reach(&peer) == Reach::Near;
+        if active.neighbours_left > 0
+            && may_be_asked
+            && self.peers.is_neighbour(&peer)
+            && (is_near || !active.has_holder)
+        {
             active.neighbours_left -= 1;
             self.swarm
                 .behaviour_mut()
@@ -137,6 +144,28 @@ impl EventLoop {
         if self.sessions.contains(session) {
             self.swarm.behaviour_mut().exchange.want(session, cids);
         }
+    }
+
+    /// Tells peers that wait for these blocks that they are here.
+    pub(super) fn stored(&mut self, blocks: &[Multihash]) {
+        let exchange = &mut self.swarm.behaviour_mut().exchange;
+        for hash in blocks {
+            exchange.notify_new_block(&block_cid(Codec::Raw, &hash.digest()));
+        }
+    }
+
+    /// Looks what commands of this home are fetching: their blocks are served from here, too.
+    pub(super) fn look_at_partials(&mut self) {
+        if std::mem::replace(&mut self.sessions.looking, true) {
+            return;
+        }
+        let store = self.store.clone();
+        self.spawn(move || Done::Stored(store.news_of_partials()));
+    }
+
+    pub(super) fn partials_seen(&mut self, blocks: &[Multihash]) {
+        self.sessions.looking = false;
+        self.stored(blocks);
     }
 
     /// Takes providers that the owner of a session knows of.

@@ -99,7 +99,7 @@ impl Loader {
 fn load(store: &dyn BlockStore, job: Job) -> Loaded {
     match job {
         Job::Block(id, cid) => Loaded::Block(id, found(&cid, |hash| store.serve(hash))),
-        Job::Size(id, cid) => Loaded::Size(id, found(&cid, |hash| store.size(hash))),
+        Job::Size(id, cid) => Loaded::Size(id, found(&cid, |hash| store.served_size(hash))),
     }
 }
 

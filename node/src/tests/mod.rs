@@ -14,6 +14,7 @@ mod reach;
 mod realisations;
 mod routing;
 mod sources;
+mod swarm;
 mod sweeping;
 mod web;
 

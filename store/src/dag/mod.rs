@@ -29,7 +29,7 @@ pub use layout::{LeafForm, Profile, Subtree, TreeBuilder, build_file};
 pub use node::{DirEntry, Directory, FileLink, FileNode, Metadata, Node, Shard, Target};
 pub use pb::{PbLink, PbNode};
 pub use unixfs::{Mtime, UnixFs, UnixFsKind};
-pub use walk::{Leaf, Walk, WalkLimits};
+pub use walk::{Leaf, Taken, Walk, WalkLimits};
 pub(crate) use wire::put_varint;
 
 /// Largest identity CID we decode, in bytes (the limit of Kubo).

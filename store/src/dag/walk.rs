@@ -61,13 +61,28 @@ impl Leaf {
     }
 }
 
+/// What a block was to a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Nothing that is wanted.
+    Unwanted,
+    /// Bytes of the file, all of it, as they are.
+    Leaf {
+        /// Where in the file they begin, in bytes; the first place where that is known to be.
+        offset: u64,
+    },
+    /// More than bytes of the file.
+    Node,
+}
+
 /// How a wanted block will be read.
 type Key = (Codec, Multihash);
 
 /// What is known about a wanted block.
 #[derive(Clone, Debug)]
 enum Held {
-    Awaited,
+    /// Wanted; where in the file it begins, the first place in sight.
+    Awaited(u64),
     Leaf(Block),
     Node(FileNode),
 }
@@ -76,7 +91,7 @@ impl Held {
     /// Whether it takes the room of a chunk: everything but an inner node.
     fn is_large(&self) -> bool {
         match self {
-            Self::Awaited | Self::Leaf(_) => true,
+            Self::Awaited(_) | Self::Leaf(_) => true,
             Self::Node(node) => node.links.is_empty() || !node.data.is_empty(),
         }
     }
@@ -103,6 +118,8 @@ pub struct Walk {
     /// Which of the blocks held were used already.
     passed: HashSet<Key>,
     declared_size: Option<u64>,
+    /// Bytes given out.
+    position: u64,
     /// Links followed so far.
     nodes: u64,
 }
@@ -134,6 +151,7 @@ impl Walk {
             held: HashMap::new(),
             passed: HashSet::new(),
             declared_size: None,
+            position: 0,
             nodes: 0,
         })
     }
@@ -142,7 +160,7 @@ impl Walk {
     /// (one more when the very next block of the file is the one that is missing). A window of 0 is read as 1.
     pub fn wants(&mut self, window: usize) -> Vec<Cid> {
         let window = window.max(1);
-        let mut scan = Scan::new(window);
+        let mut scan = Scan::new(window, self.position);
         for (depth, frame) in self.path.iter().enumerate().rev() {
             if !scan.links(
                 &frame.links[frame.next..],
@@ -160,31 +178,39 @@ impl Walk {
             room = 1;
         }
         scan.wanted.truncate(room);
-        self.held
-            .extend(scan.wanted.iter().map(|key| (*key, Held::Awaited)));
+        self.held.extend(
+            scan.wanted
+                .iter()
+                .map(|(key, at)| (*key, Held::Awaited(*at))),
+        );
         scan.wanted
             .into_iter()
-            .map(|key| self.cid_of(key))
+            .map(|(key, _)| self.cid_of(key))
             .collect()
     }
 
-    /// Takes a block; one that is not wanted (any more) is ignored.
+    /// Takes a block and says what it was; one that is not wanted (any more) is ignored.
     ///
     /// # Errors
     /// [`DagError`] when the DAG is not a file that we read; the walk cannot go on then.
-    pub fn handle_block(&mut self, block: &Block) -> Result<(), DagError> {
+    pub fn handle_block(&mut self, block: &Block) -> Result<Taken, DagError> {
+        let mut taken = Taken::Unwanted;
         for codec in [Codec::Raw, Codec::DagPb] {
             let key = (codec, *block.hash());
-            if !matches!(self.held.get(&key), Some(Held::Awaited)) {
+            let Some(Held::Awaited(offset)) = self.held.get(&key) else {
                 continue;
-            }
-            let held = match codec {
-                Codec::Raw => Held::Leaf(block.clone()),
-                _ => Held::Node(self.file_node(codec, block.bytes())?),
+            };
+            let offset = *offset;
+            let held = if codec == Codec::Raw {
+                taken = Taken::Leaf { offset };
+                Held::Leaf(block.clone())
+            } else {
+                taken = Taken::Node;
+                Held::Node(self.file_node(codec, block.bytes())?)
             };
             self.held.insert(key, held);
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// The next bytes of the file; `None` until more blocks came, and at the end.
@@ -221,6 +247,7 @@ impl Walk {
                 }
             };
             if !leaf.bytes().is_empty() {
+                self.position += leaf.bytes().len() as u64;
                 return Ok(Some(leaf));
             }
         }
@@ -259,7 +286,7 @@ impl Walk {
         let passed = &self.passed;
         self.held.retain(|key, held| match held {
             _ if seen.contains(key) => true,
-            Held::Awaited => true,
+            Held::Awaited(_) => true,
             Held::Leaf(_) => !passed.contains(key),
             Held::Node(_) => !passed.contains(key) && links_unseen <= LINKS_UNSEEN_MAX,
         });
@@ -276,7 +303,7 @@ impl Walk {
             Target::Block(codec, hash) => Ok(match self.held.get(&(*codec, *hash)) {
                 Some(Held::Leaf(block)) => Some(Part::Leaf(block.clone())),
                 Some(Held::Node(node)) => Some(Part::Node(node.clone())),
-                Some(Held::Awaited) | None => None,
+                Some(Held::Awaited(_)) | None => None,
             }),
         }
     }
@@ -355,17 +382,20 @@ enum Part {
 struct Scan {
     /// Blocks that may still be looked at.
     left: usize,
+    /// Where in the file the next link begins.
+    offset: u64,
     seen: HashSet<Key>,
-    wanted: Vec<Key>,
+    wanted: Vec<(Key, u64)>,
     /// The very next block is neither here nor under way.
     is_front_missing: bool,
     is_first: bool,
 }
 
 impl Scan {
-    fn new(window: usize) -> Self {
+    fn new(window: usize, offset: u64) -> Self {
         Self {
             left: window,
+            offset,
             seen: HashSet::new(),
             wanted: Vec::new(),
             is_front_missing: false,
@@ -393,6 +423,8 @@ impl Scan {
         held: &HashMap<Key, Held>,
         limits: &WalkLimits,
     ) -> bool {
+        let offset = self.offset;
+        self.offset = offset.saturating_add(link.size);
         let Target::Block(codec, hash) = &link.target else {
             return self.take();
         };
@@ -409,9 +441,13 @@ impl Scan {
         match held.get(&key) {
             None if is_new => {
                 self.is_front_missing |= is_first;
-                self.wanted.push(key);
+                self.wanted.push((key, offset));
             }
-            Some(Held::Node(node)) => return self.links(&node.links, depth + 1, held, limits),
+            // One that is not as long as its parent says is refused when the walk gets there. The root has no parent.
+            Some(Held::Node(node)) if node.size == link.size || depth == 1 => {
+                self.offset = offset.saturating_add(node.data.len() as u64);
+                return self.links(&node.links, depth + 1, held, limits);
+            }
             _ => {}
         }
         true

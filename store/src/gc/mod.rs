@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use base::Sha256;
 use rusqlite::Transaction;
@@ -26,6 +26,7 @@ use crate::forget::{forget_blob, forget_keys};
 use crate::hold::all_held;
 use crate::index::{from_sql, to_sql};
 use crate::layout::{locked_file, remove_if_there};
+use crate::partial::{Unfinished, leaving};
 use crate::{Store, StoreError, crash};
 
 /// Most blobs of a batch: tens of milliseconds of work, so that the commit at its end is paid by many.
@@ -40,12 +41,15 @@ pub struct Collected {
     pub removed: Vec<Entry>,
     /// Those that were planned to go and stayed, because somebody needed them meanwhile.
     pub spared: usize,
+    /// The unfinished fetches that went.
+    pub unfinished: Vec<Unfinished>,
 }
 
 impl Collected {
     /// Bytes that were freed.
     pub fn freed_bytes(&self) -> u64 {
-        self.removed.iter().map(|entry| entry.bytes).sum()
+        let unfinished: u64 = self.unfinished.iter().map(|gone| gone.bytes).sum();
+        self.removed.iter().map(|entry| entry.bytes).sum::<u64>() + unfinished
     }
 }
 
@@ -88,7 +92,16 @@ impl Store {
                 .query_map([], entry)?
                 .collect()
         })?;
-        Ok(plan(entries, goal))
+        let unfinished = leaving(self.unfinished(), goal, SystemTime::now());
+        let freed: u64 = unfinished.iter().map(|gone| gone.bytes).sum();
+        let rest = Goal {
+            free_bytes: goal.free_bytes.map(|wanted| wanted.saturating_sub(freed)),
+            ..*goal
+        };
+        Ok(Plan {
+            unfinished,
+            ..plan(entries, &rest)
+        })
     }
 
     /// Removes what a plan says, except for what somebody needs by now. Stops between two batches when it is cancelled.
@@ -100,8 +113,17 @@ impl Store {
         plan: &Plan,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Collected, StoreError> {
+        let mut unfinished = Vec::new();
+        for gone in &plan.unfinished {
+            if self.remove_unfinished(gone)? {
+                unfinished.push(gone.clone());
+            }
+        }
         if plan.remove.is_empty() {
-            return Ok(Collected::default());
+            return Ok(Collected {
+                unfinished,
+                ..Collected::default()
+            });
         }
         // Its presence without its lock tells the next opening that a collection was cut short.
         let trace = locked_file(&self.layout.temporary, "gc-")?;
@@ -110,7 +132,10 @@ impl Store {
             // Files may lie there that the index does not know any more.
             let _ = trace.keep();
         }
-        result
+        result.map(|collected| Collected {
+            unfinished,
+            ..collected
+        })
     }
 
     fn remove_in_batches(

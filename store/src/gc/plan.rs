@@ -2,6 +2,8 @@
 
 use base::Sha256;
 
+use crate::partial::Unfinished;
+
 /// A blob as the plan sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -55,12 +57,15 @@ pub struct Plan {
     pub remove: Vec<Entry>,
     /// What stays, and why.
     pub stay: Vec<(Entry, Stays)>,
+    /// Unfinished fetches that go; [`plan`] knows of none.
+    pub unfinished: Vec<Unfinished>,
 }
 
 impl Plan {
     /// Bytes that are freed.
     pub fn freed_bytes(&self) -> u64 {
-        self.remove.iter().map(|entry| entry.bytes).sum()
+        let unfinished: u64 = self.unfinished.iter().map(|gone| gone.bytes).sum();
+        self.remove.iter().map(|entry| entry.bytes).sum::<u64>() + unfinished
     }
 
     /// Number and bytes of the blobs that stay for a reason.

@@ -4,6 +4,7 @@ mod blobs;
 mod car;
 mod collecting;
 mod ingest;
+mod partials;
 mod processes;
 mod records;
 mod references;

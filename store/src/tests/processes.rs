@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use base::Multihash;
 
 use super::*;
+use crate::dag::Profile;
 use crate::gc::{Goal, Order};
 use crate::{BlobState, BlockStore as _};
 
@@ -58,6 +59,7 @@ fn child() {
         "share" => share(&store, seed),
         "endless" => take_in_endlessly(&store, seed),
         "once" => drop(add(&store, &file(seed))),
+        "fetch" => fetch_and_tell(&store, seed),
         "collect" => collect_until_told(&store),
         "collect once" => collect(&store),
         "hold" => hold_and_wait(&store, seed),
@@ -113,6 +115,19 @@ fn take_in_endlessly(store: &Store, seed: u64) {
         let blob = add(store, &file(seed * 1000 + number));
         println!("done {}", blob.sha256);
     }
+}
+
+/// The file that is fetched block by block.
+fn fetched_file(seed: u64) -> partials::Seeder {
+    partials::seeder(Profile::UNIXFS_V1_2025, noise(seed, (16 << 20) + 9))
+}
+
+#[allow(clippy::print_stdout, reason = "the parent reads it")]
+fn fetch_and_tell(store: &Store, seed: u64) {
+    let seeder = fetched_file(seed);
+    let sent = || println!("sent");
+    let (_, blob) = partials::fetch_counting(store, &seeder, usize::MAX, &sent).unwrap();
+    println!("done {}", blob.unwrap().sha256);
 }
 
 /// Everything the index knows is intact, everything in the directory is known.
@@ -282,6 +297,82 @@ fn a_process_killed_between_any_two_steps_leaves_all_or_nothing() {
         add(&store, &bytes);
         check(&store);
     }
+}
+
+/// How many blocks a killed child was sent.
+fn sent_to(child: &mut Child) -> usize {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines
+        .filter(|line| line.as_ref().unwrap() == "sent")
+        .count()
+}
+
+#[test]
+fn a_fetch_killed_between_any_two_steps_is_gone_on_with_and_no_block_comes_twice() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let seeder = fetched_file(1);
+    let total = 18;
+    // By then it has them all, but for the first point; and whether the file is there.
+    for (crash_at, is_kept) in [
+        ("noted", false),
+        ("synchronised", false),
+        ("named", false),
+        ("inserted", false),
+        ("committed", true),
+        ("unlinked", true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let mut child = spawn(&root, "fetch", 1, crash_at);
+        let first = sent_to(&mut child);
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "{crash_at}");
+        let store = Store::open(&root).unwrap();
+        check(&store);
+        let blob = store.blob(&Sha256::of(&seeder.bytes)).unwrap();
+        assert_eq!(blob.is_some(), is_kept, "{crash_at}");
+        let (second, blob) = partials::fetch(&store, &seeder, usize::MAX).unwrap();
+        assert_eq!(first + second, total, "{crash_at}");
+        assert_eq!(blob.unwrap().sha256, Sha256::of(&seeder.bytes));
+        check(&store);
+        assert_eq!(file_count(&store, "partial"), 0, "{crash_at}");
+    }
+}
+
+#[test]
+fn a_fetch_killed_at_any_time_costs_no_more_than_what_was_on_its_way() {
+    const KILLS: usize = 12;
+    let seeder = fetched_file(1);
+    let (total, mut sent) = (18, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    for kill in 0..KILLS {
+        let mut child = spawn(&root, "fetch", 1, "");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut left = kill % 3 + 1;
+        while left > 0 {
+            let line = lines.next().unwrap().unwrap();
+            left -= usize::from(line == "sent" || line.starts_with("done"));
+            sent += usize::from(line == "sent");
+        }
+        child.kill().unwrap();
+        sent += lines
+            .filter(|line| line.as_ref().is_ok_and(|line| line == "sent"))
+            .count();
+        child.wait().unwrap();
+        let store = Store::open(&root).unwrap();
+        check(&store);
+        if !store.blobs().unwrap().is_empty() {
+            break;
+        }
+    }
+    let store = Store::open(&root).unwrap();
+    if store.blobs().unwrap().is_empty() {
+        sent += partials::fetch(&store, &seeder, usize::MAX).unwrap().0;
+    }
+    check(&store);
+    // One block is on its way when a process is killed.
+    assert!((total..=total + KILLS).contains(&sent), "{sent}");
+    assert_eq!(store.blobs().unwrap()[0].sha256, Sha256::of(&seeder.bytes));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
 pub use process::{signal, start, wait_until};
 pub use sandbox::may_unshare;
-pub use toy::greeting;
+pub use toy::{NOISE_BYTES, greeting};
 
 /// The program that is tested.
 pub const P2PKGS: &str = env!("CARGO_BIN_EXE_p2pkgs");

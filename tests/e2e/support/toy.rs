@@ -9,7 +9,7 @@ use base::Sha256;
 use super::{project, static_busybox};
 
 /// Length of the large source: long enough that a transfer can be disturbed, short enough for a quick test.
-const NOISE_BYTES: usize = 48 << 20;
+pub const NOISE_BYTES: usize = 48 << 20;
 /// The busybox applets that the toy packages use.
 const APPLETS: [&str; 11] = [
     "sh", "cat", "chmod", "cp", "echo", "head", "mkdir", "printf", "sleep", "tr", "ls",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use base::Cid;
 
 use super::{Client, Wake, is_block};
-use crate::event::SessionId;
+use crate::event::{Reach, SessionId};
 use crate::limits::{
     DUPLICATE_MARGIN, PROBES_PER_WANT_MAX, RETRY_SCAN_MAX, SESSION_TURN_WANTS, STEAL_MARGIN,
     STEAL_SCAN_MAX, TRIES_MAX,
@@ -13,7 +13,7 @@ use crate::limits::{
 use crate::message::WantType;
 use crate::peer::PeerIx;
 use crate::session::Session;
-use crate::want::{Answer, Ask, Place};
+use crate::want::{Answer, Ask, Place, Want};
 
 /// What became of an attempt to assign a want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,9 @@ enum Placement {
     Stale,
 }
 
-/// Compared from left to right, smaller is better: how sure the peer is to have it, when it would deliver, a tie-breaker.
-type Score = (u8, Duration, u64);
+/// Compared from left to right, smaller is better: how sure the peer is to have it, how near it is, when it would deliver, a
+/// tie-breaker. A near peer is preferred while it has room, and its room is what it keeps up with.
+type Score = (u8, Reach, Duration, u64);
 
 impl Client {
     /// Assigns up to `wants_max` queued wants of a session; returns how many.
@@ -41,7 +42,7 @@ impl Client {
         }
         let mut skipped = 0;
         while placed < wants_max && skipped < RETRY_SCAN_MAX {
-            let Some(cid) = self.dequeue(id, |session| session.retry.remove(skipped)) else {
+            let Some((at, cid)) = self.next_retry(id, skipped) else {
                 break;
             };
             match self.place(id, &cid, now) {
@@ -49,14 +50,14 @@ impl Client {
                     let Some(session) = self.sessions.get_mut(&id) else {
                         break;
                     };
-                    session.retry.insert(skipped.min(session.retry.len()), cid);
+                    session.retry.insert(at.min(session.retry.len()), cid);
                     skipped += 1;
                 }
                 outcome => placed += usize::from(outcome == Placement::Placed),
             }
         }
         while placed < wants_max {
-            let Some(cid) = self.dequeue(id, |session| session.fresh.pop_front()) else {
+            let Some(cid) = self.next_fresh(id) else {
                 break;
             };
             let outcome = self.place(id, &cid, now);
@@ -67,14 +68,6 @@ impl Client {
         }
         self.probe_front(id, now);
         placed
-    }
-
-    fn dequeue(
-        &mut self,
-        id: SessionId,
-        take: impl FnOnce(&mut Session) -> Option<Cid>,
-    ) -> Option<Cid> {
-        self.sessions.get_mut(&id).and_then(take)
     }
 
     /// Queues a fresh want again that only peers without room could serve. False if that holds for all behind it too.
@@ -98,17 +91,25 @@ impl Client {
         let Some(session) = self.sessions.get(&id) else {
             return true;
         };
-        let mut usable = false;
+        let (mut usable, mut room) = (false, false);
+        let (mut usable_whole, mut room_whole) = (false, false);
         for (ix, member) in &session.peers {
-            let Some(peer) = self.peers.get(ix) else {
+            let Some(peer) = self.peers.get(ix).filter(|peer| peer.is_usable()) else {
                 continue;
             };
-            usable |= peer.is_usable();
-            if peer.room(member.proven, &self.config) > 0 {
-                return false;
-            }
+            let has_room = peer.room(member.proven, &self.config) > 0;
+            let is_whole = !member.is_partial();
+            usable = true;
+            room |= has_room;
+            usable_whole |= is_whole;
+            room_whole |= is_whole && has_room;
         }
-        usable
+        // Those who have parts take their share when they say what they have.
+        if usable_whole {
+            !room_whole
+        } else {
+            usable && !room
+        }
     }
 
     /// Gives a peer with room the next wants of its sessions, turn by turn, then lets it help slower peers.
@@ -127,6 +128,9 @@ impl Client {
             .chain(peer.sessions.range(..=peer.turn))
             .copied()
             .collect();
+        for id in &ids {
+            self.take_offers(*id, ix, now);
+        }
         loop {
             let mut placed = 0;
             for id in &ids {
@@ -160,7 +164,7 @@ impl Client {
         }
     }
 
-    fn has_room(&self, ix: PeerIx, id: SessionId) -> bool {
+    pub(super) fn has_room(&self, ix: PeerIx, id: SessionId) -> bool {
         let proven = self
             .sessions
             .get(&id)
@@ -223,6 +227,8 @@ impl Client {
             return Placement::Nobody;
         }
         let (mut best, mut anybody): (Option<(Score, PeerIx)>, bool) = (None, false);
+        let mut best_whole = None;
+        let mut is_anybody_whole = false;
         for session in want.sessions.iter().filter_map(|id| self.sessions.get(id)) {
             for (ix, member) in &session.peers {
                 let Some(peer) = self.peers.get(ix).filter(|peer| peer.is_usable()) else {
@@ -233,6 +239,8 @@ impl Client {
                     continue;
                 }
                 anybody = true;
+                let is_sure = has || !member.is_partial();
+                is_anybody_whole |= is_sure;
                 if peer.room(member.proven, &self.config) == 0 {
                     continue;
                 }
@@ -242,12 +250,16 @@ impl Client {
                     (_, true) => 1,
                     (_, false) => 2,
                 };
-                let score = (doubt, peer.pace.eta(peer.blocks_waiting + 1), peer.salt);
+                let eta = peer.pace.eta(peer.blocks_waiting + 1);
+                let score = (doubt, peer.reach, eta, peer.salt);
+                let best = if is_sure { &mut best_whole } else { &mut best };
                 if best.is_none_or(|(least, _)| score < least) {
-                    best = Some((score, *ix));
+                    *best = Some((score, *ix));
                 }
             }
         }
+        // Who has parts is not asked on a guess while somebody else has all.
+        let best = if is_anybody_whole { best_whole } else { best };
         match (best, anybody) {
             (Some((_, ix)), _) => {
                 self.ask(ix, cid, WantType::Block, now);
@@ -267,7 +279,10 @@ impl Client {
         let (Some(want), Some(peer)) = (self.wants.get_mut(cid), self.peers.get_mut(&ix)) else {
             return;
         };
-        if let Some(earlier) = want.forget(ix).filter(|ask| ask.answer == Answer::Waiting) {
+        let earlier = want.forget(ix);
+        let said_have = earlier.is_some_and(|ask| ask.answer == Answer::Has);
+        let earlier = earlier.filter(|ask| ask.answer == Answer::Waiting);
+        if let Some(earlier) = earlier {
             peer.drop_waiting(earlier.want_type);
         }
         want.asks.push(Ask {
@@ -275,6 +290,8 @@ impl Client {
             want_type,
             at: now,
             answer: Answer::Waiting,
+            upgraded: earlier.is_some_and(|ask| ask.want_type != want_type),
+            said_have,
         });
         if is_block(want_type) {
             want.place = Place::Asked;
@@ -325,6 +342,25 @@ impl Client {
         }
     }
 
+    /// Takes a want from one peer and gives it to another.
+    pub(super) fn move_over(
+        &mut self,
+        id: SessionId,
+        cid: &Cid,
+        victim: PeerIx,
+        thief: PeerIx,
+        now: Instant,
+    ) {
+        let ask = self.wants.get_mut(cid).and_then(|want| {
+            want.moved = true;
+            want.forget(victim)
+        });
+        if let Some(ask) = ask {
+            self.withdraw(&ask, cid, id, now);
+        }
+        self.ask(thief, cid, WantType::Block, now);
+    }
+
     /// Lets an idle peer take over wants of one that would need much longer for them.
     ///
     /// A want that is far back in the slow peer's queue moves over and costs nothing. The last one is probably on its
@@ -364,27 +400,28 @@ impl Client {
             let Some(cid) = self.loot(id, victim, thief) else {
                 return;
             };
-            if waiting > 1
-                && let Some(ask) = self
-                    .wants
-                    .get_mut(&cid)
-                    .and_then(|want| want.forget(victim))
-            {
-                self.withdraw(&ask, &cid, id, now);
+            if waiting > 1 {
+                self.move_over(id, &cid, victim, thief, now);
+            } else {
+                self.ask(thief, &cid, WantType::Block, now);
             }
-            self.ask(thief, &cid, WantType::Block, now);
         }
     }
 
     /// A want of the session that only the victim was asked for, the latest asked first.
     fn loot(&self, id: SessionId, victim: PeerIx, thief: PeerIx) -> Option<Cid> {
+        let member = self.sessions.get(&id)?.peers.get(&thief)?;
+        let may_have = |want: &Want| {
+            !member.is_partial() || want.ask(thief).is_some_and(|ask| ask.answer == Answer::Has)
+        };
         self.peers
             .get(&victim)?
             .list
             .latest(STEAL_SCAN_MAX)
             .find(|cid| {
                 self.wants.get(cid).is_some_and(|want| {
-                    want.sessions.contains(&id)
+                    may_have(want)
+                        && want.sessions.contains(&id)
                         && want.in_flight() == 1
                         && want.ask(victim).is_some_and(Ask::is_in_flight)
                         && want.allows(thief)

@@ -6,7 +6,7 @@ use base::Cid;
 
 use super::{Client, Wake, is_block};
 use crate::event::{Event, Misbehaviour, SessionId};
-use crate::limits::{BLOCK_BYTES_MAX, WANTS_PER_PEER_MAX};
+use crate::limits::{BLOCK_BYTES_MAX, WANTS_PER_PEER_MAX, WITHDRAWN_FOR};
 use crate::message::{Block, Presence, WantType};
 use crate::peer::{Link, PeerIx};
 use crate::want::{Answer, Ask, Place, Want};
@@ -65,6 +65,10 @@ impl Client {
         let answered = want.forget(from);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.list.answered(&cid);
+            if answered.is_some_and(|ask| ask.upgraded) {
+                peer.withdrawn.add(cid, want.sessions[0], now);
+                self.timers.arm(Wake::Peer(from), now + WITHDRAWN_FOR);
+            }
             if let Some(ask) = answered.filter(Ask::is_open) {
                 let latency = now.saturating_duration_since(ask.at);
                 peer.pace.on_answer(latency);
@@ -134,6 +138,7 @@ impl Client {
         };
         if is_block(ask.want_type) && taken {
             let (ask, id) = (*ask, want.sessions[0]);
+            want.moved = true;
             want.forget(from);
             return self.withdraw(&ask, cid, id, now);
         }
@@ -183,7 +188,12 @@ impl Client {
             }
             return;
         };
-        let Some(ask) = want.ask_mut(from).filter(|ask| ask.answer != Answer::Has) else {
+        let is_news = |ask: &&mut Ask| match ask.answer {
+            Answer::Has => false,
+            Answer::HasNot => !ask.said_have,
+            Answer::Waiting | Answer::Late => true,
+        };
+        let Some(ask) = want.ask_mut(from).filter(is_news) else {
             return;
         };
         if !is_block(ask.want_type) {
@@ -203,6 +213,11 @@ impl Client {
         self.heard(from, now);
         if orphaned {
             self.requeue(&[*cid], now);
+        }
+        if let Some(want) = self.wants.get(cid) {
+            for id in want.sessions.clone() {
+                self.offered(id, from, cid, now);
+            }
         }
         self.refill(from, now);
     }
@@ -274,12 +289,16 @@ impl Client {
         {
             peer.drop_waiting(ask.want_type);
         }
+        let mut found_out = Vec::new();
         for id in sessions {
             let Some(session) = self.sessions.get_mut(&id) else {
                 continue;
             };
             session.count(from, |share| share.dont_haves += 1);
             if let Some(member) = session.peers.get_mut(&from) {
+                if !std::mem::replace(&mut member.lacks, true) && !member.fellow {
+                    found_out.push(id);
+                }
                 member.dont_haves += 1;
                 member.proven &= ask.answer != Answer::Has && !member.is_demoted();
                 member.probe.take_if(|(probe, _)| probe == cid);
@@ -287,6 +306,9 @@ impl Client {
             if orphaned {
                 self.timers.arm(Wake::Session(id), now);
             }
+        }
+        for id in found_out {
+            self.canvass_all(id, from, now);
         }
         if homeless {
             self.requeue(&[*cid], now);

@@ -199,7 +199,7 @@ fn a_lost_connection_is_dialled_again_and_told_the_full_wantlist() {
     f.events();
     f.wait(limits::RECONNECT_AFTER);
     assert_eq!(f.events(), [Event::Connect { peer: 1 }]);
-    f.x.handle_connected(1, f.now);
+    f.x.handle_connected(1, crate::Reach::Far, f.now);
     let sent = f.sent();
     let [(1, message)] = &sent[..] else {
         panic!("{sent:?}")
@@ -511,7 +511,7 @@ fn a_flapping_peer_does_not_keep_a_want_alive_for_ever() {
         f.wait(Duration::from_millis(50));
         f.x.handle_disconnected(1, f.now);
         f.wait(Duration::from_millis(150));
-        f.x.handle_connected(1, f.now);
+        f.x.handle_connected(1, crate::Reach::Far, f.now);
         ended |= f.events().contains(&Event::Missing {
             session: id,
             cid: cid(0),

@@ -34,6 +34,7 @@ impl Server {
 
     /// Starts to read one message's worth of blocks for a peer, as far as its deficit reaches.
     fn read_batch(&mut self, ix: PeerIx) {
+        let is_shared = self.peers.len() > 1;
         let Some(peer) = self.peers.get_mut(&ix) else {
             return;
         };
@@ -45,7 +46,7 @@ impl Server {
             blocks: Vec::new(),
         };
         let mut wanted = Vec::new();
-        while let Some((cid, size)) = peer.next_queued() {
+        while let Some((cid, size)) = peer.rarest_queued(&self.sent) {
             let fits = wanted.is_empty() || batch.bytes + size <= RESPONSE_BYTES_TARGET;
             let held = self.bytes_held + batch.bytes;
             let within = held == 0 || held + size <= self.config.response_bytes_total_max;
@@ -62,6 +63,9 @@ impl Server {
                 batch.awaited += 1;
             }
             wanted.push((cid, size));
+            if is_shared {
+                self.sent.add(cid);
+            }
         }
         if peer.next_queued().is_none() {
             peer.deficit = 0;

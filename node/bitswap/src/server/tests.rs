@@ -407,7 +407,7 @@ fn answers_of_the_store_for_a_peer_that_left_are_ignored() {
     }
     f.x.handle_loaded(loads[0], Some(content[0].data().clone()));
     f.x.handle_disconnected(1, f.now);
-    f.x.handle_connected(1, f.now);
+    f.x.handle_connected(1, crate::Reach::Far, f.now);
     for id in loads {
         f.x.handle_loaded(id, Some(content[0].data().clone()));
     }

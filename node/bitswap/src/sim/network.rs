@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Action, Lie, NodeId, World, pair};
-use crate::event::{Lane, TransmitId};
+use crate::event::{Lane, Reach, TransmitId};
 
 /// Bytes that one connection sends before another has its turn.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -48,6 +48,8 @@ pub struct LinkConfig {
     pub jitter: Duration,
     /// One message in this many breaks the connection. 0: none does.
     pub loss_one_in: u64,
+    /// What its ends take it for.
+    pub reach: Reach,
 }
 
 impl Default for LinkConfig {
@@ -56,6 +58,7 @@ impl Default for LinkConfig {
             latency: Duration::from_millis(20),
             jitter: Duration::ZERO,
             loss_one_in: 0,
+            reach: Reach::Far,
         }
     }
 }
@@ -120,8 +123,16 @@ impl Uplink {
         }
     }
 
+    /// Nothing leaves from now on.
+    pub(super) const fn stall(&mut self) {
+        self.bytes_per_sec = 0;
+    }
+
     /// How long the next piece takes, if there is one.
     fn begin(&mut self) -> Option<Duration> {
+        if self.bytes_per_sec == 0 {
+            return None;
+        }
         let (_, queue) = self.flows.front()?;
         let first = queue.front()?;
         let bytes = (first.frame.len() - first.sent).min(PIECE_BYTES);

@@ -255,6 +255,7 @@ fn without_failures_hardly_a_block_comes_twice() {
             latency,
             jitter,
             loss_one_in: 0,
+            ..LinkConfig::default()
         };
         let content = blocks(rng.between(50, 300), rng.between(500, 8_000) as usize);
         let mut swarm = Swarm::new(seed, &providers, &link, &content);
