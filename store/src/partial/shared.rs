@@ -181,6 +181,8 @@ impl Partials {
     pub(super) fn remove(&self, name: &str) {
         let mut known = self.known();
         known.own.remove(name);
+        // What is left of it is found like that of any other process, and at once.
+        known.looked_at = None;
         known.gone += 1;
     }
 

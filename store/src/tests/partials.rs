@@ -257,6 +257,9 @@ fn what_has_come_is_served_by_this_process_and_by_others_and_is_in_no_way_in_the
         assert!(!store.has(block.hash()).unwrap());
         assert_eq!(store.get(block.hash()).unwrap(), None);
     }
+    // Between two looks at other processes, too.
+    drop(store.partial(&seeder.root).unwrap());
+    assert!(store.serve(&root).unwrap().is_some());
     // More of it, and then all.
     fetch(&store, &seeder, 4).unwrap();
     wait();
