@@ -130,8 +130,9 @@ enum Action {
     Part {
         island: Vec<NodeId>,
     },
-    Stall {
+    Line {
         node: NodeId,
+        up_bytes_per_sec: u64,
     },
 }
 
@@ -233,9 +234,13 @@ impl World {
         self.plan(delay, Action::Part { island });
     }
 
-    /// After `delay`, a node sends no more blocks, though its connections stay.
-    pub fn stall_after(&mut self, delay: Duration, node: NodeId) {
-        self.plan(delay, Action::Stall { node });
+    /// After `delay`, a node has another line; with 0 bytes per second it sends no block, though its connections stay.
+    pub fn line_after(&mut self, delay: Duration, node: NodeId, up_bytes_per_sec: u64) {
+        let action = Action::Line {
+            node,
+            up_bytes_per_sec,
+        };
+        self.plan(delay, action);
     }
 
     /// Opens a session and wants these CIDs in it; `providers` are named to it at once.
@@ -394,7 +399,10 @@ impl World {
             }
             Action::Wake { node } => self.wake(node),
             Action::Part { island } => self.part(&island),
-            Action::Stall { node } => self.nodes[node].up.stall(),
+            Action::Line {
+                node,
+                up_bytes_per_sec,
+            } => self.set_line(node, up_bytes_per_sec),
         }
     }
 

@@ -5,8 +5,8 @@
 //! and neither has to talk to the other.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -123,6 +123,13 @@ impl Followed {
         })
     }
 
+    /// Whether its name still leads to it: it may have gone, and another fetch of the same file have begun.
+    fn is_current(&self, layout: &Layout, name: &str) -> bool {
+        let inode = |found: std::io::Result<Metadata>| found.ok().map(|found| found.ino());
+        let found = inode(fs::metadata(layout.journal(name)));
+        found.is_some() && found == inode(self.body.journal.metadata())
+    }
+
     /// Takes in what was appended; `true` when that was something.
     fn read_on(&mut self, news: &mut Option<Vec<Sha256>>) -> bool {
         let before = self.read;
@@ -174,6 +181,8 @@ impl Partials {
     pub(super) fn remove(&self, name: &str) {
         let mut known = self.known();
         known.own.remove(name);
+        // What is left of it is found like that of any other process, and at once.
+        known.looked_at = None;
         known.gone += 1;
     }
 
@@ -195,7 +204,9 @@ impl Partials {
         known.looked_at = Some(now);
         let names = names(&layout.partials);
         let before = known.followed.len();
-        known.followed.retain(|name, _| names.contains(name));
+        known
+            .followed
+            .retain(|name, followed| followed.is_current(layout, name));
         known.gone += (before - known.followed.len()) as u64;
         let mut is_news = false;
         for name in names {

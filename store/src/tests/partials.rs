@@ -257,6 +257,9 @@ fn what_has_come_is_served_by_this_process_and_by_others_and_is_in_no_way_in_the
         assert!(!store.has(block.hash()).unwrap());
         assert_eq!(store.get(block.hash()).unwrap(), None);
     }
+    // Between two looks at other processes, too.
+    drop(store.partial(&seeder.root).unwrap());
+    assert!(store.serve(&root).unwrap().is_some());
     // More of it, and then all.
     fetch(&store, &seeder, 4).unwrap();
     wait();
@@ -269,6 +272,15 @@ fn what_has_come_is_served_by_this_process_and_by_others_and_is_in_no_way_in_the
         daemon.serve(Block::of(leaf(9)).hash()).unwrap(),
         Some(leaf(9))
     );
+    // Begun anew under the same name.
+    let other = self::seeder(Profile::UNIXFS_V1_2025, noise(4, 10 * CHUNK));
+    fetch(&store, &other, 3).unwrap();
+    wait();
+    store.partial(&other.root).unwrap().discard().unwrap();
+    fetch(&store, &other, 4).unwrap();
+    wait();
+    let last = Block::of(Bytes::copy_from_slice(&other.bytes[7 * CHUNK..8 * CHUNK]));
+    assert!(daemon.serve(last.hash()).unwrap().is_some());
     // What lies there damaged is not served.
     let other = self::seeder(Profile::UNIXFS_V1_2025, noise(2, 10 * CHUNK));
     fetch(&store, &other, 9).unwrap();

@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::message::WantType;
 use crate::peer::{Link, Peer, PeerIx};
-use crate::session::Orphan;
+use crate::session::{Orphan, SessionPeer};
 use crate::want::{Answer, Ask, Place};
 
 impl Client {
@@ -306,20 +306,19 @@ impl Client {
             return;
         };
         session.search.active = false;
-        let (wants, peers) = (&self.wants, &self.peers);
+        let (wants, peers, members) = (&self.wants, &self.peers, &session.peers);
         for orphan in &mut session.orphans {
-            // A connected peer that was asked and is only slow keeps its time.
-            let late = wants.get(&orphan.cid).is_some_and(|want| {
-                want.asks.iter().any(|ask| {
-                    let up = || {
-                        peers
-                            .get(&ask.peer)
-                            .is_some_and(|peer| peer.link == Link::Up)
-                    };
-                    ask.answer == Answer::Late && up()
-                })
-            });
-            if !late {
+            let Some(want) = wants.get(&orphan.cid) else {
+                continue;
+            };
+            // A connected peer that is only slow keeps its time, even if it was not asked for this one yet.
+            let may_answer = |(ix, member): (&PeerIx, &SessionPeer)| {
+                let is_slow = |peer: &Peer| peer.link == Link::Up && peer.stalled && !peer.banned;
+                let is_silent = |ask: &Ask| ask.answer != Answer::HasNot;
+                let is_open = want.ask(*ix).map_or(member.proven, is_silent);
+                is_open && peers.get(ix).is_some_and(is_slow)
+            };
+            if !members.iter().any(may_answer) {
                 orphan.due = now;
             }
         }

@@ -123,11 +123,6 @@ impl Uplink {
         }
     }
 
-    /// Nothing leaves from now on.
-    pub(super) const fn stall(&mut self) {
-        self.bytes_per_sec = 0;
-    }
-
     /// How long the next piece takes, if there is one.
     fn begin(&mut self) -> Option<Duration> {
         if self.bytes_per_sec == 0 {
@@ -208,6 +203,11 @@ impl World {
                 self.begin_piece(from);
             }
         }
+    }
+
+    pub(super) fn set_line(&mut self, node: NodeId, up_bytes_per_sec: u64) {
+        self.nodes[node].up.bytes_per_sec = up_bytes_per_sec;
+        self.begin_piece(node);
     }
 
     fn begin_piece(&mut self, node: NodeId) {

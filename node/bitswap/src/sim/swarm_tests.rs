@@ -134,7 +134,7 @@ fn a_provider_of_five_that_stalls_in_the_middle_costs_little_time_and_hardly_a_b
         let stalled = five.providers[seed as usize % 5];
         let half = bytes(&content) as f64 / total as f64 / 2.0;
         five.world
-            .stall_after(Duration::from_secs_f64(half), stalled);
+            .line_after(Duration::from_secs_f64(half), stalled, 0);
         let stats = five.finish(&content);
         assert!(stats.duplicate_ratio() <= 0.02, "{seed}: {stats:?}");
         let rest = total - lines[seed as usize % 5];
@@ -193,5 +193,24 @@ fn near_peers_are_asked_first_as_long_as_they_keep_up() {
         );
         assert!(fast > 0.9, "{seed}: {fast}");
         assert!(slow < 0.2, "{seed}: {slow}");
+    }
+}
+
+#[test]
+fn the_only_holder_may_pause_for_some_seconds_and_nothing_is_missing_for_it() {
+    let content = blocks(200, 16 << 10);
+    for (seed, pause) in [(1, 1), (2, 5), (3, 12), (4, 14)] {
+        let mut world = World::new(seed);
+        let holder = world.add_node(line(1_000_000), &content);
+        let leecher = world.add_node(NodeConfig::default(), &[]);
+        world.fetch(leecher, &cids(&content), &[holder]);
+        world.line_after(Duration::from_secs(1), holder, 0);
+        world.line_after(Duration::from_secs(1 + pause), holder, 1_000_000);
+        assert!(world.run(FOREVER));
+        assert_eq!(
+            world.received_bytes(leecher) as u64,
+            bytes(&content),
+            "{pause} s"
+        );
     }
 }
