@@ -2,7 +2,8 @@
 # Installs what the tests need and runs all of them.
 #
 # The tests that build packages need bubblewrap, and a static busybox to make a toy seed of. Where one of them cannot be had
-# these tests say so and are skipped; where both are there, a skip is a failure. Arguments are passed on to `cargo test`.
+# these tests say so and are skipped; where both are there, a skip is a failure. The status page is looked at with chromium
+# where that is installed. Arguments are passed on to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/install.sh

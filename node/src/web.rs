@@ -1,7 +1,7 @@
 //! The daemon's HTTP door: a trustless gateway, the files of packages and sources, and pages for the machine's own users.
 //!
 //! It gives what the store holds and never fetches anything for a stranger. Every answer can be checked by its receiver:
-//! blocks and archives by their CIDs, files by their SHA-256. What is nobody else's business ([`site::Endpoint::is_private`])
+//! blocks and archives by their CIDs, files by their SHA-256. What is nobody else's business (`Endpoint::is_private`)
 //! is answered to this machine alone, under a name of this machine, so that neither the network nor a web page that was
 //! given our address by a name server can read it.
 //!

@@ -389,3 +389,33 @@ async fn a_block_that_vanishes_breaks_the_connection_instead_of_ending_the_archi
         "the last chunk says that all came"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_change_count_for_whoever_comes_next() {
+    let world = World::new().await;
+    let met = TestNode::client(&[&world.node.address]).await;
+    let id = met
+        .client_handle()
+        .connect(world.node.address.clone())
+        .await;
+    assert!(id.is_ok());
+    let none = crate::RunningLimits {
+        connections: 1,
+        connections_per_peer: 1,
+        memory_bytes: usize::MAX,
+        upload_bytes_per_sec: Some(1 << 20),
+    };
+    world.node.client_handle().set_limits(none).await.unwrap();
+    let late = TestNode::client(&[]).await;
+    let refused = late.client_handle().connect(world.node.address.clone());
+    assert!(in_time("a refusal", refused).await.is_err());
+    let status = world.node.client_handle().status().await.unwrap();
+    assert_eq!(status.peers.len(), 1, "who was there stays");
+    let more = crate::RunningLimits {
+        connections: 8,
+        ..none
+    };
+    world.node.client_handle().set_limits(more).await.unwrap();
+    let again = late.client_handle().connect(world.node.address.clone());
+    assert!(in_time("a connection", again).await.is_ok());
+}

@@ -118,7 +118,7 @@ fn render(report: &Report) -> String {
     packages(&mut page, &report.packages);
     let _ = write!(
         page,
-        "<footer>p2pkgs {} · this page is for this machine alone · loads again every {REFRESH_SECS} s · \
+        "<footer>p2pkgs {} · not shown to strangers · loads again every {REFRESH_SECS} s · \
          <a href=\"/status.json\">JSON</a> · <a href=\"/metrics\">metrics</a></footer>\n</main>\n</body>\n</html>\n",
         text(report.version)
     );
@@ -238,7 +238,7 @@ fn peers(page: &mut String, peers: &[PeerStatus]) {
     }
     page.push_str(
         "<div class=\"wide\"><table>\n<thead><tr><th>Peer</th><th>Program</th><th>Where</th><th>How</th>\
-         <th class=\"n\">Sent</th><th class=\"n\">Received</th><th class=\"n\">For</th></tr></thead>\n<tbody>\n",
+         <th class=\"n\">Sent</th><th class=\"n\">Received</th><th class=\"n\">Connected</th></tr></thead>\n<tbody>\n",
     );
     let mut sorted: Vec<_> = peers.iter().collect();
     sorted.sort_by_key(|peer| std::cmp::Reverse(peer.bytes_up + peer.bytes_down));
@@ -305,7 +305,7 @@ fn packages(page: &mut String, packages: &[PackageFacts]) {
             "<span class=\"no\">not here</span>".to_owned()
         };
         let sources = match (package.sources_here, package.sources) {
-            (_, 0) => "<span class=\"no\">none needed</span>".to_owned(),
+            (_, 0) => "<span class=\"no\">none</span>".to_owned(),
             (here, all) if here == all => format!("<span class=\"yes\">{here} of {all}</span>"),
             (here, all) => format!("<span class=\"no\">{here} of {all}</span>"),
         };
