@@ -15,9 +15,8 @@ use store::substitute::{First, SourceFetcher};
 
 use crate::context::Context;
 use crate::error::CmdResult;
-use crate::fetcher::{IpfsUrls, WebUrls};
 use crate::keys::BuildKey;
-use crate::network::Remote;
+use crate::origins::Origins;
 use crate::seeds::RebuiltSeeds;
 use crate::tree::DiskTree;
 use crate::ui::Ui;
@@ -38,13 +37,11 @@ pub struct Bench {
     pub watch: Watch,
     /// Where scratch directories are made.
     pub scratch: PathBuf,
-    remote: Remote,
+    origins: Origins,
     trust: TrustPolicy,
     signer: BuildKey,
     sandbox: LazySandbox,
     logs: PathBuf,
-    asks_peers: bool,
-    web: WebUrls,
 }
 
 impl std::fmt::Debug for Bench {
@@ -62,8 +59,6 @@ impl Bench {
     /// When the configuration or the store cannot be used.
     pub fn open(context: &Context, tree: DiskTree) -> CmdResult<Self> {
         context.warn_unsupported()?;
-        let remote = Remote::new(context)?;
-        let sources = context.config()?.sources()?;
         let home = context.home()?;
         let signer = BuildKey::of(home, &context.ui)?;
         Ok(Self {
@@ -75,10 +70,8 @@ impl Bench {
             sandbox: LazySandbox::new(search_path()),
             scratch: home.path("scratch"),
             logs: home.path("logs"),
-            asks_peers: sources.peers && remote.is_enabled(),
-            web: WebUrls::new(context, sources.urls && remote.is_enabled())?,
+            origins: Origins::open(context, Some(&tree))?,
             tree,
-            remote,
             signer,
         })
     }
@@ -92,22 +85,14 @@ impl Bench {
 
     /// Where sources come from that are not made here.
     pub fn origins(&self) -> Vec<Box<dyn SourceFetcher + '_>> {
-        let mut fetchers: Vec<Box<dyn SourceFetcher + '_>> = Vec::new();
-        if self.asks_peers {
-            fetchers.push(Box::new(&self.remote));
-            fetchers.push(Box::new(IpfsUrls {
-                remote: &self.remote,
-            }));
-        }
-        fetchers.push(Box::new(&self.web));
-        fetchers
+        self.origins.fetchers()
     }
 
     /// Everything as the builder takes it.
     pub fn build_context<'a>(&'a self, sources: &'a dyn SourceFetcher) -> BuildContext<'a> {
         BuildContext {
             store: &self.store,
-            substituter: &self.remote,
+            substituter: self.origins.remote(),
             sources,
             trust: &self.trust,
             signer: &self.signer,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use base::{Sha256, parse_cid};
-use netconfig::Mirrors;
+use netconfig::{MirrorTable, Mirrors};
 use node::HttpSources;
 use store::Store;
 use store::substitute::{
@@ -100,10 +100,13 @@ impl SourceFetcher for WebUrls {
     }
 }
 
-/// `ipfs://CID` URLs: the file is asked for under that name, its sha256 has the last word.
+/// Content identifiers that somebody wrote down, as `ipfs://CID` URLs or in a list: the file is asked for under that name,
+/// its sha256 has the last word.
 pub struct IpfsUrls<'a> {
     /// Who asks.
     pub remote: &'a Remote,
+    /// Identifiers by sha256.
+    pub listed: &'a MirrorTable,
 }
 
 impl fmt::Debug for IpfsUrls<'_> {
@@ -119,14 +122,16 @@ impl SourceFetcher for IpfsUrls<'_> {
         _store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let cids = request
+        let named = request
             .urls
             .iter()
-            .filter_map(|url| url.strip_prefix("ipfs://"));
+            .filter_map(|url| url.strip_prefix("ipfs://"))
+            .filter_map(|text| parse_cid(text).ok());
+        let listed = self.listed.get(&request.sha256).map(|record| record.cid);
         let mut missing = FetchError::Missing {
             asked: Asked::default(),
         };
-        for cid in cids.filter_map(|text| parse_cid(text).ok()) {
+        for cid in named.chain(listed) {
             match self.remote.fetch_cid(cid, progress) {
                 Ok(fetched) if fetched.blob.sha256 == request.sha256 => return Ok(fetched),
                 Ok(fetched) => missing = mismatch(&request.sha256, &fetched),

@@ -114,19 +114,18 @@ pub fn create_key(home: &Home, name: &str) -> CmdResult<(SecretKey, bool)> {
     }
 }
 
-/// Makes the key of a private swarm, where the profile `private` looks for it.
+/// Makes a key that is to be shared: `swarm.key`, where the profile `private` looks for it, or `group.key`.
 ///
 /// # Errors
-/// When there is one already: to replace it would cut this home off from its swarm.
-pub fn create_swarm_key(home: &Home) -> CmdResult<PathBuf> {
+/// When there is one already: to replace it would cut this home off from those who have it.
+pub fn create_shared_key(home: &Home, of: &str) -> CmdResult<PathBuf> {
     home.create()?;
-    let path = home.path("swarm.key");
+    let path = home.path(&format!("{of}.key"));
     let key = netconfig::SwarmKey::from_bytes(secret()?);
     write_new(&path, &key.to_text()).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure::usage(format!(
-            "there is a swarm key already: `{}`",
-            path.display()
-        )),
+        io::ErrorKind::AlreadyExists => {
+            Failure::usage(format!("there is a {of} key already: `{}`", path.display()))
+        }
         _ => writing(&path)(error),
     })?;
     Ok(path)

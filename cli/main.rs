@@ -18,6 +18,7 @@ mod interrupt;
 mod keys;
 mod names;
 mod network;
+mod origins;
 mod outfile;
 mod placing;
 mod roots;

@@ -278,8 +278,14 @@ fn base_config(
     config.swarm_key = network
         .swarm_key
         .as_deref()
-        .map(|file| read_swarm_key(context, file))
+        .map(|file| read_shared_key(context, file, "swarm"))
         .transpose()?;
+    config.group = network
+        .group_key
+        .as_deref()
+        .map(|file| read_shared_key(context, file, "group"))
+        .transpose()?
+        .map(node::GroupKey::from_bytes);
     config.mdns = network.mdns;
     config.dht_protocol.clone_from(&network.dht_protocol);
     config.announce = if network.announce_private {
@@ -295,14 +301,14 @@ fn base_config(
     Ok(config)
 }
 
-/// Reads the key of a private swarm; a relative path lies in the home.
-fn read_swarm_key(context: &Context, file: &str) -> CmdResult<[u8; 32]> {
+/// Reads the key of a private swarm or a group; a relative path lies in the home.
+fn read_shared_key(context: &Context, file: &str, of: &str) -> CmdResult<[u8; 32]> {
     let path = context.home()?.path(file);
-    let cannot = || format!("cannot read the swarm key `{}`", path.display());
+    let cannot = || format!("cannot read the {of} key `{}`", path.display());
     let text = std::fs::read_to_string(&path).map_err(|e| {
-        Failure::from(e)
-            .context(cannot())
-            .hint("`p2pkgs key swarm` makes one; all members of the swarm share it")
+        Failure::from(e).context(cannot()).hint(format!(
+            "`p2pkgs key {of}` makes one; all members of the {of} share it"
+        ))
     })?;
     let key: netconfig::SwarmKey = text
         .parse()

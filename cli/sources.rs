@@ -1,31 +1,53 @@
-//! The sources of packages, to be fetched and kept without building anything: what a mirror does.
+//! Sources to be fetched and kept without building anything: what a mirror does.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fmt, fs, io};
 
 use base::{Multihash, PackageName, Sha256};
-use builder::{Event, Observer as _};
-use recipe::{PackageSource as _, Recipe, Source};
+use builder::Observer as _;
+use netconfig::MirrorTable;
+use recipe::{PackageSource as _, Recipe, SourceUrl};
 use serde::Serialize;
-use store::substitute::{FetchError, SourceFetcher, SourceRequest};
+use store::substitute::{FetchError, Fetched, First, SourceFetcher, SourceRequest};
 use store::{Blob, Pin, PinKind, ProvideKind, Store};
 
 use crate::bench::{Bench, unix_secs};
 use crate::context::Context;
 use crate::error::{CmdResult, Failure};
+use crate::origins::Origins;
 use crate::outfile::OutFile;
 use crate::summary::Tally;
+use crate::watch::Watch;
 
 /// Transfers at once: enough to keep a line busy while one origin is slow, few enough not to annoy any.
 const PARALLEL: usize = 4;
 
-/// Sources by their sha256, each once, with the package that was met first.
+/// Sources by their sha256, each once.
 #[derive(Debug, Default)]
 pub struct SourceSet {
-    sources: BTreeMap<Sha256, (PackageName, Source)>,
+    sources: BTreeMap<Sha256, Wanted>,
+}
+
+/// One source.
+#[derive(Debug)]
+struct Wanted {
+    sha256: Sha256,
+    file: String,
+    urls: Vec<String>,
+    /// The package of the tree that was met first with it; none has it where a list of mirrored sources names it.
+    package: Option<PackageName>,
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::sanitize::line(&self.file))?;
+        match &self.package {
+            Some(package) => write!(f, " for {package}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One source as `--json` tells of it.
@@ -33,7 +55,8 @@ pub struct SourceSet {
 struct Listed {
     sha256: String,
     file: String,
-    package: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,30 +99,89 @@ impl SourceSet {
         Ok(set)
     }
 
+    /// What a list of mirrored sources names, each by its content identifier and its URL.
+    ///
+    /// # Errors
+    /// When a URL of the list is none, or leaves no name for the file.
+    pub fn of_list(table: &MirrorTable) -> CmdResult<Self> {
+        let mut set = Self::default();
+        for (sha256, record) in table.iter() {
+            let bad = || format!("bad `source_url` of `{sha256}`");
+            let url = SourceUrl::parse(&record.source_url)
+                .map_err(|fault| Failure::usage(fault.to_string()).context(bad()))?;
+            let file = url.file_name().ok_or_else(|| {
+                let url = crate::sanitize::line(&record.source_url);
+                Failure::usage(format!("`{url}` ends in no file name")).context(bad())
+            })?;
+            let wanted = Wanted {
+                sha256: *sha256,
+                file: file.to_owned(),
+                urls: vec![format!("ipfs://{}", record.cid), record.source_url.clone()],
+                package: None,
+            };
+            set.sources.insert(*sha256, wanted);
+        }
+        Ok(set)
+    }
+
     fn add(&mut self, recipe: &Recipe) {
         for source in recipe.sources() {
-            let entry = || (recipe.name().clone(), source.clone());
-            self.sources.entry(source.sha256).or_insert_with(entry);
+            let wanted = || Wanted {
+                sha256: source.sha256,
+                file: source.file.clone(),
+                urls: source.urls.iter().map(ToString::to_string).collect(),
+                package: Some(recipe.name().clone()),
+            };
+            self.sources.entry(source.sha256).or_insert_with(wanted);
         }
     }
 
-    /// Makes all sources present, pinned, and queued to be announced; says where the bytes came from.
+    /// Makes all sources of a tree present, pinned, and queued to be announced; says where the bytes came from.
     ///
     /// # Errors
     /// The first source that could not be had; the others are fetched nevertheless.
-    pub fn fetch(&mut self, context: &Context) -> CmdResult {
+    pub fn fetch(&self, context: &Context) -> CmdResult {
         let bench = Bench::open(context, context.tree()?)?;
         let fetcher = bench.fetcher();
-        let queue = Mutex::new(self.sources.values());
-        let state = Mutex::new((Tally::default(), Vec::new()));
+        self.fetch_from(context, &fetcher, &bench.store, &bench.watch)
+    }
+
+    /// The same without a tree, so without what can be made from one.
+    ///
+    /// # Errors
+    /// As for [`Self::fetch`].
+    pub fn fetch_without_tree(&self, context: &Context) -> CmdResult {
+        context.warn_unsupported()?;
+        let origins = Origins::open(context, None)?;
+        let fetcher = First::new(origins.fetchers());
+        let store = context.store()?.holding()?;
+        let watch = Watch::new(&context.ui, &context.interrupt);
+        self.fetch_from(context, &fetcher, &store, &watch)
+    }
+
+    fn fetch_from(
+        &self,
+        context: &Context,
+        fetcher: &dyn SourceFetcher,
+        store: &Store,
+        watch: &Watch,
+    ) -> CmdResult {
+        let work = Work {
+            queue: Mutex::new(self.sources.values()),
+            done: Mutex::default(),
+            fetcher,
+            store,
+            watch,
+        };
         std::thread::scope(|scope| {
             for _ in 0..PARALLEL.min(self.sources.len()) {
-                scope.spawn(|| work(&queue, &state, &fetcher, &bench));
+                scope.spawn(|| work.run());
             }
         });
-        drop(fetcher);
-        drop(bench);
-        let (tally, failures) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (tally, failures) = work
+            .done
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = tally.line() {
             context.ui.status(line);
         }
@@ -112,19 +194,18 @@ impl SourceSet {
     /// When two have the same name, or the disk fails.
     pub fn copy_into(&self, store: &Store, dir: &Path) -> CmdResult {
         let mut names = BTreeMap::new();
-        for (sha256, (package, source)) in &self.sources {
-            if let Some(other) = names.insert(&source.file, package) {
-                let (file, package) = (&source.file, package.as_str());
+        for wanted in self.sources.values() {
+            if let Some(other) = names.insert(&wanted.file, wanted) {
                 return Err(Failure::usage(format!(
-                    "`{other}` and `{package}` have different sources `{file}`"
+                    "`{other}` and `{wanted}` are different sources of one name"
                 ))
                 .hint("place them with one command each"));
             }
-            let Some(mut blob) = store.open_blob(sha256)? else {
+            let Some(mut blob) = store.open_blob(&wanted.sha256)? else {
                 continue;
             };
             fs::create_dir_all(dir)?;
-            let mut out = OutFile::create(&dir.join(&source.file))?;
+            let mut out = OutFile::create(&dir.join(&wanted.file))?;
             io::copy(&mut blob, out.file())?;
             out.finish()?;
         }
@@ -138,12 +219,12 @@ impl SourceSet {
     pub fn print(&self, context: &Context) -> CmdResult {
         let store = context.store()?;
         let mut listed = Vec::new();
-        for (sha256, (package, source)) in &self.sources {
-            if let Some(Blob { root, size, .. }) = store.blob(sha256)? {
+        for wanted in self.sources.values() {
+            if let Some(Blob { root, size, .. }) = store.blob(&wanted.sha256)? {
                 listed.push(Listed {
-                    sha256: sha256.to_string(),
-                    file: source.file.clone(),
-                    package: package.to_string(),
+                    sha256: wanted.sha256.to_string(),
+                    file: wanted.file.clone(),
+                    package: wanted.package.as_ref().map(ToString::to_string),
                     cid: Some(root.to_string()),
                     size: Some(size),
                 });
@@ -164,62 +245,55 @@ impl SourceSet {
 
 type Failures = Vec<(String, FetchError)>;
 
-fn work<'a>(
-    queue: &Mutex<impl Iterator<Item = &'a (PackageName, Source)>>,
-    state: &Mutex<(Tally, Failures)>,
-    fetcher: &dyn SourceFetcher,
-    bench: &Bench,
-) {
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    while let Some((package, source)) = next() {
-        if bench.watch.cancelled() {
-            return;
+/// What several threads work off.
+struct Work<'a, Q> {
+    queue: Mutex<Q>,
+    done: Mutex<(Tally, Failures)>,
+    fetcher: &'a dyn SourceFetcher,
+    store: &'a Store,
+    watch: &'a Watch,
+}
+
+impl<'a, Q: Iterator<Item = &'a Wanted>> Work<'a, Q> {
+    fn run(&self) {
+        let next = || lock(&self.queue).next();
+        while let Some(wanted) = next() {
+            if self.watch.cancelled() {
+                return;
+            }
+            let result = self.fetch_one(wanted);
+            let (tally, failures) = &mut *lock(&self.done);
+            match result {
+                Ok(Some(fetched)) => tally.add(fetched.blob.size, &fetched.received),
+                Ok(None) => {}
+                Err(error) => failures.push((format!("`{wanted}`"), error)),
+            }
         }
-        let result = fetch_one(package, source, fetcher, bench);
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok(Some((bytes, received))) => state.0.add(bytes, &received),
-            Ok(None) => {}
-            Err(error) => state
-                .1
-                .push((format!("`{}` of `{package}`", source.file), error)),
+    }
+
+    /// Gets one source unless it is here already, and keeps it.
+    fn fetch_one(&self, wanted: &Wanted) -> Result<Option<Fetched>, FetchError> {
+        if let Some(blob) = self.store.blob(&wanted.sha256)? {
+            keep(self.store, &blob, &wanted.file)?;
+            return Ok(None);
         }
+        let request = SourceRequest {
+            sha256: wanted.sha256,
+            file_name: &wanted.file,
+            urls: &wanted.urls,
+        };
+        let progress = self.watch.transfer(format!("fetching {wanted}"));
+        let fetched = self.fetcher.fetch(&request, self.store, &progress)?;
+        drop(progress);
+        keep(self.store, &fetched.blob, &wanted.file)?;
+        self.watch
+            .fetched(&wanted.to_string(), fetched.blob.size, &fetched.received);
+        Ok(Some(fetched))
     }
 }
 
-type Received = (u64, Vec<(store::substitute::Origin, u64)>);
-
-/// Gets one source unless it is here already, and keeps it.
-fn fetch_one(
-    package: &PackageName,
-    source: &Source,
-    fetcher: &dyn SourceFetcher,
-    bench: &Bench,
-) -> Result<Option<Received>, FetchError> {
-    let Bench { store, watch, .. } = bench;
-    if let Some(blob) = store.blob(&source.sha256)? {
-        keep(store, &blob, &source.file)?;
-        return Ok(None);
-    }
-    let urls: Vec<_> = source.urls.iter().map(ToString::to_string).collect();
-    let request = SourceRequest {
-        sha256: source.sha256,
-        file_name: &source.file,
-        urls: &urls,
-    };
-    let progress = watch.transfer(format!("fetching {} for {package}", source.file));
-    let fetched = fetcher.fetch(&request, store, &progress)?;
-    drop(progress);
-    keep(store, &fetched.blob, &source.file)?;
-    let bytes = fetched.blob.size;
-    let shown_as = Some(source.file.as_str());
-    watch.event(&Event::Fetched {
-        package,
-        source: shown_as,
-        bytes,
-        received: &fetched.received,
-    });
-    Ok(Some((bytes, fetched.received)))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Pins a source and queues its sha256 and root to be announced.

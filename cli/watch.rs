@@ -58,6 +58,13 @@ impl Watch {
         }
     }
 
+    /// Tells of something that has come.
+    pub fn fetched(&self, what: &str, bytes: u64, received: &[(Origin, u64)]) {
+        let (size, from) = (units::bytes(bytes), origins(received));
+        self.ui
+            .status(format!("fetched {what} ({size}) from {from}"));
+    }
+
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,11 +162,7 @@ impl Observer for Watch {
                 received,
             } => {
                 self.ended(package, *source);
-                let (what, size) = (named(package, *source), units::bytes(*bytes));
-                self.ui.status(format!(
-                    "fetched {what} ({size}) from {}",
-                    origins(received)
-                ));
+                self.fetched(&named(package, *source), *bytes, received);
             }
             Event::Building { package, phase } => {
                 self.running(
@@ -226,7 +229,7 @@ const fn doing(phase: Phase) -> &'static str {
 }
 
 /// Who sent bytes, the most generous first.
-pub fn origins(received: &[(Origin, u64)]) -> String {
+fn origins(received: &[(Origin, u64)]) -> String {
     let mut sorted: Vec<_> = received.iter().collect();
     sorted.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let names: Vec<_> = sorted.iter().map(|(origin, _)| short(origin)).collect();

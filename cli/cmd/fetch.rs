@@ -87,7 +87,7 @@ fn packages(context: &Context, args: &Args) -> CmdResult {
 }
 
 fn sources(context: &Context, args: &Args) -> CmdResult {
-    let mut set = if args.all {
+    let set = if args.all {
         SourceSet::of_whole_tree(context)?
     } else {
         SourceSet::of_packages(context, &args.items)?

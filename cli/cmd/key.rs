@@ -26,6 +26,8 @@ enum Command {
     },
     /// Make the key of a private swarm in this home; whoever is to join needs a copy
     Swarm,
+    /// Make the key of a group in this home: in an open network, only its members see what this home looks for and has
+    Group,
     /// Print own and trusted keys, one a line: `own` or `trusted`, key, name
     List,
     /// Believe what a key signs
@@ -52,6 +54,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     match &args.command {
         Command::New { name } => new(context, name),
         Command::Swarm => swarm(context),
+        Command::Group => group(context),
         Command::List => list(context),
         Command::Trust {
             keys,
@@ -81,11 +84,21 @@ fn new(context: &Context, name: &str) -> CmdResult {
 
 fn swarm(context: &Context) -> CmdResult {
     let home = context.home()?;
-    let path = keys::create_swarm_key(home)?;
+    let path = keys::create_shared_key(home, "swarm")?;
     context
         .ui
         .status("made the key of a private swarm; copy it to the homes of all members, and use:");
     context.ui.status("  p2pkgs --profile private node run");
+    context.ui.data(path.display())
+}
+
+fn group(context: &Context) -> CmdResult {
+    let path = keys::create_shared_key(context.home()?, "group")?;
+    context.ui.status(
+        "made the key of a group; copy it to the homes of all members, and add to their `config.toml`:",
+    );
+    context.ui.status("  [network]");
+    context.ui.status("  group-key = \"group.key\"");
     context.ui.data(path.display())
 }
 

@@ -12,6 +12,7 @@ use store::{Blob, Expected, Pin, PinClass, PinKind, Store};
 use crate::context::Context;
 use crate::daemon;
 use crate::error::{CmdResult, Failure};
+use crate::origins::read_list;
 use crate::sources::{SourceSet, keep};
 use crate::units;
 
@@ -42,6 +43,15 @@ enum Command {
         #[arg(long, conflicts_with = "packages")]
         all: bool,
     },
+    /// Fetch and keep the sources of a list in upstream's format (`mirrors/ipfs`)
+    ///
+    /// Each is asked for by its sha256, then by the content identifier of the list, then at its URL; its sha256 has the
+    /// last word.
+    Import {
+        /// The list: records of `source_url`, `sha256` and `cid`
+        #[arg(value_name = "FILE")]
+        list: PathBuf,
+    },
     /// Print the sources that are here, one a line: sha256, root, size in bytes, file name
     ///
     /// Those that were added or seeded are kept; those that only a build needed go when space is wanted. `--json` tells them
@@ -66,6 +76,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     match &args.command {
         Command::Add { files, reference } => add(context, files, *reference),
         Command::Seed { packages, all } => seed(context, packages, *all),
+        Command::Import { list } => import(context, list),
         Command::List => list(context),
     }
 }
@@ -110,12 +121,20 @@ fn ingest(store: &Store, path: &Path) -> CmdResult<Blob> {
 }
 
 fn seed(context: &Context, packages: &[String], all: bool) -> CmdResult {
-    let mut set = if all {
+    let set = if all {
         SourceSet::of_whole_tree(context)?
     } else {
         SourceSet::of_packages(context, packages)?
     };
     let failed = set.fetch(context);
+    set.print(context)?;
+    tell_of_daemon(context)?;
+    failed
+}
+
+fn import(context: &Context, list: &Path) -> CmdResult {
+    let set = SourceSet::of_list(&read_list(list)?)?;
+    let failed = set.fetch_without_tree(context);
     set.print(context)?;
     tell_of_daemon(context)?;
     failed

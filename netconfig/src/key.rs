@@ -40,6 +40,7 @@ pub const KEYS: &[Key] = &[
     key("network.dht-protocol", Kind::Text),
     key("network.announce-private", Kind::Bool),
     key("network.swarm-key", Kind::Text),
+    key("network.group-key", Kind::Text),
     key("network.mdns", Kind::Bool),
     key("network.nat-traversal", Kind::Bool),
     key("network.relays", Kind::Texts),

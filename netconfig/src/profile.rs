@@ -49,6 +49,8 @@ pub struct Network {
     pub announce_private: bool,
     /// File of the swarm key, if the network is private.
     pub swarm_key: Option<String>,
+    /// File of the group's key, if what this home looks for and has is only its group's business.
+    pub group_key: Option<String>,
     /// Whether peers of the local network are found by multicast DNS.
     pub mdns: bool,
     /// Whether the daemon finds out if it can be reached, and asks relays to stand in for it while it cannot.
@@ -129,7 +131,7 @@ impl Layered {
     /// # Errors
     /// [`ConfigError`] naming the key that cannot be used.
     pub fn network(&self) -> Result<Network, ConfigError> {
-        let swarm_key = self.text("network.swarm-key")?;
+        let file = |key| Ok(Some(self.text(key)?).filter(|file| !file.is_empty()));
         Ok(Network {
             enabled: self.bool("network.enabled")?,
             listen: self.multiaddrs("network.listen")?,
@@ -137,7 +139,8 @@ impl Layered {
             dht_mode: self.dht_mode()?,
             dht_protocol: self.protocol("network.dht-protocol")?,
             announce_private: self.bool("network.announce-private")?,
-            swarm_key: (!swarm_key.is_empty()).then_some(swarm_key),
+            swarm_key: file("network.swarm-key")?,
+            group_key: file("network.group-key")?,
             mdns: self.bool("network.mdns")?,
             nat_traversal: self.bool("network.nat-traversal")?,
             relays: self.multiaddrs("network.relays")?,

@@ -16,6 +16,7 @@ use store::BlockStore;
 
 use crate::config::{Announce, Config, DhtMode};
 use crate::exchange;
+use crate::group::{self, GroupCodec};
 use crate::provider_store::ProviderStore;
 use crate::realisation_protocol::{self, RealisationCodec};
 use crate::source_protocol::{self, SourceCodec};
@@ -45,6 +46,7 @@ pub(crate) struct Behaviour {
     pub(crate) exchange: exchange::Behaviour,
     pub(crate) sources: request_response::Behaviour<SourceCodec>,
     pub(crate) realisations: request_response::Behaviour<RealisationCodec>,
+    pub(crate) group: Toggle<request_response::Behaviour<GroupCodec>>,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) relay_client: relay::client::Behaviour,
     pub(crate) hole_punching: dcutr::Behaviour,
@@ -80,15 +82,23 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
             kad: kademlia(config, dht, local),
-            exchange: exchange::Behaviour::new(store, &config.limits, random_seed()),
+            exchange: exchange::Behaviour::new(store, config, random_seed()),
             sources: request_response::Behaviour::new(
                 [(source_protocol::PROTOCOL, ProtocolSupport::Full)],
                 requests.clone(),
             ),
             realisations: request_response::Behaviour::new(
                 [(realisation_protocol::PROTOCOL, ProtocolSupport::Full)],
-                requests,
+                requests.clone(),
             ),
+            group: config
+                .group
+                .is_some()
+                .then(|| {
+                    let protocol = [(group::PROTOCOL, ProtocolSupport::Full)];
+                    request_response::Behaviour::new(protocol, requests)
+                })
+                .into(),
             mdns: config.mdns.then(|| multicast(local)).flatten().into(),
             relay_client,
             hole_punching: dcutr::Behaviour::new(local),

@@ -9,6 +9,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, StreamProtocol};
 
 use crate::error::StartError;
+use crate::group::GroupKey;
 
 /// The DHT of the public IPFS network.
 pub const DHT_PUBLIC: &str = "/ipfs/kad/1.0.0";
@@ -37,6 +38,8 @@ pub struct Config {
     pub external: Vec<Multiaddr>,
     /// The key of a private swarm: only who has it can connect, over TCP alone.
     pub swarm_key: Option<[u8; 32]>,
+    /// The key of a group in an open network: only who has it learns what this node looks for and what it has.
+    pub group: Option<GroupKey>,
     /// Whether peers of the local network are found by multicast DNS.
     pub mdns: bool,
     /// What this node does about address translation between it and its peers.
@@ -60,6 +63,7 @@ impl Config {
             provide: false,
             external: Vec::new(),
             swarm_key: None,
+            group: None,
             mdns: false,
             traversal: Traversal::default(),
             limits: Limits::default(),

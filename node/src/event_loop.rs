@@ -13,10 +13,11 @@
 //!
 //! The parts are told apart by whom they serve: `peers` (who is connected, and the first contact), `lookups` (questions
 //! to the network), `names` (records of names), `reach` (the local network, relays), `sessions` (fetches), `serving`
-//! (questions of others), `announcing` (the DHT queue).
+//! (questions of others), `members` (who may be asked and served, in a group), `announcing` (the DHT queue).
 
 mod announcing;
 mod lookups;
+mod members;
 mod names;
 mod peers;
 mod reach;
@@ -37,6 +38,7 @@ use tokio::task::JoinHandle;
 
 use self::announcing::Announcing;
 use self::lookups::Lookups;
+use self::members::Members;
 use self::names::Names;
 use self::peers::Peers;
 use self::reach::Relays;
@@ -85,6 +87,7 @@ pub(crate) struct EventLoop {
     peers: Peers,
     relays: Relays,
     lookups: Lookups,
+    members: Members,
     names: Names,
     sessions: Sessions,
     announcing: Announcing,
@@ -103,6 +106,7 @@ impl EventLoop {
             peers: Peers::new(&config),
             relays: Relays::new(&config),
             lookups: Lookups::default(),
+            members: Members::default(),
             names: Names::default(),
             sessions: Sessions::default(),
             announcing: Announcing::new(&config),
@@ -207,6 +211,7 @@ impl EventLoop {
             BehaviourEvent::Exchange(event) => self.on_exchange(event),
             BehaviourEvent::Sources(event) => self.on_source_message(event),
             BehaviourEvent::Realisations(event) => self.on_realisation_message(event),
+            BehaviourEvent::Group(event) => self.on_group_message(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             // What these bring about is reported by the swarm: connections and confirmed addresses.
             BehaviourEvent::Ping(_)

@@ -27,7 +27,7 @@ mod inbound;
 mod loader;
 mod outbound;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use base::{Block, Cid};
-use bitswap::{Lane, Ledger, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId};
+use bitswap::{Lane, Ledger, Message, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
@@ -53,7 +53,7 @@ pub(crate) use self::handler::REQUESTS;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
 use crate::address::{Reach, is_circuit, reach};
-use crate::config::Limits;
+use crate::config::Config;
 
 /// What the exchange tells the event loop.
 #[derive(Debug)]
@@ -95,11 +95,18 @@ struct Peer {
     connections: Vec<(ConnectionId, Reach)>,
     /// Set when it turned out to speak no Bitswap.
     unsupported: bool,
+    /// What it wanted before it was known whether it takes part.
+    early: Vec<Message>,
 }
+
+/// Messages kept of a peer of which it is not known yet whether it takes part.
+const EARLY_MAX: usize = 4;
 
 /// Runs the machine inside a swarm.
 pub(crate) struct Behaviour {
     machine: bitswap::Exchange<PeerId>,
+    /// Who may take part; everybody where it is none.
+    admitted: Option<HashSet<PeerId>>,
     loader: Loader,
     peers: HashMap<PeerId, Peer>,
     in_flight: HashMap<TransmitId, ConnectionId>,
@@ -115,8 +122,10 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// An exchange that serves `store`. Must be called inside the runtime.
-    pub(crate) fn new(store: Arc<dyn BlockStore>, limits: &Limits, seed: u64) -> Self {
+    pub(crate) fn new(store: Arc<dyn BlockStore>, config: &Config, seed: u64) -> Self {
+        let limits = &config.limits;
         Self {
+            admitted: config.group.is_some().then(HashSet::new),
             machine: bitswap::Exchange::new(bitswap::Config::default(), seed),
             loader: Loader::new(store, limits.loads),
             peers: HashMap::new(),
@@ -129,6 +138,40 @@ impl Behaviour {
             timer_at: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// Lets a peer take part that may not have been allowed to.
+    pub(crate) fn admit(&mut self, peer: PeerId) {
+        let Some(admitted) = &mut self.admitted else {
+            return;
+        };
+        if !admitted.insert(peer) {
+            return;
+        }
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.unsupported = false;
+            let early = std::mem::take(&mut entry.early);
+            let now = Instant::now();
+            self.machine.handle_connected(peer, now);
+            for message in early {
+                self.machine.handle_message(peer, message, now);
+            }
+        }
+    }
+
+    /// A peer is known not to take part: what was to be asked of it is asked elsewhere.
+    pub(crate) fn refuse(&mut self, peer: &PeerId) {
+        if let Some(entry) = self.peers.get_mut(peer)
+            && self.admitted.as_ref().is_some_and(|a| !a.contains(peer))
+        {
+            entry.early.clear();
+            entry.unsupported = true;
+            self.machine.handle_disconnected(*peer, Instant::now());
+        }
+    }
+
+    fn takes_part(&self, peer: &PeerId) -> bool {
+        self.admitted.as_ref().is_none_or(|a| a.contains(peer))
     }
 
     /// Opens a session with its first providers.
@@ -183,11 +226,14 @@ impl Behaviour {
             // A relay cuts the connection after 128 KiB; a direct one follows if there can be one.
             return;
         }
+        let takes_part = self.takes_part(&peer);
         let entry = self.peers.entry(peer).or_default();
         entry.connections.push((connection, reach(remote)));
         if entry.connections.len() == 1 {
             entry.unsupported = false;
-            self.machine.handle_connected(peer, Instant::now());
+            if takes_part {
+                self.machine.handle_connected(peer, Instant::now());
+            }
         }
     }
 
@@ -203,6 +249,9 @@ impl Behaviour {
         entry.connections.retain(|(id, _)| *id != connection);
         if entry.connections.is_empty() {
             self.peers.remove(&peer);
+            if let Some(admitted) = &mut self.admitted {
+                admitted.remove(&peer);
+            }
             self.held_back.retain(|transmit| transmit.to != peer);
             self.machine.handle_disconnected(peer, now);
             return;
@@ -278,13 +327,28 @@ impl Behaviour {
     }
 
     fn connect(&mut self, peer: PeerId, now: Instant) {
-        if self.peers.contains_key(&peer) {
+        match self.peers.get(&peer) {
+            // It is not known yet whether it may take part.
+            Some(entry) if !entry.unsupported && !self.takes_part(&peer) => {}
             // Connected, but it speaks no Bitswap: as good as unreachable.
-            self.machine.handle_disconnected(peer, now);
-        } else {
-            self.events.push_back(ToSwarm::Dial {
+            Some(_) => self.machine.handle_disconnected(peer, now),
+            None => self.events.push_back(ToSwarm::Dial {
                 opts: DialOpts::peer_id(peer).build(),
-            });
+            }),
+        }
+    }
+
+    /// A message was read. What a peer wants before it is known to take part waits for that; it has proved it, perhaps, on
+    /// a stream that is read later.
+    fn received(&mut self, peer: PeerId, message: Message, now: Instant) {
+        if self.takes_part(&peer) {
+            self.machine.handle_message(peer, message, now);
+        } else if let Some(entry) = self.peers.get_mut(&peer)
+            && !entry.unsupported
+            && message.blocks.is_empty()
+            && entry.early.len() < EARLY_MAX
+        {
+            entry.early.push(message);
         }
     }
 
@@ -403,7 +467,7 @@ impl NetworkBehaviour for Behaviour {
     ) {
         let now = Instant::now();
         match event {
-            FromHandler::Received(message) => self.machine.handle_message(peer, message, now),
+            FromHandler::Received(message) => self.received(peer, message, now),
             FromHandler::Receiving(bytes) => self.machine.handle_receiving(peer, bytes, now),
             FromHandler::Sent(id) => {
                 if self.in_flight.remove(&id).is_some() {

@@ -20,6 +20,7 @@ mod event_loop;
 mod exchange;
 mod fetch;
 mod framed;
+mod group;
 mod http;
 pub mod identity;
 pub mod ipns;
@@ -47,6 +48,7 @@ pub use crate::config::{
     Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, Traversal,
 };
 pub use crate::error::{ClientError, IdentityError, StartError};
+pub use crate::group::GroupKey;
 pub use crate::http::{HttpSources, MirrorResolver};
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;

@@ -40,6 +40,9 @@ mod lan;
 /// Closed networks.
 mod private_swarm;
 
+/// Groups that share a key in an open network.
+mod group;
+
 /// Whom users believe.
 mod trust;
 

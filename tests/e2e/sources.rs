@@ -95,6 +95,21 @@ fn a_source_that_is_nowhere_ends_with_3_and_the_others_are_fetched() {
     let home = env.home("user");
     fs::remove_file(env.path("origin/noise.bin")).unwrap();
     let failed = home.run(&["fetch", "--sources", "--all"]).assert_exit(3);
-    let failed = failed.assert_says("cannot fetch source `noise.bin` of `big`");
+    let failed = failed.assert_says("cannot fetch source `noise.bin for big`");
     assert!(failed.stdout.contains("greeting.txt"));
+}
+
+#[test]
+fn a_list_of_mirrored_sources_is_refused_with_the_line_that_is_wrong() {
+    let env = TestEnv::new();
+    let home = env.home("mirror");
+    fs::write(
+        env.path("list"),
+        "source_url: https://a/b\nsha256: 00\ncid: x\n",
+    )
+    .unwrap();
+    home.run(&["mirror", "import", "list"])
+        .assert_exit(1)
+        .assert_says("cannot read the list `list`: line 1: bad `sha256`");
+    home.run(&["mirror", "import", "nowhere"]).assert_exit(1);
 }

@@ -15,6 +15,9 @@ mod identifiers;
 /// Two nodes, one of which was told the other's address.
 mod direct;
 
+/// Upstream's list of mirrored sources, whose content identifiers lead to what Kubo holds.
+mod upstream_list;
+
 /// The other transports, and the networks with a key.
 mod transports;
 

@@ -99,9 +99,11 @@ impl EventLoop {
                 .exchange
                 .notify_new_block(&block_cid(codec, &key.digest()));
         }
+        let announced = self.dht_key(&key);
+        let behaviour = self.swarm.behaviour_mut();
         match behaviour
             .kad
-            .start_providing(kad::RecordKey::new(key.as_bytes()))
+            .start_providing(kad::RecordKey::new(announced.as_bytes()))
         {
             Ok(query) => {
                 self.queries.insert(query, QueryUse::Announce(key));

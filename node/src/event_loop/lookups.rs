@@ -73,7 +73,8 @@ impl EventLoop {
         for peer in connected {
             self.ask_connected(id, peer);
         }
-        self.lookups.search(QueryUse::Lookup(id), &question.key());
+        let key = self.dht_key(&question.key());
+        self.lookups.search(QueryUse::Lookup(id), &key);
         self.start_waiting_queries();
     }
 
@@ -145,7 +146,7 @@ impl EventLoop {
                 Question::Realisations(_) => state.realisations,
                 Question::Providers(_) => false,
             });
-        if speaks {
+        if speaks && self.may_be_asked(&peer) {
             self.ask(id, peer, Reason::Connected);
         }
     }
@@ -157,10 +158,21 @@ impl EventLoop {
         if peer == *self.swarm.local_peer_id() || !active.state.ask(peer, reason) {
             return;
         }
-        let question = active.question;
-        if !matches!(question, Question::Providers(_)) {
+        let is_a_question = !matches!(active.question, Question::Providers(_));
+        if is_a_question && !self.may_be_asked(&peer) {
+            return self.hold(id, peer);
+        }
+        if is_a_question {
             self.dial_provider(peer);
         }
+        self.put_question(id, peer);
+    }
+
+    pub(super) fn put_question(&mut self, id: LookupId, peer: PeerId) {
+        let Some(active) = self.lookups.active.get(&id) else {
+            return;
+        };
+        let question = active.question;
         let behaviour = self.swarm.behaviour_mut();
         match question {
             Question::Source(sha256) => {
@@ -267,7 +279,13 @@ impl EventLoop {
         }
     }
 
-    fn settle(&mut self, id: LookupId, peer: &PeerId, outcome: Outcome, found: Option<Found>) {
+    pub(super) fn settle(
+        &mut self,
+        id: LookupId,
+        peer: &PeerId,
+        outcome: Outcome,
+        found: Option<Found>,
+    ) {
         let Some(active) = self.lookups.active.get_mut(&id) else {
             return;
         };

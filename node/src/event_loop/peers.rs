@@ -12,7 +12,7 @@ use super::EventLoop;
 use super::reach::LAN_PATIENCE;
 use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
 use crate::config::{Announce, Config};
-use crate::{exchange, realisation_protocol, source_protocol};
+use crate::{exchange, group, realisation_protocol, source_protocol};
 
 /// How long the first questions wait for first peers that have not answered yet, once some other has.
 const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(2);
@@ -255,6 +255,7 @@ impl EventLoop {
 
     pub(super) fn peer_disconnected(&mut self, peer: &PeerId) {
         self.peers.connected.remove(peer);
+        self.forget_membership(peer);
         self.contact_ended(peer, None);
     }
 
@@ -263,6 +264,7 @@ impl EventLoop {
             return;
         }
         tracing::debug!(%peer, %error, "cannot reach a peer");
+        self.forget_membership(peer);
         self.contact_ended(peer, None);
     }
 
@@ -329,6 +331,14 @@ impl EventLoop {
             state.realisations = info.protocols.contains(&realisation_protocol::PROTOCOL);
         }
         self.seek_relays();
+        let speaks = info.protocols.contains(&group::PROTOCOL);
+        if !self.prove_membership(peer, speaks) {
+            self.greeted(peer);
+        }
+    }
+
+    /// A peer has introduced itself, and it is known whether it may be asked.
+    pub(super) fn greeted(&mut self, peer: PeerId) {
         self.ask_newcomer(peer);
         self.newcomer_for_sessions(peer);
         self.contact_ended(&peer, Some(peer));

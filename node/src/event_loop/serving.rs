@@ -3,6 +3,7 @@
 //! The store is shared with every process of this home and asked anew each time, so what a build or a fetch has just put
 //! there is served at once.
 
+use libp2p::PeerId;
 use libp2p::request_response::{
     Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel,
 };
@@ -30,7 +31,7 @@ pub(super) enum Served {
 /// What a request-response protocol reports and somebody has to do something about.
 enum Turn<Q, A> {
     /// A peer asks.
-    Asked(Q, ResponseChannel<A>),
+    Asked(PeerId, Q, ResponseChannel<A>),
     /// A peer has answered us.
     Answered(OutboundRequestId, A),
     /// A peer will not answer us.
@@ -39,10 +40,10 @@ enum Turn<Q, A> {
 
 fn turn<Q, A>(event: Event<Q, A>) -> Option<Turn<Q, A>> {
     match event {
-        Event::Message { message, .. } => Some(match message {
+        Event::Message { peer, message, .. } => Some(match message {
             Message::Request {
                 request, channel, ..
-            } => Turn::Asked(request, channel),
+            } => Turn::Asked(peer, request, channel),
             Message::Response {
                 request_id,
                 response,
@@ -61,8 +62,10 @@ impl EventLoop {
         event: Event<source_protocol::Request, source_protocol::Response>,
     ) {
         match turn(event) {
-            Some(Turn::Asked(request, channel)) => {
-                self.serve(move |store| Served::Source(channel, answer_sources(store, &request)));
+            Some(Turn::Asked(peer, request, channel)) => {
+                self.serve(&peer, move |store| {
+                    Served::Source(channel, answer_sources(store, &request))
+                });
             }
             Some(Turn::Answered(id, response)) => self.source_answered(id, &response),
             Some(Turn::Failed(id, error)) => self.source_request_failed(id, &error),
@@ -75,7 +78,7 @@ impl EventLoop {
         event: Event<realisation_protocol::Request, realisation_protocol::Response>,
     ) {
         match turn(event) {
-            Some(Turn::Asked(request, channel)) => self.serve(move |store| {
+            Some(Turn::Asked(peer, request, channel)) => self.serve(&peer, move |store| {
                 Served::Realisations(channel, answer_realisations(store, &request))
             }),
             Some(Turn::Answered(id, response)) => self.realisations_answered(id, response),
@@ -84,9 +87,9 @@ impl EventLoop {
         }
     }
 
-    /// Answers from the store in the background, unless too many wait for that already.
-    fn serve(&mut self, answer: impl FnOnce(&Store) -> Served + Send + 'static) {
-        if self.jobs.len() < JOBS_MAX {
+    /// Answers from the store in the background, unless too many wait for that already. Strangers to our group get none.
+    fn serve(&mut self, peer: &PeerId, answer: impl FnOnce(&Store) -> Served + Send + 'static) {
+        if self.jobs.len() < JOBS_MAX && self.may_be_served(peer) {
             let store = self.store.clone();
             self.spawn(move || Done::Served(answer(&store)));
         }

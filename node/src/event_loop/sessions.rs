@@ -101,10 +101,11 @@ impl EventLoop {
     /// Lets a session ask a neighbour. Not everybody who holds something announces it: nodes outside the DHT cannot, and
     /// Kubo does not announce what it only fetched.
     fn ask_neighbour(&mut self, session: SessionId, peer: PeerId) {
+        let may_be_asked = self.may_be_asked(&peer);
         let Some(active) = self.sessions.active.get_mut(&session) else {
             return;
         };
-        if active.neighbours_left > 0 && self.peers.is_neighbour(&peer) {
+        if active.neighbours_left > 0 && may_be_asked && self.peers.is_neighbour(&peer) {
             active.neighbours_left -= 1;
             self.swarm
                 .behaviour_mut()
@@ -200,6 +201,7 @@ impl EventLoop {
         }
         match Multihash::of(&active.root) {
             Ok(key) => {
+                let key = self.dht_key(&key);
                 self.lookups.search(QueryUse::Session(session), &key);
                 self.start_waiting_queries();
             }

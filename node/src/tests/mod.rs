@@ -4,6 +4,7 @@
 
 mod daemon;
 mod exchange;
+mod group;
 mod hostile;
 mod names;
 mod network;
@@ -13,6 +14,7 @@ mod realisations;
 mod sources;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{Codec, PkgHash, Realisation, SecretKey, Sha256, SignedRealisation, block_cid};
@@ -240,6 +242,8 @@ enum Answers {
 struct Impostor {
     address: Multiaddr,
     peer_id: PeerId,
+    /// How many questions about sources it was asked.
+    questions: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -271,11 +275,13 @@ impl Impostor {
         .await;
         swarm.add_external_address(address.clone());
         in_time("joining and announcing", join(&mut swarm, bootstrap, keys)).await;
-        let task = tokio::spawn(play(swarm, answers));
+        let questions = Arc::default();
+        let task = tokio::spawn(play(swarm, answers, Arc::clone(&questions)));
         let address = address.with_p2p(peer_id).unwrap();
         Self {
             address,
             peer_id,
+            questions,
             task,
         }
     }
@@ -334,7 +340,7 @@ async fn join(swarm: &mut Swarm<Behaviour>, bootstrap: &Multiaddr, keys: &[base:
     }
 }
 
-async fn play(mut swarm: Swarm<Behaviour>, answers: Answers) {
+async fn play(mut swarm: Swarm<Behaviour>, answers: Answers, questions: Arc<AtomicUsize>) {
     let mut kept = Vec::new();
     loop {
         if let SwarmEvent::Behaviour(BehaviourEvent::Sources(request_response::Event::Message {
@@ -345,6 +351,7 @@ async fn play(mut swarm: Swarm<Behaviour>, answers: Answers) {
             ..
         })) = swarm.select_next_some().await
         {
+            questions.fetch_add(1, Ordering::Relaxed);
             match &answers {
                 Answers::Holding(holding) => {
                     let response = Response(vec![Some(*holding); request.0.len()]);

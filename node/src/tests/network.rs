@@ -1,6 +1,6 @@
 //! Meeting, introducing, announcing, finding.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use store::substitute::{Progress, QueryError};
 
