@@ -19,7 +19,7 @@ const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two attempts at the first peers while nobody of the DHT is known.
 const BOOTSTRAP_AGAIN: Duration = Duration::from_secs(10);
 /// Addresses taken from what one peer says about itself.
-const ADDRESSES_PER_PEER_MAX: usize = 8;
+pub(super) const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// Addresses at which others see us that we believe.
 const OBSERVED_MAX: usize = 4;
 
@@ -45,6 +45,8 @@ pub(super) struct Peers {
     bootstrap_again_at: Instant,
     /// Until when the local network may still answer; the start where it is not asked.
     lan_until: Instant,
+    /// Until when a peer may still see us over QUIC, where that matters; the start elsewhere.
+    pub(super) quic_until: Instant,
     observed: Vec<Multiaddr>,
 }
 
@@ -52,9 +54,24 @@ pub(super) struct Peers {
 #[derive(Clone, Debug)]
 struct FirstPeer {
     id: PeerId,
-    address: Multiaddr,
+    addresses: Vec<Multiaddr>,
     /// Whether the last attempt to meet it failed. One that was met and has left is not unreachable.
     failed: bool,
+}
+
+impl FirstPeer {
+    /// The list with one more address: those of one peer are tried together.
+    fn listed(mut list: Vec<Self>, (id, address): (PeerId, Multiaddr)) -> Vec<Self> {
+        match list.iter_mut().find(|first| first.id == id) {
+            Some(first) => first.addresses.push(address),
+            None => list.push(Self {
+                id,
+                addresses: vec![address],
+                failed: false,
+            }),
+        }
+        list
+    }
 }
 
 struct Contact {
@@ -71,16 +88,12 @@ impl Peers {
                 .bootstrap
                 .iter()
                 .filter_map(split_peer)
-                .map(|(id, address)| FirstPeer {
-                    id,
-                    address,
-                    failed: false,
-                })
-                .collect(),
+                .fold(Vec::new(), FirstPeer::listed),
             contacts: HashMap::new(),
             patience_until: now + BOOTSTRAP_PATIENCE,
             bootstrap_again_at: now + BOOTSTRAP_AGAIN,
             lan_until: if config.mdns { now + LAN_PATIENCE } else { now },
+            quic_until: now,
             observed: Vec::new(),
         }
     }
@@ -94,6 +107,7 @@ impl Peers {
             .map(|contact| contact.until)
             .chain(patience.filter(coming))
             .chain(Some(self.lan_until).filter(coming))
+            .chain(Some(self.quic_until).filter(coming))
             .min()
     }
 
@@ -133,6 +147,12 @@ impl Peers {
             .map_or(Reach::Global, |state| reach(&state.address))
     }
 
+    /// Whether a peer is connected, but through a relay alone.
+    pub(super) fn is_relayed(&self, peer: &PeerId) -> bool {
+        let state = self.connected.get(peer);
+        state.is_some_and(|state| is_circuit(&state.address))
+    }
+
     /// Whether a connected peer is worth asking for blocks that it never announced: it is on our own network, or it is
     /// one of the first peers, whom the user named.
     pub(super) fn is_neighbour(&self, peer: &PeerId) -> bool {
@@ -145,8 +165,8 @@ impl Peers {
 impl EventLoop {
     /// Dials the configured first peers.
     pub(super) fn contact_bootstrap(&mut self) {
-        for FirstPeer { id, address, .. } in self.peers.first.clone() {
-            self.contact(id, address, None);
+        for FirstPeer { id, addresses, .. } in self.peers.first.clone() {
+            self.contact(id, addresses, None);
         }
     }
 
@@ -162,7 +182,7 @@ impl EventLoop {
 
     pub(super) fn connect(&mut self, address: &Multiaddr, reply: oneshot::Sender<Option<PeerId>>) {
         match split_peer(address) {
-            Some((peer, address)) => self.contact(peer, address, Some(reply)),
+            Some((peer, address)) => self.contact(peer, vec![address], Some(reply)),
             None => drop(reply.send(None)),
         }
     }
@@ -170,7 +190,7 @@ impl EventLoop {
     pub(super) fn contact(
         &mut self,
         peer: PeerId,
-        address: Multiaddr,
+        addresses: Vec<Multiaddr>,
         reply: Option<oneshot::Sender<Option<PeerId>>>,
     ) {
         if peer == *self.swarm.local_peer_id() {
@@ -196,7 +216,7 @@ impl EventLoop {
         contact.replies.extend(reply);
         let dial = DialOpts::peer_id(peer)
             .condition(PeerCondition::DisconnectedAndNotDialing)
-            .addresses(vec![address])
+            .addresses(addresses)
             .extend_addresses_through_behaviour()
             .build();
         match self.swarm.dial(dial) {
@@ -216,7 +236,7 @@ impl EventLoop {
     /// Whether questions to the DHT make sense yet: somebody is known, or nobody is on the way.
     pub(super) fn dht_is_ready(&mut self) -> bool {
         let now = Instant::now();
-        if now < self.peers.lan_until {
+        if now < self.peers.lan_until.max(self.peers.quic_until) {
             return false;
         }
         let met_all = self.peers.contacts.is_empty();
@@ -331,6 +351,7 @@ impl EventLoop {
             state.realisations = info.protocols.contains(&realisation_protocol::PROTOCOL);
         }
         self.seek_relays();
+        self.come_closer(peer, &info.listen_addrs);
         let speaks = info.protocols.contains(&group::PROTOCOL);
         if !self.prove_membership(peer, speaks) {
             self.greeted(peer);
@@ -357,6 +378,7 @@ impl EventLoop {
 
     /// A peer told us at which address it sees us. Believed only where addresses are private anyway, and only a few.
     pub(super) fn observed(&mut self, address: &Multiaddr) {
+        self.seen_at(address);
         let near = self.config.announce == Announce::All && reach(address) == Reach::Near;
         let known = self.peers.observed.contains(address);
         if !near || known || self.peers.observed.len() >= OBSERVED_MAX {
@@ -406,6 +428,17 @@ mod tests {
         let due = peers.next_deadline(start).unwrap();
         assert_eq!(due, peers.lan_until);
         assert_eq!(peers.next_deadline(due), None);
+    }
+
+    #[test]
+    fn all_addresses_of_a_first_peer_are_tried_together() {
+        let (id, other) = (PeerId::random(), PeerId::random());
+        let [tcp, quic]: [Multiaddr; 2] =
+            ["/ip4/5.6.0.1/tcp/1", "/ip4/5.6.0.1/udp/1/quic-v1"].map(|a| a.parse().unwrap());
+        let named = [(id, tcp.clone()), (other, tcp.clone()), (id, quic.clone())];
+        let first = named.into_iter().fold(Vec::new(), FirstPeer::listed);
+        assert_eq!(first.len(), 2);
+        assert_eq!(first[0].addresses, [tcp, quic]);
     }
 
     #[test]
