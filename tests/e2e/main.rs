@@ -37,6 +37,9 @@ mod main_job;
 /// Machines that find each other on the local network.
 mod lan;
 
+/// Machines behind address translation.
+mod nat;
+
 /// Closed networks.
 mod private_swarm;
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use libp2p::core::ConnectedPoint;
 use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, identify, relay};
@@ -10,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::EventLoop;
 use super::reach::LAN_PATIENCE;
-use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
+use crate::address::{Reach, is_quic, reach, split_peer};
 use crate::config::{Announce, Config};
 use crate::{exchange, group, realisation_protocol, source_protocol};
 
@@ -27,6 +28,8 @@ const OBSERVED_MAX: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct PeerState {
     pub(super) address: Multiaddr,
+    /// Whether all its connections lead through relays.
+    pub(super) relayed: bool,
     pub(super) agent: String,
     pub(super) dht: bool,
     pub(super) blocks: bool,
@@ -45,8 +48,8 @@ pub(super) struct Peers {
     bootstrap_again_at: Instant,
     /// Until when the local network may still answer; the start where it is not asked.
     lan_until: Instant,
-    /// Until when a peer may still see us over QUIC, where that matters; the start elsewhere.
-    pub(super) quic_until: Instant,
+    /// Until when a peer may still see us over QUIC, where that matters.
+    pub(super) quic_until: Option<Instant>,
     observed: Vec<Multiaddr>,
 }
 
@@ -93,7 +96,7 @@ impl Peers {
             patience_until: now + BOOTSTRAP_PATIENCE,
             bootstrap_again_at: now + BOOTSTRAP_AGAIN,
             lan_until: if config.mdns { now + LAN_PATIENCE } else { now },
-            quic_until: now,
+            quic_until: None,
             observed: Vec::new(),
         }
     }
@@ -107,7 +110,7 @@ impl Peers {
             .map(|contact| contact.until)
             .chain(patience.filter(coming))
             .chain(Some(self.lan_until).filter(coming))
-            .chain(Some(self.quic_until).filter(coming))
+            .chain(self.quic_until.filter(coming))
             .min()
     }
 
@@ -149,8 +152,7 @@ impl Peers {
 
     /// Whether a peer is connected, but through a relay alone.
     pub(super) fn is_relayed(&self, peer: &PeerId) -> bool {
-        let state = self.connected.get(peer);
-        state.is_some_and(|state| is_circuit(&state.address))
+        self.connected.get(peer).is_some_and(|state| state.relayed)
     }
 
     /// Whether a connected peer is worth asking for blocks that it never announced: it is on our own network, or it is
@@ -236,7 +238,8 @@ impl EventLoop {
     /// Whether questions to the DHT make sense yet: somebody is known, or nobody is on the way.
     pub(super) fn dht_is_ready(&mut self) -> bool {
         let now = Instant::now();
-        if now < self.peers.lan_until.max(self.peers.quic_until) {
+        let not_seen_yet = self.peers.quic_until.is_some_and(|until| now < until);
+        if now < self.peers.lan_until || not_seen_yet {
             return false;
         }
         let met_all = self.peers.contacts.is_empty();
@@ -253,13 +256,15 @@ impl EventLoop {
             .sum()
     }
 
-    pub(super) fn peer_connected(&mut self, peer: PeerId, address: &Multiaddr) {
+    pub(super) fn peer_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        let (address, relayed) = (endpoint.get_remote_address(), endpoint.is_relayed());
         let state = self
             .peers
             .connected
             .entry(peer)
             .or_insert_with(|| PeerState {
                 address: address.clone(),
+                relayed,
                 agent: String::new(),
                 dht: false,
                 blocks: false,
@@ -267,9 +272,10 @@ impl EventLoop {
                 realisations: false,
                 relay: false,
             });
-        if is_circuit(&state.address) {
+        if state.relayed && !relayed {
             // The direct connection that the relay's was for.
             state.address = address.clone();
+            state.relayed = false;
         }
     }
 

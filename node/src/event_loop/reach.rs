@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::{Multiaddr, PeerId, mdns};
+use libp2p::{Multiaddr, PeerId, kad, mdns};
 
 use super::EventLoop;
 use super::peers::{ADDRESSES_PER_PEER_MAX, usable};
 use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
-use crate::config::{Announce, Config};
+use crate::config::{Announce, Config, DhtMode};
 
 /// Peers of the local network that are met because they are there. Further ones are met when they have what is wanted.
 const LAN_PEERS_MAX: usize = 32;
@@ -31,6 +31,9 @@ const RELAY_AGAIN: Duration = Duration::from_secs(60);
 /// (RFC 6762 section 6: up to 120 ms for shared records).
 pub(super) const LAN_PATIENCE: Duration = Duration::from_millis(250);
 
+/// How long relays still stand in for us once we can be reached directly: others have records that lead to them, until all
+/// are made anew. A mirror of thousands of files needs minutes for that.
+const RELAYS_KEPT: Duration = Duration::from_secs(600);
 /// Peers asked to see us over QUIC, at most. The first can, unless UDP is blocked.
 const QUIC_WITNESSES_MAX: u32 = 3;
 /// How long questions wait for one of them: a handshake and an introduction over a slow line, and not much where UDP is
@@ -47,6 +50,8 @@ pub(super) struct Relays {
     /// When a named one was dialled last, and when any refused or left.
     dialled: HashMap<PeerId, Instant>,
     refused: HashMap<PeerId, Instant>,
+    /// When they are not needed any more.
+    leave_at: Option<Instant>,
     /// Peers met through a relay whose own addresses were dialled, and when.
     approached: HashMap<PeerId, Instant>,
     /// Set once somebody sees us over QUIC.
@@ -112,7 +117,7 @@ impl EventLoop {
             .connected
             .iter()
             // Through a relay no relay is asked.
-            .filter(|(_, state)| state.relay && !is_circuit(&state.address))
+            .filter(|(_, state)| state.relay && !state.relayed)
             .map(|(peer, state)| (!named(peer), *peer, state.address.clone()))
             .collect();
         offers.sort();
@@ -161,7 +166,7 @@ impl EventLoop {
         let direct = addresses
             .iter()
             .filter(|address| !is_circuit(address) && usable(address, self.config.announce));
-        if is_circuit(&state.address) {
+        if state.relayed {
             let direct = direct.take(ADDRESSES_PER_PEER_MAX).cloned().collect();
             self.approach(peer, direct);
         } else if !is_quic(&state.address) && reach(&state.address) == Reach::Global {
@@ -190,7 +195,7 @@ impl EventLoop {
             return;
         }
         relays.quic_witnesses += 1;
-        self.peers.quic_until = Instant::now() + QUIC_PATIENCE;
+        self.peers.quic_until = Some(Instant::now() + QUIC_PATIENCE);
         self.dial_once_more(peer, addresses);
     }
 
@@ -204,10 +209,26 @@ impl EventLoop {
         let _ = self.swarm.dial(dial);
     }
 
+    /// Holds a part of the DHT for others as long as they can come and ask: whoever walks past a server that can only be
+    /// reached through a relay loses seconds, and the relay a place.
+    pub(super) fn take_part_in_dht(&mut self) {
+        let hidden = self.config.traversal.seek_relays
+            && self.config.announce == Announce::Global
+            && !self.has_direct_address();
+        let mode = match self.config.dht_mode {
+            DhtMode::Server if !hidden => kad::Mode::Server,
+            DhtMode::Server | DhtMode::Client => kad::Mode::Client,
+        };
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if kad.mode() != mode {
+            kad.set_mode(Some(mode));
+        }
+    }
+
     /// Somebody sees us at this address.
     pub(super) fn seen_at(&mut self, address: &Multiaddr) {
         if is_quic(address) && !std::mem::replace(&mut self.relays.seen_over_quic, true) {
-            self.peers.quic_until = Instant::now();
+            self.peers.quic_until = None;
             self.start_waiting_queries();
         }
     }
@@ -222,12 +243,20 @@ impl EventLoop {
         tracing::info!(%address, "reachable");
         self.announcing.addresses_changed();
         if !is_circuit(address) {
-            self.leave_relays();
+            self.take_part_in_dht();
+            let leave_at = Instant::now() + RELAYS_KEPT;
+            self.relays.leave_at.get_or_insert(leave_at);
         }
     }
 
-    /// Whoever can be reached directly does not take a relay's place away from others.
-    fn leave_relays(&mut self) {
+    /// Whoever can be reached directly does not take a relay's place away from others, once nobody looks for it there.
+    pub(super) fn leave_relays(&mut self) {
+        if !self.has_direct_address() {
+            self.relays.leave_at = None;
+        }
+        if self.relays.leave_at.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
         for (_, listener) in std::mem::take(&mut self.relays.asked) {
             self.swarm.remove_listener(listener);
         }

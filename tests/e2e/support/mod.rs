@@ -5,6 +5,7 @@
 
 mod daemon;
 mod lan;
+mod nat;
 mod origin;
 mod output;
 mod process;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use builder::testing::{sandbox_works, static_busybox};
 pub use daemon::Daemon;
 pub use lan::Lan;
+pub use nat::{Internet, Nat};
 pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
 pub use process::{signal, start, wait_until};
