@@ -25,6 +25,10 @@ fi
 if [ "$(id -u)" -eq 0 ] && ! command -v ip >/dev/null 2>&1; then
 	install_package iproute2 iproute iproute2 iproute2 || say "going on without iproute2"
 fi
+# The same with routers between them.
+if [ "$(id -u)" -eq 0 ] && ! command -v nft >/dev/null 2>&1; then
+	install_package nftables nftables nftables nftables || say "going on without nftables"
+fi
 
 if [ -z "${P2PKGS_REQUIRE_SANDBOX:-}" ]; then
 	if bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true 2>/dev/null; then

@@ -35,6 +35,11 @@ const PEERS_REMEMBERED: usize = 1024;
 const DHT_PARALLELISM: usize = 10;
 /// How long others' provider records are kept, as in the public network.
 const PROVIDER_RECORD_TTL: std::time::Duration = std::time::Duration::from_secs(48 * 3600);
+/// Circuits through this node at a time: one for each reservation that it gives. The library's 16 are taken by the first few
+/// seekers, who ask several holders each.
+const RELAYED_MAX: usize = 128;
+/// The same for one peer, as Kubo has it.
+const RELAYED_PER_PEER_MAX: usize = 16;
 /// Concurrent small requests per connection and protocol.
 const REQUESTS_PER_CONNECTION: usize = 32;
 
@@ -119,7 +124,7 @@ impl Behaviour {
             relay_server: config
                 .traversal
                 .serve
-                .then(|| relay::Behaviour::new(local, relay::Config::default()))
+                .then(|| relay::Behaviour::new(local, relaying()))
                 .into(),
             reach_client: config
                 .traversal
@@ -140,6 +145,15 @@ const fn routing_support(config: &Config) -> ProtocolSupport {
         ProtocolSupport::Full
     } else {
         ProtocolSupport::Outbound
+    }
+}
+
+/// What a relay does for others. Each circuit carries 128 KiB and lasts two minutes, by default.
+fn relaying() -> relay::Config {
+    relay::Config {
+        max_circuits: RELAYED_MAX,
+        max_circuits_per_peer: RELAYED_PER_PEER_MAX,
+        ..relay::Config::default()
     }
 }
 

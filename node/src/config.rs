@@ -100,7 +100,8 @@ pub struct Traversal {
 /// The node's part in the DHT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DhtMode {
-    /// Answers others and keeps their provider records: for long-running, reachable nodes.
+    /// Answers others and keeps their provider records: for long-running nodes, while they can be reached. One that seeks
+    /// relays in the public network only asks until it knows an address at which it is reached directly.
     Server,
     /// Only asks: for short commands and nodes nobody can reach.
     Client,

@@ -142,6 +142,7 @@ impl EventLoop {
     /// Runs until told to stop, or until nobody is left who could tell.
     pub(crate) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
+        self.take_part_in_dht();
         self.contact_bootstrap();
         self.contact_relays();
         loop {
@@ -259,10 +260,15 @@ impl EventLoop {
             BehaviourEvent::Routing(event) => self.on_routing_message(event),
             BehaviourEvent::Group(event) => self.on_group_message(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            BehaviourEvent::HolePunching(event) => match event.result {
+                Ok(_) => tracing::debug!(peer = %event.remote_peer_id, "punched a hole"),
+                Err(error) => {
+                    tracing::debug!(peer = %event.remote_peer_id, %error, "no hole could be punched");
+                }
+            },
             // What these bring about is reported by the swarm: connections and confirmed addresses.
             BehaviourEvent::Ping(_)
             | BehaviourEvent::RelayClient(_)
-            | BehaviourEvent::HolePunching(_)
             | BehaviourEvent::RelayServer(_)
             | BehaviourEvent::ReachClient(_)
             | BehaviourEvent::ReachServer(_) => {}
@@ -374,6 +380,7 @@ impl EventLoop {
     }
 
     fn on_tick(&mut self) {
+        self.take_part_in_dht();
         self.sweep_lookups();
         self.sweep_sessions();
         self.sweep_names();
@@ -384,6 +391,7 @@ impl EventLoop {
         self.contact_bootstrap_again();
         self.contact_relays();
         self.seek_relays();
+        self.leave_relays();
         self.start_waiting_queries();
         self.swarm
             .behaviour_mut()

@@ -36,8 +36,8 @@ use std::time::{Duration, Instant};
 
 use base::{Block, Cid};
 use bitswap::{Lane, Ledger, Message, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId};
-use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{
@@ -52,7 +52,7 @@ pub(crate) use self::bucket::Upload;
 pub(crate) use self::handler::REQUESTS;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
-use crate::address::{Reach, is_circuit, reach};
+use crate::address::{Reach, reach};
 use crate::config::Config;
 
 /// What the exchange tells the event loop.
@@ -256,14 +256,14 @@ impl Behaviour {
         self.machine.stats()
     }
 
-    fn connected(&mut self, peer: PeerId, connection: ConnectionId, remote: &Multiaddr) {
-        if is_circuit(remote) {
+    fn connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        if endpoint.is_relayed() {
             // A relay cuts the connection after 128 KiB; a direct one follows if there can be one.
             return;
         }
         let takes_part = self.takes_part(&peer);
         let entry = self.peers.entry(peer).or_default();
-        let reach = reach(remote);
+        let reach = reach(endpoint.get_remote_address());
         entry.connections.push((connection, reach));
         if entry.connections.len() == 1 {
             entry.unsupported = false;
@@ -480,7 +480,7 @@ impl NetworkBehaviour for Behaviour {
                 connection_id,
                 endpoint,
                 ..
-            }) => self.connected(peer_id, connection_id, endpoint.get_remote_address()),
+            }) => self.connected(peer_id, connection_id, endpoint),
             FromSwarm::ConnectionClosed(ConnectionClosed {
                 peer_id,
                 connection_id,

@@ -457,6 +457,7 @@ pub(crate) fn count_search(asked: &mut Asked, search: Asked) {
     *asked = Asked {
         dht_nodes: asked.dht_nodes + search.dht_nodes,
         providers: asked.providers.max(search.providers),
+        relayed: asked.relayed.max(search.relayed),
         ..search
     };
 }

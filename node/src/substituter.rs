@@ -376,6 +376,7 @@ fn joined(question: Asked, fetch: Asked) -> Asked {
     Asked {
         dht_nodes: question.dht_nodes.max(fetch.dht_nodes),
         providers: question.providers.max(fetch.providers),
+        relayed: question.relayed.max(fetch.relayed),
         ..question
     }
 }

@@ -42,6 +42,8 @@ mod caches;
 /// The daemon's HTTP door: files, blocks, metrics, the status page in a real browser.
 mod http;
 
+/// Machines behind address translation.
+mod nat;
 /// The daemon as a service: what it tells its manager, limits that change while it runs.
 mod service;
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)] // What must not happen fails the test.
 
 /// What the tests stand on.
+#[allow(dead_code, unused_imports)] // The benchmark beside Kubo uses the rest of it.
 mod support;
 
 /// Names of files: both sides give the same content the same CID.

@@ -27,7 +27,7 @@ const BAN: Duration = Duration::from_secs(600);
 /// Banned peers that are remembered.
 const BANNED_MAX: usize = 1024;
 /// Addresses taken from what one peer says about itself.
-const ADDRESSES_PER_PEER_MAX: usize = 8;
+pub(super) const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// Addresses at which others see us that we believe.
 const OBSERVED_MAX: usize = 4;
 
@@ -36,6 +36,8 @@ const OBSERVED_MAX: usize = 4;
 pub(super) struct PeerState {
     pub(super) address: Multiaddr,
     pub(super) since: Instant,
+    /// Whether all its connections lead through relays.
+    pub(super) relayed: bool,
     pub(super) agent: String,
     pub(super) dht: bool,
     pub(super) blocks: bool,
@@ -58,6 +60,8 @@ pub(super) struct Peers {
     bootstrap_again_at: Instant,
     /// Until when the local network may still answer; the start where it is not asked.
     lan_until: Instant,
+    /// Until when a peer may still see us over QUIC, where that matters.
+    pub(super) quic_until: Option<Instant>,
     observed: Vec<Multiaddr>,
     acquaintances: Acquaintances,
     banned: HashMap<PeerId, Instant>,
@@ -67,9 +71,24 @@ pub(super) struct Peers {
 #[derive(Clone, Debug)]
 struct FirstPeer {
     id: PeerId,
-    address: Multiaddr,
+    addresses: Vec<Multiaddr>,
     /// Whether the last attempt to meet it failed. One that was met and has left is not unreachable.
     failed: bool,
+}
+
+impl FirstPeer {
+    /// The list with one more address: those of one peer are tried together.
+    fn listed(mut list: Vec<Self>, (id, address): (PeerId, Multiaddr)) -> Vec<Self> {
+        match list.iter_mut().find(|first| first.id == id) {
+            Some(first) => first.addresses.push(address),
+            None => list.push(Self {
+                id,
+                addresses: vec![address],
+                failed: false,
+            }),
+        }
+        list
+    }
 }
 
 struct Contact {
@@ -86,16 +105,12 @@ impl Peers {
                 .bootstrap
                 .iter()
                 .filter_map(split_peer)
-                .map(|(id, address)| FirstPeer {
-                    id,
-                    address,
-                    failed: false,
-                })
-                .collect(),
+                .fold(Vec::new(), FirstPeer::listed),
             contacts: HashMap::new(),
             patience_until: now + BOOTSTRAP_PATIENCE,
             bootstrap_again_at: now + BOOTSTRAP_AGAIN,
             lan_until: if config.mdns { now + LAN_PATIENCE } else { now },
+            quic_until: None,
             observed: Vec::new(),
             acquaintances,
             banned: HashMap::new(),
@@ -111,6 +126,7 @@ impl Peers {
             .map(|contact| contact.until)
             .chain(patience.filter(coming))
             .chain(Some(self.lan_until).filter(coming))
+            .chain(self.quic_until.filter(coming))
             .min()
     }
 
@@ -160,6 +176,11 @@ impl Peers {
             .map_or(Reach::Global, |state| reach(&state.address))
     }
 
+    /// Whether a peer is connected, but through a relay alone.
+    pub(super) fn is_relayed(&self, peer: &PeerId) -> bool {
+        self.connected.get(peer).is_some_and(|state| state.relayed)
+    }
+
     /// Whether a connected peer is worth asking for blocks that it never announced: it is on our own network, or it is
     /// one of the first peers, whom the user named.
     pub(super) fn is_neighbour(&self, peer: &PeerId) -> bool {
@@ -172,8 +193,8 @@ impl Peers {
 impl EventLoop {
     /// Dials the configured first peers.
     pub(super) fn contact_bootstrap(&mut self) {
-        for FirstPeer { id, address, .. } in self.peers.first.clone() {
-            self.contact(id, address, None);
+        for FirstPeer { id, addresses, .. } in self.peers.first.clone() {
+            self.contact(id, addresses, None);
         }
     }
 
@@ -189,7 +210,7 @@ impl EventLoop {
 
     pub(super) fn connect(&mut self, address: &Multiaddr, reply: oneshot::Sender<Option<PeerId>>) {
         match split_peer(address) {
-            Some((peer, address)) => self.contact(peer, address, Some(reply)),
+            Some((peer, address)) => self.contact(peer, vec![address], Some(reply)),
             None => drop(reply.send(None)),
         }
     }
@@ -197,7 +218,7 @@ impl EventLoop {
     pub(super) fn contact(
         &mut self,
         peer: PeerId,
-        address: Multiaddr,
+        addresses: Vec<Multiaddr>,
         reply: Option<oneshot::Sender<Option<PeerId>>>,
     ) {
         if peer == *self.swarm.local_peer_id() {
@@ -224,7 +245,7 @@ impl EventLoop {
         contact.replies.extend(reply);
         let dial = DialOpts::peer_id(peer)
             .condition(PeerCondition::DisconnectedAndNotDialing)
-            .addresses(vec![address])
+            .addresses(addresses)
             .extend_addresses_through_behaviour()
             .build();
         match self.swarm.dial(dial) {
@@ -260,7 +281,8 @@ impl EventLoop {
     /// Whether questions to the DHT make sense yet: somebody is known, or nobody is on the way.
     pub(super) fn dht_is_ready(&mut self) -> bool {
         let now = Instant::now();
-        if now < self.peers.lan_until {
+        let not_seen_yet = self.peers.quic_until.is_some_and(|until| now < until);
+        if now < self.peers.lan_until || not_seen_yet {
             return false;
         }
         let met_all = self.peers.contacts.is_empty();
@@ -278,7 +300,7 @@ impl EventLoop {
     }
 
     pub(super) fn peer_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
-        let address = endpoint.get_remote_address();
+        let (address, relayed) = (endpoint.get_remote_address(), endpoint.is_relayed());
         let state = self
             .peers
             .connected
@@ -286,6 +308,7 @@ impl EventLoop {
             .or_insert_with(|| PeerState {
                 address: address.clone(),
                 since: Instant::now(),
+                relayed,
                 agent: String::new(),
                 dht: false,
                 blocks: false,
@@ -295,9 +318,10 @@ impl EventLoop {
                 routes: false,
                 places: Vec::new(),
             });
-        if is_circuit(&state.address) {
+        if state.relayed && !relayed {
             // The direct connection that the relay's was for.
             state.address = address.clone();
+            state.relayed = false;
         }
         // Who called us did so from a passing port.
         if endpoint.is_dialer() && !is_circuit(address) {
@@ -397,6 +421,7 @@ impl EventLoop {
             state.places.extend(places);
         }
         self.seek_relays();
+        self.come_closer(peer, &info.listen_addrs);
         let speaks = info.protocols.contains(&group::PROTOCOL);
         if !self.prove_membership(peer, speaks) {
             self.greeted(peer);
@@ -444,6 +469,7 @@ impl EventLoop {
 
     /// A peer told us at which address it sees us. Believed only where addresses are private anyway, and only a few.
     pub(super) fn observed(&mut self, address: &Multiaddr) {
+        self.seen_at(address);
         let near = self.config.announce == Announce::All && reach(address) == Reach::Near;
         let known = self.peers.observed.contains(address);
         if !near || known || self.peers.observed.len() >= OBSERVED_MAX {
@@ -494,6 +520,17 @@ mod tests {
         let due = peers.next_deadline(start).unwrap();
         assert_eq!(due, peers.lan_until);
         assert_eq!(peers.next_deadline(due), None);
+    }
+
+    #[test]
+    fn all_addresses_of_a_first_peer_are_tried_together() {
+        let (id, other) = (PeerId::random(), PeerId::random());
+        let [tcp, quic]: [Multiaddr; 2] =
+            ["/ip4/5.6.0.1/tcp/1", "/ip4/5.6.0.1/udp/1/quic-v1"].map(|a| a.parse().unwrap());
+        let named = [(id, tcp.clone()), (other, tcp.clone()), (id, quic.clone())];
+        let first = named.into_iter().fold(Vec::new(), FirstPeer::listed);
+        assert_eq!(first.len(), 2);
+        assert_eq!(first[0].addresses, [tcp, quic]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use libp2p::PeerId;
 use store::substitute::Asked;
 use tokio::sync::{mpsc, oneshot};
 
+use super::peers::Peers;
 use super::{Done, EventLoop, QueryUse};
 use crate::address::Reach;
 use crate::command::{OpenedSession, SessionEvent};
@@ -31,6 +32,8 @@ pub(super) struct Active {
     sink: mpsc::Sender<SessionEvent>,
     providers: Vec<PeerId>,
     searching: bool,
+    /// Set once the owner was told who of the providers is out of direct reach.
+    told_relayed: bool,
 }
 
 /// All sessions.
@@ -70,6 +73,18 @@ impl Active {
     }
 }
 
+/// Who was asked by a session: so many nodes of the DHT, and all its providers.
+fn asked(active: &Active, dht_nodes: u32, peers: &Peers) -> Asked {
+    let relayed = |peer: &&PeerId| peers.is_relayed(peer);
+    Asked {
+        dht_nodes,
+        providers: active.providers.len() as u32,
+        relayed: active.providers.iter().filter(relayed).count() as u32,
+        first_peers_unreachable: peers.first_unreachable(),
+        ..Asked::default()
+    }
+}
+
 impl EventLoop {
     pub(super) fn open_session(
         &mut self,
@@ -87,6 +102,7 @@ impl EventLoop {
             sink,
             providers: providers.to_vec(),
             searching: false,
+            told_relayed: false,
         };
         self.sessions.active.insert(id, active);
         let connected: Vec<_> = self.peers.connected.keys().copied().collect();
@@ -198,12 +214,7 @@ impl EventLoop {
     pub(super) fn search_ended(&mut self, session: SessionId, dht_nodes: u32) {
         if let Some(active) = self.sessions.active.get_mut(&session) {
             active.searching = false;
-            let asked = Asked {
-                dht_nodes,
-                providers: active.providers.len() as u32,
-                first_peers_unreachable: self.peers.first_unreachable(),
-                ..Asked::default()
-            };
+            let asked = asked(active, dht_nodes, &self.peers);
             // Only for the count of who was asked; a full channel loses nothing that matters.
             let _ = active.sink.try_send(SessionEvent::Searched(asked));
             self.swarm.behaviour_mut().exchange.search_ended(session);
@@ -229,6 +240,7 @@ impl EventLoop {
                 }
             }
             exchange::Event::Missing { session, cid } => {
+                self.tell_relayed(session);
                 self.deliver(session, SessionEvent::Missing { cid });
             }
             exchange::Event::FindProviders { session } => self.search(session),
@@ -255,6 +267,17 @@ impl EventLoop {
                 self.start_waiting_queries();
             }
             Err(_) => self.search_ended(session, 0),
+        }
+    }
+
+    /// Tells a session's owner why providers that answered questions have no blocks: no direct connection came about.
+    fn tell_relayed(&mut self, session: SessionId) {
+        let Some(active) = self.sessions.active.get_mut(&session) else {
+            return;
+        };
+        let asked = asked(active, 0, &self.peers);
+        if asked.relayed > 0 && !std::mem::replace(&mut active.told_relayed, true) {
+            self.deliver(session, SessionEvent::Searched(asked));
         }
     }
 

@@ -1,8 +1,9 @@
 //! The node's state as others see it.
 
+use libp2p::kad;
+
 use super::EventLoop;
 use crate::address::{Reach, transport};
-use crate::config::DhtMode;
 use crate::status::{
     BlocksStatus, ConnectionsStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
 };
@@ -24,7 +25,7 @@ impl EventLoop {
                 .map(ToString::to_string)
                 .collect(),
             uptime_secs: self.started.elapsed().as_secs(),
-            dht_server: self.config.dht_mode == DhtMode::Server,
+            dht_server: self.swarm.behaviour().kad.mode() == kad::Mode::Server,
             dht_peers,
             dht_records,
             peers: self.peer_status(),

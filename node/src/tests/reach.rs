@@ -1,7 +1,7 @@
 //! Transports other than plain TCP, private swarms, and being met through a relay.
 
 use super::*;
-use crate::{ClientError, Traversal};
+use crate::{ClientError, PeerStatus, Traversal};
 
 fn listen(address: &str) -> Config {
     Config {
@@ -44,8 +44,8 @@ async fn only_who_has_the_key_joins_a_private_swarm() {
     assert_eq!(status.peers.len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_be_reached_is_met_through_a_relay() {
+/// A relay, a node that listens nowhere so that nobody can dial it, and its address at the relay.
+async fn relay_and_hidden() -> (TestNode, TestNode, Multiaddr) {
     let relay = TestNode::start(Config {
         traversal: Traversal {
             serve: true,
@@ -54,7 +54,6 @@ async fn who_cannot_be_reached_is_met_through_a_relay() {
         ..config(DhtMode::Server, &[])
     })
     .await;
-    // It listens nowhere: nobody can dial it.
     let hidden = TestNode::start(Config {
         listen: Vec::new(),
         provide: true,
@@ -66,26 +65,21 @@ async fn who_cannot_be_reached_is_met_through_a_relay() {
         ..config(DhtMode::Client, &[&relay.address])
     })
     .await;
-    let blob = hidden.mirror(b"something");
+    let is_circuit = |address: &&String| address.contains("/p2p-circuit");
     let status = eventually(hidden.client_handle(), "a relay to stand in", |status| {
-        status
-            .external_addrs
-            .iter()
-            .any(|a| a.contains("/p2p-circuit"))
+        status.external_addrs.iter().any(|a| is_circuit(&a))
     })
     .await;
-    let circuit = status
-        .external_addrs
-        .iter()
-        .find(|a| a.contains("/p2p-circuit"))
-        .unwrap();
-    let circuit: Multiaddr = if circuit.ends_with(&hidden.peer_id().to_string()) {
-        circuit.parse().unwrap()
-    } else {
-        format!("{circuit}/p2p/{}", hidden.peer_id())
-            .parse()
-            .unwrap()
-    };
+    let circuit = status.external_addrs.iter().find(is_circuit).unwrap();
+    let circuit: Multiaddr = circuit.parse().unwrap();
+    let circuit = circuit.with_p2p(hidden.peer_id()).unwrap();
+    (relay, hidden, circuit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_reached_is_met_through_a_relay() {
+    let (relay, hidden, circuit) = relay_and_hidden().await;
+    let blob = hidden.mirror(b"something");
     relay.keeps(1).await;
     let user = TestNode::client(&[&circuit]).await;
     let key = base::Multihash::sha2_256(&blob.sha256);
@@ -95,4 +89,22 @@ async fn who_cannot_be_reached_is_met_through_a_relay() {
     let asker = TestNode::client(&[&relay.address]).await;
     let found = asker.client_handle().find_providers(key).await.unwrap();
     assert_eq!(found.peers, [hidden.peer_id()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_can_be_reached_is_dialled_by_the_holder_that_it_met_through_a_relay() {
+    let (_relay, hidden, circuit) = relay_and_hidden().await;
+    let blob = hidden.mirror(&content(1, 3 << 20));
+    let user = TestNode::start(listen("/ip4/127.0.0.1/tcp/0")).await;
+    user.client_handle().connect(circuit).await.unwrap();
+    let name = hidden.peer_id().to_string();
+    eventually(user.client_handle(), "the holder to dial", |status| {
+        let direct = |peer: &PeerStatus| !peer.addr.contains("/p2p-circuit");
+        status
+            .peers
+            .iter()
+            .any(|peer| peer.id == name && direct(peer))
+    })
+    .await;
+    assert_eq!(user.fetch_source(blob.sha256).await.unwrap().blob, blob);
 }

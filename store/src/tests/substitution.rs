@@ -182,6 +182,14 @@ fn who_was_asked_is_told_in_one_line() {
         all.to_string(),
         "asked 2 caches, 14 DHT nodes, 3 providers (2 unreachable, 1 refused, 4 timed out, 1 invalid)"
     );
+    let behind_nat = Asked {
+        relayed: 1,
+        ..asked(0, 0, 1)
+    };
+    assert_eq!(
+        behind_nat.to_string(),
+        "asked 1 provider (1 reachable only through a relay, which carries no files)"
+    );
     let few = Asked {
         unreachable: 1,
         ..asked(1, 0, 1)

@@ -26,15 +26,7 @@ impl Lan {
         let lan = Self {
             names: [name("a"), name("b")],
         };
-        match lan.join(addresses) {
-            Ok(()) => Some(lan),
-            Err(missing) => {
-                let required = std::env::var_os("P2PKGS_REQUIRE_NETNS").is_some_and(|v| v == "1");
-                assert!(!required, "P2PKGS_REQUIRE_NETNS is set: {missing}");
-                eprintln!("skipped: no network namespaces: {missing}");
-                None
-            }
-        }
+        made(lan.join(addresses)).then_some(lan)
     }
 
     fn join(&self, addresses: [&str; 2]) -> Result<(), String> {
@@ -55,21 +47,7 @@ impl Lan {
 
     /// Puts a command that was not started yet on the first or the second machine.
     pub fn on(&self, machine: usize, command: &Command) -> Command {
-        let mut placed = Command::new("ip");
-        placed
-            .args(["netns", "exec", &self.names[machine]])
-            .arg(command.get_program())
-            .args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => placed.env(name, value),
-                None => placed.env_remove(name),
-            };
-        }
-        if let Some(dir) = command.get_current_dir() {
-            placed.current_dir(dir);
-        }
-        placed
+        inside(&self.names[machine], command)
     }
 }
 
@@ -82,7 +60,36 @@ impl Drop for Lan {
     }
 }
 
-fn ip(args: &[&str]) -> Result<(), String> {
+/// Whether the machines are there. Prints why not, or fails where they are required.
+pub fn made(machines: Result<(), String>) -> bool {
+    let Err(missing) = machines else { return true };
+    let required = std::env::var_os("P2PKGS_REQUIRE_NETNS").is_some_and(|v| v == "1");
+    assert!(!required, "P2PKGS_REQUIRE_NETNS is set: {missing}");
+    eprintln!("skipped: no network namespaces: {missing}");
+    false
+}
+
+/// A command that was not started yet, put into a namespace.
+pub fn inside(namespace: &str, command: &Command) -> Command {
+    let mut placed = Command::new("ip");
+    placed
+        .args(["netns", "exec", namespace])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => placed.env(name, value),
+            None => placed.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        placed.current_dir(dir);
+    }
+    placed
+}
+
+/// Runs `ip`.
+pub fn ip(args: &[&str]) -> Result<(), String> {
     let output = Command::new("ip")
         .args(args)
         .output()

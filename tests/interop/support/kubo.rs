@@ -47,12 +47,76 @@ impl Role {
     }
 }
 
+/// A repository of Kubo's.
+#[derive(Debug)]
+pub struct Repo<'w> {
+    world: &'w World,
+    path: PathBuf,
+}
+
 /// A running `ipfs daemon`. Dropping it kills it.
 #[derive(Debug)]
 pub struct Kubo<'w> {
-    world: &'w World,
-    repo: PathBuf,
+    repo: Repo<'w>,
     child: Child,
+}
+
+impl<'w> Repo<'w> {
+    /// Makes one, with changes to the configuration and to what else lies in it.
+    pub fn init(world: &'w World, profile: &str, change: impl FnOnce(&mut Setup)) -> Self {
+        let path = tempfile::Builder::new()
+            .prefix("kubo.")
+            .tempdir_in(world.dir.path())
+            .unwrap()
+            .keep();
+        let repo = Self { world, path };
+        let mut setup = Setup::new(&repo, profile);
+        change(&mut setup);
+        setup.write(&repo.path);
+        repo
+    }
+
+    /// A command of `ipfs`, not yet started. With the daemon if one runs, else by itself.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.world.command(&self.world.ipfs);
+        command
+            .env("IPFS_PATH", &self.path)
+            .env("IPFS_TELEMETRY", "off")
+            .args(args);
+        self.world.placed(0, command)
+    }
+
+    /// Runs a command that must succeed; what it printed, without the last newline.
+    pub fn run(&self, args: &[&str]) -> String {
+        let finished = Finished::of(self.command(args), COMMAND_DEADLINE).assert_exit(0);
+        finished.stdout.trim_end().to_owned()
+    }
+
+    /// Removes it, before the world ends.
+    pub fn remove(&self) {
+        fs::remove_dir_all(&self.path).unwrap();
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    fn daemon(&self) -> Child {
+        let mut child = self
+            .command(&["daemon"])
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(self.path.join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        if !wait_for_line(child.stdout.take().unwrap(), READY) {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("Kubo did not get ready: {}", self.stderr());
+        }
+        child
+    }
+
+    /// What the daemon said so far.
+    fn stderr(&self) -> String {
+        fs::read_to_string(self.path.join("stderr")).unwrap_or_default()
+    }
 }
 
 impl<'w> Kubo<'w> {
@@ -69,25 +133,37 @@ impl<'w> Kubo<'w> {
         first_peer: Option<&str>,
         change: impl FnOnce(&mut Setup),
     ) -> Self {
-        let repo = tempfile::Builder::new()
-            .prefix("kubo.")
-            .tempdir_in(world.dir.path())
-            .unwrap()
-            .keep();
-        let mut setup = Setup::new(world, &repo, profile);
-        setup.config["Routing"]["Type"] = json!(role.of_kubo());
-        setup.config["Bootstrap"] = first_peer.into_iter().collect();
-        change(&mut setup);
-        setup.write(&repo);
-        let mut child = ipfs(world, &repo, &["daemon"])
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(repo.join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
-        let ready = wait_for_line(child.stdout.take().unwrap(), READY);
-        let node = Self { world, repo, child };
-        assert!(ready, "Kubo did not get ready");
-        node
+        let repo = Repo::init(world, profile, |setup| {
+            setup.config["Routing"]["Type"] = json!(role.of_kubo());
+            setup.config["Bootstrap"] = first_peer.into_iter().collect();
+            change(setup);
+        });
+        let child = repo.daemon();
+        Self { repo, child }
+    }
+
+    /// The same node in a new process.
+    #[must_use]
+    pub fn restart(mut self) -> Self {
+        self.kill();
+        self.child = self.repo.daemon();
+        self
+    }
+
+    /// Ends it and removes its repository, before the world ends.
+    pub fn remove(mut self) {
+        self.kill();
+        self.repo.remove();
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its address on loopback, with its peer id.
@@ -103,7 +179,7 @@ impl<'w> Kubo<'w> {
 
     /// The URL of its gateway.
     pub fn gateway(&self) -> String {
-        let url = fs::read_to_string(self.repo.join("gateway")).unwrap();
+        let url = fs::read_to_string(self.repo.path.join("gateway")).unwrap();
         url.trim().trim_end_matches('/').to_owned()
     }
 
@@ -124,7 +200,7 @@ impl<'w> Kubo<'w> {
 
     /// Gets content from its peers; where it lies then.
     pub fn get(&self, cid: &str) -> PathBuf {
-        let file = self.repo.join("got");
+        let file = self.repo.path.join("got");
         let _ = fs::remove_file(&file);
         self.run(&["get", "--output", file.to_str().unwrap(), cid]);
         file
@@ -137,7 +213,7 @@ impl<'w> Kubo<'w> {
 
     /// Fails to connect to a peer.
     pub fn cannot_connect(&self, address: &str) {
-        let command = ipfs(self.world, &self.repo, &["swarm", "connect", address]);
+        let command = self.command(&["swarm", "connect", address]);
         Finished::of(command, COMMAND_DEADLINE).assert_exit(1);
     }
 
@@ -149,7 +225,7 @@ impl<'w> Kubo<'w> {
     /// Waits until a peer is in the DHT's routing table.
     pub fn wait_for_dht_peer(&self, peer: &str) {
         wait_until("Kubo has the DHT node in its table", || {
-            let dht = match self.world.net {
+            let dht = match self.repo.world.net {
                 Net::Loopback => "lan",
                 Net::Public => "wan",
             };
@@ -159,17 +235,24 @@ impl<'w> Kubo<'w> {
 
     /// Runs a command of `ipfs` with the node; what it printed, without the last newline.
     pub fn run(&self, args: &[&str]) -> String {
-        run(self.world, &self.repo, args)
+        self.repo.run(args)
+    }
+
+    /// A command of `ipfs` with the node, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        self.repo.command(args)
     }
 }
 
 impl Drop for Kubo<'_> {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if thread::panicking() {
-            let said = fs::read_to_string(self.repo.join("stderr")).unwrap_or_default();
-            eprintln!("Kubo in {}: {said}", self.repo.display());
+            eprintln!(
+                "Kubo in {}: {}",
+                self.repo.path.display(),
+                self.repo.stderr()
+            );
         }
     }
 }
@@ -185,17 +268,13 @@ pub struct Setup {
 
 impl Setup {
     /// Makes a repository whose node speaks TCP and to nobody but the peers it is told of.
-    fn new(world: &World, repo: &Path, profile: &str) -> Self {
+    fn new(repo: &Repo<'_>, profile: &str) -> Self {
         // Kubo's own profile for tests: loopback only, no mDNS, no AutoTLS, no AutoConf, loopback allowed in the LAN's DHT.
         let profiles = format!("test,{profile}");
-        run(
-            world,
-            repo,
-            &["init", "--empty-repo", "--profile", &profiles],
-        );
-        let file = fs::read(repo.join("config")).unwrap();
+        repo.run(&["init", "--empty-repo", "--profile", &profiles]);
+        let file = fs::read(repo.path.join("config")).unwrap();
         let mut config: Value = serde_json::from_slice(&file).unwrap();
-        let [address, _] = world.net.addresses();
+        let [address, _] = repo.world.net.addresses();
         config["Addresses"]["Swarm"] = json!([format!("/ip4/{address}/tcp/0")]);
         config["Provide"]["Strategy"] = json!("roots");
         Self {
@@ -210,20 +289,6 @@ impl Setup {
             fs::write(repo.join("swarm.key"), key).unwrap();
         }
     }
-}
-
-fn run(world: &World, repo: &Path, args: &[&str]) -> String {
-    let finished = Finished::of(ipfs(world, repo, args), COMMAND_DEADLINE).assert_exit(0);
-    finished.stdout.trim_end().to_owned()
-}
-
-fn ipfs(world: &World, repo: &Path, args: &[&str]) -> Command {
-    let mut command = world.command(&world.ipfs);
-    command
-        .env("IPFS_PATH", repo)
-        .env("IPFS_TELEMETRY", "off")
-        .args(args);
-    world.placed(0, command)
 }
 
 /// Whether a line with the text comes before the end, or the deadline. The pipe is drained until then and afterwards.

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use daemon::Daemon;
 pub use files::{SIZES, sha256_of, write_file};
 pub use http::get;
-pub use kubo::{Kubo, LEGACY, MODERN, Role};
+pub use kubo::{Kubo, LEGACY, MODERN, Repo, Role};
 use lan::Lan;
 use output::{Finished, wait_with_deadline};
 pub use process::wait_until;
@@ -175,7 +175,8 @@ pub struct Home<'w> {
 }
 
 impl Home<'_> {
-    fn command(&self, first_peer: Option<&str>, args: &[&str]) -> Command {
+    /// A command in this home, not yet started, with one peer to start from.
+    pub fn command(&self, first_peer: Option<&str>, args: &[&str]) -> Command {
         let mut command = self.world.command(Path::new(env!("CARGO_BIN_EXE_p2pkgs")));
         command.env("P2PKGS_HOME", &self.root).args(args);
         if let Some(address) = first_peer {
