@@ -313,6 +313,7 @@ pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
         Announced::Built => (true, ProvideScope::Made),
         Announced::All => (true, ProvideScope::All),
     };
+    config.count_others = context.config()?.store()?.quota_bytes.is_some();
     config.dht_mode = match network.dht_mode {
         DhtMode::Server => node::DhtMode::Server,
         DhtMode::Client => node::DhtMode::Client,

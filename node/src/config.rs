@@ -39,6 +39,8 @@ pub struct Config {
     pub provide: bool,
     /// Which of these keys it announces.
     pub provide_scope: ProvideScope,
+    /// Whether it also asks how many others provide them, for stores that keep the rarest longest.
+    pub count_others: bool,
     /// Addresses that are known to reach this node from outside (a forwarded port), announced as they are.
     pub external: Vec<Multiaddr>,
     /// The key of a private swarm: only who has it can connect, over TCP alone.
@@ -68,6 +70,7 @@ impl Config {
             announce: Announce::Global,
             provide: false,
             provide_scope: ProvideScope::All,
+            count_others: false,
             external: Vec::new(),
             swarm_key: None,
             group: None,

@@ -1,9 +1,12 @@
-//! Handing provider records to a given peer of the DHT.
+//! Handing provider records to a given peer of the DHT, and asking it who else provides the same.
 //!
 //! The DHT's library sends a record only at the end of a walk of its own. Here many records go to one peer over one stream
 //! of the DHT's protocol: a message for each, then the end of the stream. There is no answer; servers read messages until
 //! the stream ends and then end it on their side, which shows that all were read. Who breaks it off has refused.
+//!
+//! Questions go the same way, a few on one stream, and are answered in their order.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use libp2p::request_response::{self, Codec, ProtocolSupport};
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use prost::Message as _;
 
-use crate::wire::put_uvarint;
+use crate::wire::{put_uvarint, read_frame};
 
 /// Dialling, a thousand records of 200 bytes over a slow line, and the end: 200 kB in 10 seconds are 160 kbit/s.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,10 +29,15 @@ pub(crate) const ADDRESSES_MAX: usize = 8;
 const CHUNK_BYTES: usize = 32 << 10;
 /// Bytes of an answer that nobody should send, before the stream is given up.
 const NOISE_BYTES_MAX: usize = 64 << 10;
-/// The message that says who provides a key.
+/// The message that says who provides a key, and the one that asks for it.
 const ADD_PROVIDER: i32 = 2;
+const GET_PROVIDERS: i32 = 3;
+/// Largest answer to a question, in bytes. Twenty providers and twenty closer peers with eight addresses each take 15 kB.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Questions on one stream.
+pub(crate) const QUESTIONS_MAX: usize = 32;
 
-/// Sends records.
+/// Sends records and questions.
 pub(crate) type Behaviour = request_response::Behaviour<RecordCodec>;
 
 /// A behaviour that speaks the DHT's protocol, towards others only: their questions are the library's.
@@ -38,11 +46,22 @@ pub(crate) fn behaviour(dht: StreamProtocol) -> Behaviour {
     Behaviour::new([(dht, ProtocolSupport::Outbound)], config)
 }
 
-/// Records of one provider, for one peer.
+/// What is sent to one peer.
 #[derive(Clone, Debug)]
-pub(crate) struct Records {
-    pub(crate) provider: Arc<Provider>,
-    pub(crate) keys: Vec<Multihash>,
+pub(crate) enum Request {
+    /// That this provider has these keys.
+    Add(Arc<Provider>, Vec<Multihash>),
+    /// How many others than this provider have these keys. At most [`QUESTIONS_MAX`] are asked.
+    Count(Arc<Provider>, Vec<Multihash>),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Response {
+    /// The records were read.
+    Added,
+    /// So many others provide each key.
+    Counted(Vec<(Multihash, u32)>),
 }
 
 /// Who provides, and where it can be reached.
@@ -81,45 +100,55 @@ struct Peer {
     addresses: Vec<Vec<u8>>,
 }
 
-/// Writes [`Records`].
+/// Writes a [`Request`] and reads what comes of it. Each stream has a codec of its own, which knows what it has asked.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RecordCodec;
+pub(crate) struct RecordCodec {
+    asked: Option<(Arc<Provider>, Vec<Multihash>)>,
+}
 
 impl Codec for RecordCodec {
     type Protocol = StreamProtocol;
-    type Request = Records;
-    type Response = ();
+    type Request = Request;
+    type Response = Response;
 
     /// Never called: questions to us are answered elsewhere.
-    async fn read_request<T>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<Records>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<Request>
     where
         T: AsyncRead + Unpin + Send,
     {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<()>
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        tokio::time::timeout(END_PATIENCE, read_to_end(io))
-            .await
-            .unwrap_or(Ok(()))
+        if let Some((provider, keys)) = self.asked.take() {
+            return read_counts(io, &provider, keys).await;
+        }
+        let end = tokio::time::timeout(END_PATIENCE, read_to_end(io)).await;
+        end.unwrap_or(Ok(())).map(|()| Response::Added)
     }
 
     async fn write_request<T>(
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-        Records { provider, keys }: Records,
+        request: Request,
     ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let mut message = Message {
-            kind: ADD_PROVIDER,
-            key: Vec::new(),
-            providers: vec![provider.0.clone()],
+        let (mut message, keys) = match request {
+            Request::Add(provider, keys) => {
+                let providers = vec![provider.0.clone()];
+                (Message::new(ADD_PROVIDER, providers), keys)
+            }
+            Request::Count(provider, mut keys) => {
+                keys.truncate(QUESTIONS_MAX);
+                self.asked = Some((provider, keys.clone()));
+                (Message::new(GET_PROVIDERS, Vec::new()), keys)
+            }
         };
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         for key in keys {
@@ -136,12 +165,48 @@ impl Codec for RecordCodec {
     }
 
     /// Never called.
-    async fn write_response<T>(&mut self, _: &StreamProtocol, _: &mut T, (): ()) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        _: &mut T,
+        _: Response,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+impl Message {
+    fn new(kind: i32, providers: Vec<Peer>) -> Self {
+        Self {
+            kind,
+            key: Vec::new(),
+            providers,
+        }
+    }
+}
+
+/// Reads the answers to our questions, and counts in each those who are not we.
+async fn read_counts<T: AsyncRead + Unpin + Send>(
+    io: &mut T,
+    provider: &Provider,
+    keys: Vec<Multihash>,
+) -> io::Result<Response> {
+    let mut counts = Vec::with_capacity(keys.len());
+    for key in keys {
+        let body = read_frame(io, ANSWER_BYTES_MAX).await?;
+        let answer = Message::decode(&body[..])?;
+        if answer.kind != GET_PROVIDERS {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let others: HashSet<_> = answer.providers.into_iter().map(|peer| peer.id).collect();
+        let ours = usize::from(others.contains(&provider.0.id));
+        let count = u32::try_from(others.len() - ours).unwrap_or(u32::MAX);
+        counts.push((key, count));
+    }
+    Ok(Response::Counted(counts))
 }
 
 async fn read_to_end<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<()> {
@@ -181,8 +246,9 @@ mod tests {
     fn written(provider: Arc<Provider>, keys: Vec<Multihash>) -> Vec<u8> {
         let mut out = Cursor::new(Vec::new());
         let protocol = StreamProtocol::new("/ipfs/kad/1.0.0");
-        let records = Records { provider, keys };
-        block_on(RecordCodec.write_request(&protocol, &mut out, records)).unwrap();
+        let request = Request::Add(provider, keys);
+        let mut codec = RecordCodec::default();
+        block_on(codec.write_request(&protocol, &mut out, request)).unwrap();
         out.into_inner()
     }
 
@@ -214,6 +280,44 @@ mod tests {
             rest.is_empty() && bytes.len() < 250_000,
             "{} bytes",
             bytes.len()
+        );
+    }
+
+    #[test]
+    fn questions_are_written_as_go_writes_them_and_others_in_the_answers_counted_once() {
+        let protocol = StreamProtocol::new("/ipfs/kad/1.0.0");
+        let key = Multihash::sha2_256(&Sha256::of(b"hello world\n"));
+        let us = provider(1);
+        let mut codec = RecordCodec::default();
+        let mut out = Cursor::new(Vec::new());
+        let request = Request::Count(us.clone(), vec![key]);
+        block_on(codec.write_request(&protocol, &mut out, request)).unwrap();
+        let hex: String = out
+            .into_inner()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let vector =
+            "26080312221220a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447";
+        assert_eq!(hex, vector);
+        let other = |n| Peer {
+            id: vec![n; 38],
+            addresses: Vec::new(),
+        };
+        let answer = |kind| {
+            let providers = vec![us.0.clone(), other(1), other(2), other(1)];
+            Message::new(kind, providers).encode_length_delimited_to_vec()
+        };
+        let read = |mut codec: RecordCodec, bytes: Vec<u8>| {
+            block_on(codec.read_response(&protocol, &mut Cursor::new(bytes)))
+        };
+        let counted = read(codec.clone(), answer(GET_PROVIDERS)).unwrap();
+        assert_eq!(counted, Response::Counted(vec![(key, 2)]));
+        assert!(read(codec.clone(), answer(ADD_PROVIDER)).is_err());
+        assert!(read(codec.clone(), answer(GET_PROVIDERS)[..9].to_vec()).is_err());
+        assert!(
+            read(codec, vec![0xff, 0xff, 0xff, 0x7f]).is_err(),
+            "too long"
         );
     }
 }

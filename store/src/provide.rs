@@ -236,6 +236,21 @@ impl Store {
         })
     }
 
+    /// Notes how many others provide keys. When room must be made, what the most others have goes first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be written.
+    pub fn set_other_providers(&self, counts: &[(Multihash, u32)]) -> Result<(), StoreError> {
+        self.index.write(|transaction| {
+            let mut update =
+                transaction.prepare_cached("UPDATE provide SET others = ?2 WHERE hash = ?1")?;
+            for (key, others) in counts {
+                update.execute((key.digest().as_bytes(), others))?;
+            }
+            Ok(())
+        })
+    }
+
     /// Compares the addresses that announcements carry from now on with those that they carried: with a new one, every key is
     /// due now, because records that lead elsewhere are worth little. Returns whether that is so. An address that is gone
     /// changes nothing while the others remain. Addresses are whatever bytes the node tells them apart by.

@@ -101,9 +101,11 @@ CREATE TABLE IF NOT EXISTS name_record (
 ";
 
 /// `provide.made` tells what was made or added here from what was merely fetched; of older keys that is not known, and they
-/// count as fetched. `announced` holds the addresses that the provider records out there carry.
+/// count as fetched; `provide.others` is how many others are known to provide the key. `announced` holds the addresses that the
+/// provider records out there carry.
 const PROVIDING: &str = "
 ALTER TABLE provide ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE provide ADD COLUMN others INTEGER;
 CREATE TABLE announced (address BLOB NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 

@@ -23,7 +23,7 @@ use super::{Done, EventLoop, QueryUse, unix_secs};
 use crate::address::Reach;
 use crate::config::Config;
 use crate::provider_store::ProviderStore;
-use crate::record_protocol::{Provider, Records};
+use crate::record_protocol::{Provider, Request, Response};
 use crate::sweep::{
     Action, Answer, Contact, Counts, DeliveryId, LookupId, Position, Schedule, Settled, Sweeper,
 };
@@ -102,6 +102,8 @@ pub(super) struct Announcing {
     /// Who waits for which announcement.
     replies: HashMap<Multihash, Vec<oneshot::Sender<u32>>>,
     deliveries: HashMap<OutboundRequestId, DeliveryId>,
+    /// Questions how many others provide keys.
+    counts: HashSet<OutboundRequestId>,
     /// Peers that were dialled only to give them records.
     visited: HashSet<PeerId>,
     own_keys_read: Option<Instant>,
@@ -116,7 +118,7 @@ impl Announcing {
             enabled: config.provide,
             scope: config.provide_scope,
             schedule: Schedule::of(Position::of(&local.to_bytes())),
-            sweeper: Sweeper::new(config.limits.provides),
+            sweeper: Sweeper::new(config.limits.provides).counting_others(config.count_others),
             is_busy: false,
             queue: ProvideCounts::default(),
             counted: None,
@@ -124,6 +126,7 @@ impl Announcing {
             settled: Vec::new(),
             replies: HashMap::new(),
             deliveries: HashMap::new(),
+            counts: HashSet::new(),
             visited: HashSet::new(),
             own_keys_read: None,
             meant: HashMap::new(),
@@ -298,6 +301,7 @@ impl EventLoop {
                     self.queries.insert(query, QueryUse::Announce(id));
                 }
                 Action::Deliver { id, to, keys } => self.send_records(id, to, keys),
+                Action::Count { peer, keys } => self.count_others(&peer, keys),
                 Action::Settled(settled) => self.announced(settled),
             }
         }
@@ -336,40 +340,73 @@ impl EventLoop {
     }
 
     fn send_records(&mut self, id: DeliveryId, to: Contact, keys: Vec<Multihash>) {
-        let local = *self.swarm.local_peer_id();
-        let provider = Arc::new(Provider::new(&local, self.announced_addresses()));
+        let request = Request::Add(self.as_provider(), keys);
         if !self.swarm.is_connected(&to.peer) {
             self.announcing.visited.insert(to.peer);
         }
-        let records = Records { provider, keys };
         let sender = &mut self.swarm.behaviour_mut().records;
-        let request = sender.send_request_with_addresses(&to.peer, records, to.addresses);
+        let request = sender.send_request_with_addresses(&to.peer, request, to.addresses);
         self.announcing.deliveries.insert(request, id);
     }
 
-    pub(super) fn on_delivery(&mut self, event: request_response::Event<Records, ()>) {
-        let (peer, request, arrived) = match event {
+    fn count_others(&mut self, peer: &PeerId, keys: Vec<Multihash>) {
+        let request = Request::Count(self.as_provider(), keys);
+        let sender = &mut self.swarm.behaviour_mut().records;
+        let request = sender.send_request(peer, request);
+        self.announcing.counts.insert(request);
+    }
+
+    fn as_provider(&self) -> Arc<Provider> {
+        let local = self.swarm.local_peer_id();
+        Arc::new(Provider::new(local, self.announced_addresses()))
+    }
+
+    pub(super) fn on_delivery(&mut self, event: request_response::Event<Request, Response>) {
+        let (peer, request, response) = match event {
             request_response::Event::Message {
                 peer,
-                message: request_response::Message::Response { request_id, .. },
+                message:
+                    request_response::Message::Response {
+                        request_id,
+                        response,
+                    },
                 ..
-            } => (peer, request_id, true),
+            } => (peer, request_id, Some(response)),
             request_response::Event::OutboundFailure {
                 peer,
                 request_id,
                 error,
                 ..
             } => {
-                tracing::debug!(%peer, %error, "a peer did not take our records");
-                (peer, request_id, false)
+                tracing::debug!(%peer, %error, "a peer did not take our records or answer");
+                (peer, request_id, None)
             }
             _ => return,
         };
         self.leave(&peer);
+        if self.announcing.counts.remove(&request) {
+            self.announcing.sweeper.counted();
+        }
+        let arrived = response.is_some();
+        if let Some(Response::Counted(counts)) = response {
+            self.note_others(counts);
+        }
         if let Some(id) = self.announcing.deliveries.remove(&request) {
             self.announcing.sweeper.delivered(id, arrived, unix_secs());
             self.sweep();
         }
+    }
+
+    /// Notes how many others provide our keys.
+    fn note_others(&mut self, counts: Vec<(Multihash, u32)>) {
+        let store = self.store.clone();
+        self.spawn(move || {
+            if let Err(error) = store.set_other_providers(&counts) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "cannot note how many others provide keys");
+            }
+            Done::Noted
+        });
     }
 
     /// Closes the connection to a peer that was dialled only for this, where connections are getting scarce: a sweep meets

@@ -88,6 +88,8 @@ struct World {
     announced: HashMap<Multihash, u32>,
     lookups: u64,
     streams: u64,
+    /// Keys whose other providers were asked for.
+    counted: HashSet<Multihash>,
 }
 
 impl World {
@@ -114,6 +116,7 @@ impl World {
             announced: HashMap::new(),
             lookups: 0,
             streams: 0,
+            counted: HashSet::new(),
         }
     }
 
@@ -195,6 +198,12 @@ impl World {
                     self.sweeper.noted(&[settled.key], true, self.now);
                 }
                 Action::Settled(_) => {}
+                Action::Count { peer, keys } => {
+                    let node = &self.nodes[self.of_peer[&peer]];
+                    assert!(keys.len() <= 32 && keys.iter().all(|key| node.records.contains(key)));
+                    self.counted.extend(keys);
+                    self.sweeper.counted();
+                }
             }
         }
         assert!(self.pending.len() <= LOOKUPS_MAX + 64, "bounded");
@@ -446,4 +455,19 @@ fn the_same_seed_gives_the_same_run() {
         (world.lookups, world.streams, world.now)
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn others_are_counted_by_asking_a_peer_that_has_just_taken_the_record() {
+    let mut world = World::new(10, 300);
+    world.add_keys(0..200);
+    world.run(3600, true);
+    assert!(world.counted.is_empty(), "only where it is of use");
+    world.sweeper = Sweeper::new(LOOKUPS_MAX).counting_others(true);
+    world.run(24 * 3600, false);
+    let counted = world.counted.len();
+    assert!(
+        counted >= 150,
+        "{counted} of 200 keys were asked for within a day"
+    );
 }

@@ -137,3 +137,38 @@ async fn what_was_only_fetched_is_not_announced_if_that_is_the_wish() {
     let found = client.find_providers(key(6)).await.unwrap();
     assert_eq!(found.peers, [modest.peer_id()]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_a_quota_learns_how_many_others_have_its_files() {
+    let middle = TestNode::server(&[]).await;
+    let other = TestNode::server(&[&middle.address]).await;
+    let (common, rare) = (b"what everybody has", b"what nobody else has");
+    other.mirror(common);
+    middle.keeps(1).await;
+    let curious = TestNode::start(Config {
+        provide: true,
+        count_others: true,
+        ..config(DhtMode::Client, &[&middle.address])
+    })
+    .await;
+    let blobs = [curious.mirror(common), curious.mirror(rare)];
+    let known = || {
+        let everything = store::gc::Goal {
+            free_bytes: None,
+            order: store::gc::Order::Commonest,
+        };
+        let plan = curious.store.plan_collection(&everything, &|_| None);
+        let plan = plan.unwrap();
+        let of = |blob: &Blob| {
+            let mut entries = plan.remove.iter().chain(plan.stay.iter().map(|(e, _)| e));
+            entries.find(|entry| entry.sha256 == blob.sha256)?.providers
+        };
+        blobs.each_ref().map(of)
+    };
+    let wait = async {
+        while known() != [Some(1), Some(0)] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    in_time("the number of others", wait).await;
+}

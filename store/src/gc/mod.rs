@@ -61,7 +61,8 @@ struct Leaving {
 }
 
 impl Store {
-    /// What a collection would remove now. `rarity` tells how many others have a blob, where that is known.
+    /// What a collection would remove now. `rarity` tells how many others have a blob, where that is known; where it says
+    /// nothing, what was heard of the blob's keys counts, of the rarer one.
     ///
     /// # Errors
     /// [`StoreError`] when the index or the holds could not be read.
@@ -78,7 +79,7 @@ impl Store {
                 sha256,
                 bytes: from_sql(row.get(1)?),
                 used_unix_hours: from_sql(row.get(2)?),
-                providers: rarity(&sha256),
+                providers: rarity(&sha256).or(row.get(4)?),
                 is_pinned: row.get(3)?,
                 is_in_use: held.contains(&sha256),
             })
@@ -87,7 +88,9 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT sha256, iif(path IS NULL, size, 0), used,
-                     EXISTS (SELECT 1 FROM pin WHERE pin.sha256 = blob.sha256) FROM blob",
+                     EXISTS (SELECT 1 FROM pin WHERE pin.sha256 = blob.sha256),
+                     (SELECT min(others) FROM provide WHERE hash IN (blob.sha256, blob.root))
+                     FROM blob",
                 )?
                 .query_map([], entry)?
                 .collect()

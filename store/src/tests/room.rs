@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 
+use base::Multihash;
+
 use super::*;
-use crate::{Limits, StoreError};
+use crate::{Limits, ProvideKind, StoreError};
 
 fn limited(store: &Store, quota: u64) -> Store {
     store.clone().with_limits(Limits {
@@ -39,6 +41,28 @@ fn within_a_quota_the_commonest_makes_room_for_what_is_new() {
     let left = [blobs[0].sha256, blobs[1].sha256, new.sha256];
     assert_eq!(present(&store), left.into());
     assert_eq!(file_count(&store, "blobs"), 3);
+}
+
+#[test]
+fn what_was_heard_of_others_decides_what_makes_room() {
+    let (_dir, store) = store();
+    let blobs: Vec<_> = (0..4).map(|n| add(&store, &noise(n, 1000))).collect();
+    let key = |blob: &Blob| Multihash::sha2_256(&blob.sha256);
+    let keys: Vec<_> = blobs
+        .iter()
+        .map(|blob| (key(blob), ProvideKind::Source))
+        .collect();
+    store.provide_all(&keys).unwrap();
+    let counts = [
+        (key(&blobs[0]), 3),
+        (key(&blobs[2]), 8),
+        (key(&blobs[3]), 5),
+    ];
+    store.set_other_providers(&counts).unwrap();
+    let store = limited(&store, 4000);
+    let new = add(&store, &noise(9, 1500));
+    let left = [blobs[0].sha256, blobs[1].sha256, new.sha256];
+    assert_eq!(present(&store), left.into());
 }
 
 #[test]
