@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bitswap::{Message, TransmitId, Version, limits};
 use bytes::{Buf as _, Bytes};
-use futures::io::AsyncWrite as _;
+use futures::io::{AsyncRead as _, AsyncWrite as _};
 use libp2p::Stream;
 use tokio::time::{Instant, Sleep};
 
@@ -94,6 +94,7 @@ impl Lane {
         if let Some(id) = self.failed.pop_front() {
             return Poll::Ready(Step::Failed(id));
         }
+        self.notice_end(cx);
         self.poll_closing(cx);
         if matches!(self.state, State::Opening) {
             return Poll::Pending;
@@ -110,6 +111,27 @@ impl Lane {
             self.poll_writing(cx)
         } else {
             self.poll_idle(cx)
+        }
+    }
+
+    /// A peer that has ended its side of the stream reads no more of it: what comes next needs another one. Some read one
+    /// message a stream.
+    fn notice_end(&mut self, cx: &mut Context<'_>) {
+        if self.writing.is_some() {
+            return;
+        }
+        let State::Open(stream, _) = &mut self.state else {
+            return;
+        };
+        // Nobody answers on this stream, so the byte that is read for is the end.
+        let has_ended = matches!(
+            Pin::new(stream).poll_read(cx, &mut [0]),
+            Poll::Ready(Ok(0) | Err(_))
+        );
+        if has_ended
+            && let State::Open(stream, _) = std::mem::replace(&mut self.state, State::Closed)
+        {
+            self.closing = Some(stream);
         }
     }
 
