@@ -8,19 +8,22 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::iter;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use base::{Multihash, Sha256};
-use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
+use libp2p::{Multiaddr, PeerId};
 
 use crate::name_store::NameStore;
 
 /// Providers remembered per key: the k of the DHT, and as many as fit a reply.
 const PROVIDERS_PER_KEY_MAX: usize = 20;
-/// Records remembered in total. At about 400 bytes each, 26 MB when full.
-const RECORDS_MAX: usize = 65_536;
+/// Records remembered in total: those of two mirrors with 100,000 keys each, in a network so small that each of its nodes
+/// keeps all. At about 150 bytes each, 40 MB when full.
+const RECORDS_MAX: usize = 262_144;
+/// Time between two searches for what has expired. Looking at all records takes some milliseconds.
+const COLLECT_AGAIN: Duration = Duration::from_secs(60);
 /// Addresses kept of one record. A host with a LAN, a VPN and IPv6 has six.
 const ADDRESSES_MAX: usize = 8;
 /// Longest key, in bytes: the limit of Go peers. Ours have 34.
@@ -34,11 +37,88 @@ pub(crate) struct ProviderStore {
     /// Keys that we announce, all of them sha2-256 multihashes: 40 bytes for each.
     own: HashSet<Sha256>,
     /// Records that others asked us to keep.
-    others: HashMap<RecordKey, Vec<ProviderRecord>>,
-    /// How many of them each peer has.
-    per_peer: HashMap<PeerId, usize>,
+    others: HashMap<Box<[u8]>, Vec<Kept>>,
+    peers: Peers,
     records: usize,
     records_max: usize,
+    collect_at: Option<Instant>,
+}
+
+/// A record of another peer.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    by: Slot,
+    expires: Option<Instant>,
+}
+
+/// A peer in [`Peers`].
+type Slot = u32;
+
+/// Who has records here. What is the same in all records of a peer is kept once: its addresses are those of its newest.
+#[derive(Debug, Default)]
+struct Peers {
+    slots: Vec<Option<Peer>>,
+    free: Vec<Slot>,
+    by_id: HashMap<PeerId, Slot>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    id: PeerId,
+    addresses: Vec<Multiaddr>,
+    records: usize,
+}
+
+impl Peers {
+    /// Counts one more record of a peer.
+    fn add(&mut self, id: PeerId, addresses: Vec<Multiaddr>) -> Slot {
+        if let Some(slot) = self.by_id.get(&id).copied() {
+            if let Some(peer) = &mut self.slots[slot as usize] {
+                peer.addresses = addresses;
+                peer.records += 1;
+            }
+            return slot;
+        }
+        let peer = Peer {
+            id,
+            addresses,
+            records: 1,
+        };
+        let slot = self.free.pop().unwrap_or(self.slots.len() as Slot);
+        match self.slots.get_mut(slot as usize) {
+            Some(place) => *place = Some(peer),
+            None => self.slots.push(Some(peer)),
+        }
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    /// Counts one record less, and forgets the peer with its last.
+    fn remove(&mut self, slot: Slot) {
+        let Some(place) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        if let Some(peer) = place {
+            peer.records -= 1;
+            if peer.records == 0 {
+                self.by_id.remove(&peer.id);
+                *place = None;
+                self.free.push(slot);
+            }
+        }
+    }
+
+    fn get(&self, slot: Slot) -> Option<&Peer> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// Who has most records.
+    fn greediest(&self) -> Option<(Slot, PeerId)> {
+        let present = (0..).zip(&self.slots);
+        let peers = present.filter_map(|(slot, peer)| Some((slot, peer.as_ref()?)));
+        let (slot, peer) = peers.max_by_key(|(slot, peer)| (peer.records, *slot))?;
+        Some((slot, peer.id))
+    }
 }
 
 impl ProviderStore {
@@ -53,9 +133,10 @@ impl ProviderStore {
             names: NameStore::new(local),
             own: HashSet::new(),
             others: HashMap::new(),
-            per_peer: HashMap::new(),
+            peers: Peers::default(),
             records: 0,
             records_max,
+            collect_at: None,
         }
     }
 
@@ -80,24 +161,29 @@ impl ProviderStore {
         self.own = keys.iter().map(Multihash::digest).collect();
     }
 
-    /// Forgets what has expired.
+    /// Forgets what has expired, once a minute.
     pub(crate) fn collect(&mut self, now: Instant) {
         self.names.collect(now);
+        if self.collect_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.collect_at = Some(now + COLLECT_AGAIN);
         let Self {
             others,
-            per_peer,
+            peers,
             records,
             ..
         } = self;
-        others.retain(|_, providers| {
-            providers.retain(|record| {
-                let keep = !record.is_expired(now);
+        others.retain(|_, kept| {
+            kept.retain(|record| {
+                let keep = record.expires.is_none_or(|at| now < at);
                 if !keep {
-                    forget(per_peer, records, &record.provider);
+                    *records -= 1;
+                    peers.remove(record.by);
                 }
                 keep
             });
-            !providers.is_empty()
+            !kept.is_empty()
         });
     }
 
@@ -107,48 +193,73 @@ impl ProviderStore {
     }
 
     fn add_other(&mut self, record: ProviderRecord) -> Result<()> {
-        let providers = self.others.get(&record.key);
-        let known = providers.is_some_and(|all| all.iter().any(|r| r.provider == record.provider));
-        if known {
-            self.remove_provider(&record.key, &record.provider);
-        } else {
-            let key_is_full = providers.is_some_and(|all| all.len() >= PROVIDERS_PER_KEY_MAX);
-            let is_full = self.records >= self.records_max;
-            if key_is_full || (is_full && !self.make_room(&record.provider)) {
-                return Err(Error::MaxProvidedKeys);
+        let key = record.key.as_ref();
+        let slot = self.peers.by_id.get(&record.provider).copied();
+        let kept = self.others.get(key).map_or(&[][..], Vec::as_slice);
+        let known = slot.filter(|slot| kept.iter().any(|kept| kept.by == *slot));
+        match known {
+            Some(slot) => self.remove_other(key, slot),
+            None => {
+                let key_is_full = kept.len() >= PROVIDERS_PER_KEY_MAX;
+                let is_full = self.records >= self.records_max;
+                if key_is_full || (is_full && !self.make_room(&record.provider)) {
+                    return Err(Error::MaxProvidedKeys);
+                }
             }
         }
-        *self.per_peer.entry(record.provider).or_default() += 1;
         self.records += 1;
-        self.others
-            .entry(record.key.clone())
-            .or_default()
-            .push(record);
+        let kept = Kept {
+            by: self.peers.add(record.provider, record.addresses),
+            expires: record.expires,
+        };
+        match self.others.get_mut(key) {
+            Some(others) => others.push(kept),
+            // With room for one: most keys have one provider.
+            None => drop(self.others.insert(key.into(), vec![kept])),
+        }
         Ok(())
     }
 
     /// Drops one record of the peer that has most, unless that is the one who asks for more.
     fn make_room(&mut self, asking: &PeerId) -> bool {
-        let Some(greediest) = self
-            .per_peer
-            .iter()
-            .max_by_key(|(peer, count)| (**count, peer.to_bytes()))
-        else {
+        let Some((slot, greediest)) = self.peers.greediest() else {
             return false;
         };
-        let greediest = *greediest.0;
         if greediest == *asking {
             return false;
         }
-        let victim = self.others.iter().find_map(|(key, providers)| {
-            providers
-                .iter()
-                .any(|record| record.provider == greediest)
-                .then(|| key.clone())
-        });
-        victim.is_some_and(|key| {
-            self.remove_provider(&key, &greediest);
-            true
+        let is_theirs = |kept: &Kept| kept.by == slot;
+        let mut others = self.others.iter();
+        let victim = others.find(|(_, kept)| kept.iter().any(is_theirs));
+        let Some(key) = victim.map(|(key, _)| key.clone()) else {
+            return false;
+        };
+        self.remove_other(&key, slot);
+        true
+    }
+
+    fn remove_other(&mut self, key: &[u8], by: Slot) {
+        let Some(kept) = self.others.get_mut(key) else {
+            return;
+        };
+        let before = kept.len();
+        kept.retain(|kept| kept.by != by);
+        let removed = before > kept.len();
+        if kept.is_empty() {
+            self.others.remove(key);
+        }
+        if removed {
+            self.records -= 1;
+            self.peers.remove(by);
+        }
+    }
+
+    fn restore(&self, key: &RecordKey, kept: &Kept) -> Option<ProviderRecord> {
+        let peer = self.peers.get(kept.by)?;
+        let record = ProviderRecord::new(key.clone(), peer.id, peer.addresses.clone());
+        Some(ProviderRecord {
+            expires: kept.expires,
+            ..record
         })
     }
 }
@@ -157,16 +268,6 @@ impl ProviderStore {
 fn digest(key: &RecordKey) -> Option<Sha256> {
     let digest = key.as_ref().strip_prefix(&[0x12, 0x20])?;
     Some(Sha256::from_bytes(digest.try_into().ok()?))
-}
-
-fn forget(per_peer: &mut HashMap<PeerId, usize>, records: &mut usize, peer: &PeerId) {
-    *records -= 1;
-    if let Some(count) = per_peer.get_mut(peer) {
-        *count -= 1;
-        if *count == 0 {
-            per_peer.remove(peer);
-        }
-    }
 }
 
 impl RecordStore for ProviderStore {
@@ -206,7 +307,8 @@ impl RecordStore for ProviderStore {
         let ours = digest(key)
             .is_some_and(|digest| self.own.contains(&digest))
             .then(|| ProviderRecord::new(key.clone(), self.local, Vec::new()));
-        let others = self.others.get(key).into_iter().flatten().cloned();
+        let kept = self.others.get(key.as_ref()).into_iter().flatten();
+        let others = kept.filter_map(|kept| self.restore(key, kept));
         ours.into_iter().chain(others).collect()
     }
 
@@ -222,25 +324,14 @@ impl RecordStore for ProviderStore {
             }
             return;
         }
-        let Some(providers) = self.others.get_mut(key) else {
-            return;
-        };
-        let before = providers.len();
-        providers.retain(|record| record.provider != *peer);
-        let emptied = providers.is_empty();
-        if before > providers.len() {
-            forget(&mut self.per_peer, &mut self.records, peer);
-        }
-        if emptied {
-            self.others.remove(key);
+        if let Some(slot) = self.peers.by_id.get(peer).copied() {
+            self.remove_other(key.as_ref(), slot);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn key(name: u32) -> RecordKey {
@@ -325,7 +416,8 @@ mod tests {
         assert!(store.add_provider(record(99, greedy)).is_err());
         store.add_provider(record(50, modest)).unwrap();
         assert_eq!(store.len(), 10);
-        assert_eq!(store.per_peer[&greedy], 9);
+        let slot = store.peers.by_id[&greedy];
+        assert_eq!(store.peers.get(slot).unwrap().records, 9);
         assert_eq!(store.providers(&key(50)).len(), 1);
     }
 
@@ -342,10 +434,15 @@ mod tests {
         store.collect(now + Duration::from_secs(5));
         assert_eq!((store.len(), store.providers(&key(1)).len()), (1, 1));
         store.collect(now + Duration::from_secs(11));
-        assert_eq!(
-            (store.len(), store.others.len(), store.per_peer.len()),
-            (0, 0, 0)
-        );
+        assert_eq!(store.len(), 1, "not looked for yet");
+        store.collect(now + Duration::from_secs(5) + COLLECT_AGAIN);
+        let left = (store.len(), store.others.len(), store.peers.by_id.len());
+        assert_eq!(left, (0, 0, 0));
+        // The places of those who are gone are given to others.
+        for name in 0..3 {
+            store.add_provider(record(name, PeerId::random())).unwrap();
+        }
+        assert_eq!((store.len(), store.peers.slots.len()), (3, 3));
     }
 
     #[test]
