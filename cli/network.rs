@@ -37,7 +37,7 @@ pub struct Remote {
     config: Option<node::Config>,
     store: Store,
     settled: Settled,
-    gateways: Gateways,
+    gateways: Arc<Gateways>,
     started: OnceLock<Result<Started, String>>,
 }
 
@@ -78,7 +78,7 @@ impl Remote {
         );
         Ok(Self {
             config,
-            gateways: Gateways::new(http, &gateways),
+            gateways: Arc::new(Gateways::new(http, &gateways)),
             store: context.store()?.clone(),
             settled: Settled::of(context)?,
             started: OnceLock::new(),
@@ -203,8 +203,8 @@ impl SourceFetcher for Peers<'_> {
 
 impl Remote {
     /// Trustless gateways, if any are configured.
-    pub fn gateways(&self) -> Option<&Gateways> {
-        Some(&self.gateways).filter(|gateways| !gateways.is_empty())
+    pub fn gateways(&self) -> Option<Arc<Gateways>> {
+        (!self.gateways.is_empty()).then(|| Arc::clone(&self.gateways))
     }
 
     /// Gateways as a further origin of sources; `None` where there are none.

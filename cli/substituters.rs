@@ -30,9 +30,9 @@ const STATEMENTS_BYTES_MAX: u64 = 1 << 20;
 pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
     let remote = origins.remote();
     let caches = Caches::of(context, remote.is_enabled())?;
-    let mut items: Vec<Box<dyn Substituter>> = vec![Box::new(Peers(Arc::clone(remote)))];
-    if remote.gateways().is_some() {
-        items.push(Box::new(Gateways(Arc::clone(remote))));
+    let mut items: Vec<Box<dyn Substituter>> = vec![Box::new(Arc::clone(remote))];
+    if let Some(gateways) = remote.gateways() {
+        items.push(Box::new(gateways));
     }
     for url in &caches.web {
         items.push(Box::new(HttpCache::new(origins.web(), url)));
@@ -108,50 +108,6 @@ impl Settled {
                 .all(|key| self.own.contains(key) || has_spoken(key)),
             Verdict::Conflict(_) => true,
             Verdict::Untrusted(_) | Verdict::TooFew { .. } | Verdict::Missing => false,
-        }
-    }
-}
-
-/// Peers, as one of several.
-struct Peers(Arc<Remote>);
-
-impl Substituter for Peers {
-    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
-        self.0.query(pkghash, progress)
-    }
-
-    fn fetch(
-        &self,
-        realisation: &Realisation,
-        store: &Store,
-        progress: &dyn Progress,
-    ) -> Result<Fetched, FetchError> {
-        Substituter::fetch(&*self.0, realisation, store, progress)
-    }
-}
-
-/// Trustless gateways, as one of several.
-struct Gateways(Arc<Remote>);
-
-impl Substituter for Gateways {
-    fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
-        match self.0.gateways() {
-            Some(gateways) => gateways.query(pkghash, progress),
-            None => Ok(Query::default()),
-        }
-    }
-
-    fn fetch(
-        &self,
-        realisation: &Realisation,
-        store: &Store,
-        progress: &dyn Progress,
-    ) -> Result<Fetched, FetchError> {
-        match self.0.gateways() {
-            Some(gateways) => gateways.fetch(realisation, store, progress),
-            None => Err(FetchError::Missing {
-                asked: Asked::default(),
-            }),
         }
     }
 }
