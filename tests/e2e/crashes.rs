@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use crate::support::{
-    COMMAND_DEADLINE, Finished, NOISE_BYTES, TestEnv, sandbox_works, start, wait_until,
+    COMMAND_DEADLINE, Finished, Home, NOISE_BYTES, TestEnv, sandbox_works, start, wait_until,
 };
 
 /// What may be between two stores: handed to the connection, in its windows and in sockets, or read and not written yet.
@@ -83,6 +83,16 @@ fn bytes_below(folder: &Path) -> u64 {
         .sum()
 }
 
+/// Starts to fetch the large source, to be killed.
+fn start_fetching(user: &Home<'_>) -> Child {
+    let mut command = user.command(&["fetch", "--sources", "big"]);
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
 #[test]
 fn a_command_that_is_killed_while_it_fetches_starts_again_from_a_clean_store() {
     let mut env = TestEnv::new();
@@ -92,12 +102,7 @@ fn a_command_that_is_killed_while_it_fetches_starts_again_from_a_clean_store() {
     let user = env.home("user");
     user.bootstrap_from(&mirror);
     for _ in 0..3 {
-        let mut command = user.command(&["fetch", "--sources", "big"]);
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = start_fetching(&user);
         let store = user.path("store");
         wait_until("something is in the store", || store.exists());
         child.kill().unwrap();
@@ -116,12 +121,7 @@ fn a_fetch_that_is_killed_in_the_middle_is_gone_on_with_and_hardly_a_byte_is_sen
     let mirror = env.home("mirror").daemon(&[]);
     let user = env.home("user");
     user.bootstrap_from(&mirror);
-    let mut command = user.command(&["fetch", "--sources", "big"]);
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = start_fetching(&user);
     let partial = user.path("store/partial");
     wait_until("a transfer has begun", || {
         allocated_below(&partial) > 4 << 20
