@@ -108,7 +108,7 @@ fn package(number: usize, random: &mut Random) -> PackageFiles {
             false,
             &number.to_le_bytes(),
         )],
-        other: Vec::new(),
+        ..PackageFiles::default()
     }
 }
 

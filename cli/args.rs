@@ -95,6 +95,7 @@ pub enum ColorChoice {
 pub enum Command {
     Fetch(cmd::fetch::Args),
     Build(cmd::build::Args),
+    Check(cmd::check::Args),
     Run(cmd::run::Args),
     Venv(cmd::venv::Args),
     Export(cmd::export::Args),
@@ -102,6 +103,7 @@ pub enum Command {
     Closure(cmd::closure::Args),
     Why(cmd::why::Args),
     Graph(cmd::graph::Args),
+    Lint(cmd::lint::Args),
     Log(cmd::log::Args),
     Publish(cmd::publish::Args),
     Node(cmd::node::Args),

@@ -68,6 +68,12 @@ fn hints_of_builder(error: &builder::Error) -> Vec<String> {
             vec![format!("`p2pkgs build {package}` builds it from source")]
         }
         builder::Error::BuildFailed(failure) => hints_of_build(failure),
+        builder::Error::CheckFailed(failure) => {
+            vec![format!("the whole log is `{}`", failure.log.display())]
+        }
+        builder::Error::Incomplete { package, .. } => vec![format!(
+            "name in `pkg/{package}/run-deps` what it needs, or remove the file at the end of its `build`"
+        )],
         builder::Error::NotReproducible { package, .. } => {
             vec![format!(
                 "`p2pkgs log {package}` shows the log of the first build"
@@ -128,7 +134,7 @@ fn details_of_cause(cause: &(dyn Error + 'static)) -> Option<Vec<String>> {
 
 fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
     match error {
-        builder::Error::BuildFailed(failure) => {
+        builder::Error::BuildFailed(failure) | builder::Error::CheckFailed(failure) => {
             let lines = failure.last_lines.iter();
             Some(
                 lines
@@ -139,12 +145,12 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
         builder::Error::Conflict { statements, .. } => {
             Some(statements.iter().map(statement).collect())
         }
-        builder::Error::NotReproducible { differences, .. } => Some(
-            differences
-                .iter()
-                .map(|line| sanitize::line(line))
-                .collect(),
-        ),
+        builder::Error::NotReproducible {
+            differences: lines, ..
+        }
+        | builder::Error::Incomplete { missing: lines, .. } => {
+            Some(lines.iter().map(|line| sanitize::line(line)).collect())
+        }
         _ => None,
     }
 }

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use base::PackageName;
 use builder::venv;
 use builder::{Context as BuildContext, Failure as BuildFailure, Forecast, Input, Options, Report};
-use recipe::{Graph, Policy};
+use recipe::{Graph, PackageId, Policy};
 use serde::Serialize;
 
 use crate::bench::{self, Bench};
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::summary::Tally;
+use crate::tree::DiskTree;
 
 /// How packages are got, as flags that several commands share.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,9 +69,17 @@ impl Session {
     /// # Errors
     /// When the packages, the configuration or the store cannot be used.
     pub fn open(context: &Context, typed: &[String]) -> CmdResult<Self> {
-        let mut tree = context.tree()?;
+        let tree = context.tree()?;
         let names = tree.package_names(typed)?;
-        let graph = context.graph(&mut tree, &names)?;
+        Self::of(context, tree, &names)
+    }
+
+    /// Resolves packages of a tree, and opens the tools.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(context: &Context, mut tree: DiskTree, names: &[PackageName]) -> CmdResult<Self> {
+        let graph = context.graph(&mut tree, names)?;
         Ok(Self {
             graph,
             bench: Bench::open(context, tree)?,
@@ -85,6 +94,18 @@ impl Session {
         self.with_builder(|context| {
             builder::realise(context, &self.graph, self.graph.roots(), options)
         })
+    }
+
+    /// As [`Self::realise`], for as many of the packages as possible: what could be had, and the first failure.
+    pub fn realise_what_can_be(&self, options: &Options) -> (Report, Option<Failure>) {
+        self.with_builder_told(|context| {
+            builder::realise(context, &self.graph, self.graph.roots(), options)
+        })
+    }
+
+    /// Builds one package again and compares. The report knows how long that took if it came to that.
+    pub fn build_again(&self, id: PackageId, options: &Options) -> (Report, Option<Failure>) {
+        self.with_builder_told(|context| builder::check(context, &self.graph, &[id], options))
     }
 
     /// As [`Self::realise`], then builds the packages again and compares.
@@ -116,6 +137,17 @@ impl Session {
         &self,
         work: impl FnOnce(&BuildContext<'_>) -> Result<Report, Box<BuildFailure>>,
     ) -> CmdResult<Report> {
+        match self.with_builder_told(work) {
+            (report, None) => Ok(report),
+            (_, Some(failure)) => Err(failure),
+        }
+    }
+
+    /// Does something with the builder and says where the bytes came from.
+    fn with_builder_told(
+        &self,
+        work: impl FnOnce(&BuildContext<'_>) -> Result<Report, Box<BuildFailure>>,
+    ) -> (Report, Option<Failure>) {
         let sources = self.bench.fetcher();
         let (report, failure) = match work(&self.bench.build_context(&sources)) {
             Ok(report) => (report, None),
@@ -131,10 +163,8 @@ impl Session {
         if let Some(line) = Tally::of(&report.fetched).line() {
             self.bench.ui.status(line);
         }
-        match failure {
-            None => Ok(report),
-            Some((error, others)) => Err(self.failed(error, others, &report)),
-        }
+        let failure = failure.map(|(error, others)| self.failed(error, others, &report));
+        (report, failure)
     }
 
     /// Tells of all failures but the first, which becomes the command's own.

@@ -187,6 +187,8 @@ impl DiskTree {
                 b"build" => files.build = Some(read_script(&path)?),
                 b"build-deps" => files.build_deps = Some(read_bounded(&path, DEPS_BYTES_MAX)?),
                 b"run-deps" => files.run_deps = Some(read_bounded(&path, DEPS_BYTES_MAX)?),
+                b"check" => files.check = Some(read_script(&path)?),
+                b"check-deps" => files.check_deps = Some(read_bounded(&path, DEPS_BYTES_MAX)?),
                 b"fetch" => files.fetch = Some(read_bounded(&path, FETCH_BYTES_MAX)?),
                 b"files" => walk(&path, &mut files.files)?,
                 other => files

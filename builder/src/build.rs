@@ -82,12 +82,29 @@ impl Workshop<'_> {
         scratch: Scratch,
         log: &Path,
     ) -> Result<Finished, Error> {
-        let sandbox = self.sandbox.get()?;
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Running,
         });
         let mut log = Log::create(log)?;
+        let (ending, elapsed) = self.run_script(package, request, &mut log)?;
+        match ending {
+            Ending::Exited(0) => self.check_output(package, scratch, elapsed),
+            Ending::Cancelled => Err(Error::Cancelled),
+            ending => Err(Error::BuildFailed(
+                self.failure(package, ending, &log, scratch),
+            )),
+        }
+    }
+
+    /// Runs a request's command to its end, however it ends, and says how long that took.
+    pub(crate) fn run_script(
+        &self,
+        package: &PackageName,
+        request: &BuildRequest,
+        log: &mut Log,
+    ) -> Result<(Ending, Duration), Error> {
+        let sandbox = self.sandbox.get()?;
         let started = Instant::now();
         let mut output = |text: &[u8]| {
             log.write(text);
@@ -102,12 +119,7 @@ impl Workshop<'_> {
                 &format!("its log is incomplete: {}", chain(&error)),
             );
         }
-        match ending {
-            Ending::Exited(0) => {}
-            Ending::Cancelled => return Err(Error::Cancelled),
-            ending => return Err(self.failure(package, ending, &log, scratch)),
-        }
-        self.check_output(package, scratch, elapsed)
+        Ok((ending, elapsed))
     }
 
     fn check_output(
@@ -144,14 +156,20 @@ impl Workshop<'_> {
         })
     }
 
-    fn failure(&self, package: &PackageName, ending: Ending, log: &Log, scratch: Scratch) -> Error {
-        Error::BuildFailed(Box::new(BuildFailure {
+    pub(crate) fn failure(
+        &self,
+        package: &PackageName,
+        ending: Ending,
+        log: &Log,
+        scratch: Scratch,
+    ) -> Box<BuildFailure> {
+        Box::new(BuildFailure {
             package: package.clone(),
             ending,
             log: log.path().to_owned(),
             last_lines: log.last_lines(),
             kept: self.keep_failed.then(|| scratch.keep()),
-        }))
+        })
     }
 
     fn phase(&self, recipe: &Recipe, phase: Phase) {

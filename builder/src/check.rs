@@ -41,7 +41,7 @@ pub fn check(
         Err(failure) => return Err(merged(report, *failure)),
     };
     for id in built {
-        if let Err(error) = check_one(&runner, context, graph, id, &report, &for_builds) {
+        if let Err(error) = check_one(&runner, context, graph, id, &mut report, &for_builds) {
             let go_on = options.keep_going && !matches!(error, Error::Cancelled);
             errors.push(error);
             if !go_on {
@@ -66,12 +66,12 @@ fn check_one(
     context: &Context<'_>,
     graph: &Graph,
     id: PackageId,
-    report: &Report,
+    report: &mut Report,
     for_builds: &Report,
 ) -> Result<(), Error> {
     let recipe = graph.recipe(id);
     let package = recipe.name();
-    let Some(first) = report.realised.get(package) else {
+    let Some(first) = report.realised.get(package).map(input) else {
         return Ok(());
     };
     runner.fetch_sources(id)?;
@@ -82,11 +82,12 @@ fn check_one(
         .map(input)
         .collect();
     // The log of the first build tells how the output in the store came to be: it is not overwritten.
-    let log = runner.log(&graph.pkghash(id)).with_extension("check.log");
+    let log = runner.log(&graph.pkghash(id)).with_extension("rebuild.log");
     let finished = runner.workshop().build(recipe, &inputs, &log)?;
+    report.rebuilt.insert(package.clone(), finished.elapsed);
     let second = finished.pack()?;
     let file = File::open(&second).map_err(|e| Error::io("open", &second, e))?;
-    let mut before = open(context.store, &input(first))?;
+    let mut before = open(context.store, &first)?;
     let differences = differences(package.as_str(), &mut before, file)?;
     if differences.is_empty() {
         return Ok(());
@@ -192,6 +193,7 @@ fn absorb(report: &mut Report, other: Report) {
     }
     report.fetched.extend(other.fetched);
     report.built.extend(other.built);
+    report.rebuilt.extend(other.rebuilt);
     report.skipped.extend(other.skipped);
     report.asked.merge(other.asked);
 }

@@ -72,6 +72,17 @@ pub enum Error {
     /// The build script failed or was killed.
     #[error("build of `{}` {}", .0.package, .0.ending)]
     BuildFailed(Box<BuildFailure>),
+    /// The package was built, but its check failed or was killed.
+    #[error("check of `{}` {}", .0.package, .0.ending)]
+    CheckFailed(Box<BuildFailure>),
+    /// Files of a package need what its run closure does not have.
+    #[error("`{package}` needs what its run closure does not have")]
+    Incomplete {
+        /// Which package.
+        package: PackageName,
+        /// Which file needs what, one line each.
+        missing: Vec<String>,
+    },
     /// The build ended well, but its output cannot be a package.
     #[error("output of `{package}` is refused")]
     Output {
@@ -193,7 +204,10 @@ impl Error {
             | Self::Cancelled => ErrorKind::Cancelled,
             Self::Lookup { .. } => ErrorKind::Network,
             Self::Fetch { source, .. } => fetch_kind(source),
-            Self::BuildFailed(_) | Self::Output { .. } => ErrorKind::BuildFailed,
+            Self::BuildFailed(_)
+            | Self::CheckFailed(_)
+            | Self::Incomplete { .. }
+            | Self::Output { .. } => ErrorKind::BuildFailed,
             Self::NotReproducible { .. } => ErrorKind::NotReproducible,
             Self::SandboxUnavailable(_) => ErrorKind::SandboxUnavailable,
             Self::Store(error) => store_kind(error),

@@ -7,6 +7,7 @@
 //! * [`realise`] drives [`recipe::Plan`]: lookup, substitute, build. [`check`] builds again and compares, [`forecast`] is
 //!   the dry run.
 //! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], [`run`], output checks, archive.
+//! * [`Trial`] is how a built package is tried in a root of its run closure alone.
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
 //! * [`venv`] composes closures into directories that commands run in, and exports them.
 
@@ -25,6 +26,7 @@ mod output;
 mod probe;
 mod process;
 mod realise;
+mod references;
 mod request;
 mod root;
 mod runner;
@@ -33,6 +35,8 @@ mod signer;
 mod sources;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trial;
+mod untidy;
 pub mod venv;
 
 pub use crate::build::{Finished, Workshop};
@@ -49,10 +53,12 @@ pub use crate::probe::{LazySandbox, Sandbox};
 pub use crate::process::{Ending, Limits, run};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
-    BUILD_SCRIPT, BUILD_UID, BuildRequest, DESTDIR, HOME, HOSTNAME, Mount, SOURCE_DATE_EPOCH,
-    build_env,
+    BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,
+    SOURCE_DATE_EPOCH, build_env, check_env,
 };
 pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;
 pub use crate::signer::Signer;
 pub use crate::sources::FetchedItem;
+pub use crate::trial::Trial;
+pub use crate::untidy::untidy;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::iter;
 use std::path::Path;
+use std::time::Duration;
 
 use base::{Multihash, PackageName, PkgHash, Realisation, TrustPolicy};
 use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
@@ -248,6 +249,8 @@ pub struct Report {
     pub fetched: Vec<FetchedItem>,
     /// Packages that were built, in the order in which they were finished.
     pub built: Vec<PackageName>,
+    /// How long the second build of a package took that was built to be compared.
+    pub rebuilt: BTreeMap<PackageName, Duration>,
     /// Everybody who was asked.
     pub asked: Asked,
     /// Packages that were not built because of another one's failure, which is named second.

@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// The build's home and working directory, where sources and `files/` lie.
 pub const HOME: &str = "/home/build";
+/// Where programs are looked for.
+const SEARCH_PATH: &str = "/bin:/usr/bin";
 /// Where the build puts its output.
 pub const DESTDIR: &str = "/destdir";
 /// Where the build script is mounted.
 pub const BUILD_SCRIPT: &str = "/build";
+/// Where the script that tries a built package is mounted.
+pub const CHECK_SCRIPT: &str = "/check";
 /// The clock that builds are told, in seconds since 1970: the time stamp of every archive entry.
 pub const SOURCE_DATE_EPOCH: &str = "1609459200";
 /// The user and group number of the build user. Not 0: as root of a user namespace tar would try to change owners.
@@ -72,19 +76,50 @@ pub struct BuildRequest {
 impl BuildRequest {
     /// The request that runs a recipe's build script: `top_level` are the directories and links of the scratch root.
     pub fn for_recipe(script: &Path, top_level: Vec<Mount>, cores: usize) -> Self {
+        let env = build_env(SEARCH_PATH, cores);
+        Self::for_script(script, BUILD_SCRIPT, top_level, env)
+    }
+
+    /// The request that runs a recipe's check in a root that holds what a user of the package has.
+    pub fn for_check(script: &Path, top_level: Vec<Mount>) -> Self {
+        Self::for_script(script, CHECK_SCRIPT, top_level, check_env())
+    }
+
+    fn for_script(
+        script: &Path,
+        at: &str,
+        top_level: Vec<Mount>,
+        env: BTreeMap<OsString, OsString>,
+    ) -> Self {
         let mut mounts = top_level;
         mounts.push(Mount::ReadOnly {
             from: script.to_owned(),
-            at: BUILD_SCRIPT.into(),
+            at: at.into(),
         });
         mounts.extend([Mount::Proc, Mount::Dev]);
         Self {
             mounts,
-            env: build_env("/bin:/usr/bin", cores),
+            env,
             directory: HOME.into(),
-            command: vec![BUILD_SCRIPT.into()],
+            command: vec![at.into()],
         }
     }
+}
+
+/// The environment of a check: what an ordinary user without settings has.
+pub fn check_env() -> BTreeMap<OsString, OsString> {
+    let variables = [
+        ("HOME", HOME),
+        ("PATH", SEARCH_PATH),
+        ("TMPDIR", "/tmp"),
+        ("TERM", "dumb"),
+        ("TZ", "UTC"),
+        ("LC_ALL", "C"),
+    ];
+    variables
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 /// The environment that every build has, and nothing besides.

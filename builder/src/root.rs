@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use base::{Hasher, PackageName, Sha256};
-use recipe::{FileKind, Recipe, RecipeFile};
+use recipe::{FileKind, Recipe, RecipeFile, Script};
 use store::archive::{Conflicts, MTIME_UNIX_SECS, UnpackLimits, Unpacker};
 use store::{Blob, Store, StoreError};
 
@@ -24,7 +24,7 @@ const SKELETON: [&str; 12] = [
     "var",
 ];
 /// Top-level names that belong to the sandbox: whatever an archive has there is not for the build to see.
-const RESERVED: [&str; 5] = ["build", "destdir", "dev", "home", "proc"];
+const RESERVED: [&str; 6] = ["build", "check", "destdir", "dev", "home", "proc"];
 
 /// An output that is part of a build closure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +143,13 @@ impl<R: Read> Read for Verified<R> {
         self.hasher.update(&buffer[..n]);
         Ok(n)
     }
+}
+
+/// Puts the script of a check beside the root.
+pub(crate) fn add_check(scratch: &Scratch, script: &Script) -> Result<PathBuf, Error> {
+    let path = scratch.path().join("check");
+    write_file(&path, &script.bytes, true)?;
+    Ok(path)
 }
 
 /// Puts a recipe's sources and `files/` into the build's home and its script beside the root.

@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod build;
 pub mod cache;
 pub mod car;
+pub mod check;
 pub mod closure;
 pub mod completions;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod gc;
 pub mod graph;
 pub mod hash;
 pub mod key;
+pub mod lint;
 pub mod log;
 pub mod mirror;
 pub mod name;
@@ -38,6 +40,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
     match command {
         Command::Fetch(args) => fetch::run(&context, &args),
         Command::Build(args) => build::run(&context, &args),
+        Command::Check(args) => check::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Venv(args) => venv::run(&context, &args),
         Command::Export(args) => export::run(&context, &args),
@@ -45,6 +48,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Closure(args) => closure::run(&context, &args),
         Command::Why(args) => why::run(&context, &args),
         Command::Graph(args) => graph::run(&context, &args),
+        Command::Lint(args) => lint::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Publish(args) => publish::run(&context, &args),
         Command::Node(args) => node::run(&mut context, &args),

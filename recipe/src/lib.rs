@@ -7,7 +7,8 @@
 //! 1. [`Recipe::parse`] reads one package directory, with file and line in every error.
 //! 2. [`Graph::resolve`] loads what the roots need, orders it, refuses cycles, and hashes every [`Derivation`].
 //! 3. [`Plan`] decides step by step what to look up, substitute, fetch and build.
-//! 4. [`explain`] and [`Graph::chain`] answer why.
+//! 4. [`lint`] says what a careful reviewer would.
+//! 5. [`explain`] and [`Graph::chain`] answer why.
 //!
 //! ```
 //! # extern crate p2pkgs_recipe as recipe;
@@ -48,6 +49,7 @@ mod fetch;
 mod files;
 mod graph;
 pub mod limits;
+mod lint;
 mod nearest;
 mod package;
 mod percent;
@@ -59,6 +61,7 @@ mod system;
 mod testing;
 mod tree;
 mod why;
+mod words;
 
 pub use crate::chain::{Chain, EdgeKind};
 pub use crate::closure::Closures;
@@ -68,10 +71,11 @@ pub use crate::derivation::{
 pub use crate::error::{Error, Place};
 pub use crate::fault::Fault;
 pub use crate::graph::{Graph, PackageId};
+pub use crate::lint::{Remark, lint};
 pub use crate::package::{FileBytes, FileContent, FileEntry, PackageFiles};
 pub use crate::plan::{Action, ActionKind, Outcome, Plan, Policy, State, Summary};
 pub use crate::recipe::{
-    BuildScript, Dependency, FileKind, FileMode, Recipe, RecipeFile, Source, Warning,
+    Dependency, FileKind, FileMode, Recipe, RecipeFile, Script, Source, Warning,
 };
 pub use crate::source_url::SourceUrl;
 pub use crate::system::{System, SystemError};

@@ -16,6 +16,10 @@ pub struct PackageFiles {
     pub run_deps: Option<Vec<u8>>,
     /// `fetch`.
     pub fetch: Option<Vec<u8>>,
+    /// `check`, the script that tries the built package.
+    pub check: Option<FileBytes>,
+    /// `check-deps`.
+    pub check_deps: Option<Vec<u8>>,
     /// Everything below `files/` that is no directory, in any order. Empty directories are not part of a recipe.
     pub files: Vec<FileEntry>,
     /// Names of whatever else lies in the directory. Hidden ones are ignored, the others become warnings.

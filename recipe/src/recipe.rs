@@ -15,24 +15,26 @@ use crate::{deps, fetch, files};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
     name: PackageName,
-    build: Option<BuildScript>,
+    build: Option<Script>,
     build_deps: Vec<Dependency>,
     run_deps: Vec<Dependency>,
     sources: Vec<Source>,
     files: Vec<RecipeFile>,
+    check: Option<Script>,
+    check_deps: Vec<Dependency>,
     warnings: Vec<Warning>,
 }
 
-/// The `build` script.
+/// The `build` or `check` script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BuildScript {
+pub struct Script {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// Their digest.
     pub digest: Sha256,
 }
 
-/// A line of `build-deps` or `run-deps`.
+/// A line of `build-deps`, `run-deps` or `check-deps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependency {
     /// The package named.
@@ -121,13 +123,13 @@ pub enum Warning {
     /// A file that no part of the system reads.
     #[error("`{0}` is not a part of a recipe and is ignored")]
     UnknownFile(String),
-    /// A `build` that the kernel cannot start by its first line.
-    #[error("`build` does not start with `#!`")]
-    NoInterpreter,
-    /// A `build` without execute permission. The sandbox gives it one, as upstream does for its own (`bupstash` lacks it),
+    /// A script that the kernel cannot start by its first line.
+    #[error("`{0}` does not start with `#!`")]
+    NoInterpreter(&'static str),
+    /// A script without execute permission. The sandbox gives it one, as upstream does for its own (`bupstash` lacks it),
     /// so it does not count for the package hash either.
-    #[error("`build` is not executable")]
-    NotExecutable,
+    #[error("`{0}` is not executable")]
+    NotExecutable(&'static str),
 }
 
 impl Recipe {
@@ -138,10 +140,12 @@ impl Recipe {
     pub fn parse(name: &PackageName, input: PackageFiles) -> Result<Self, Error> {
         let warnings = warnings(&input);
         let recipe = Self {
-            build: input.build.map(|b| parse_build(name, b)).transpose()?,
+            build: parse_script(name, "build", input.build)?,
             build_deps: parse_deps(name, "build-deps", input.build_deps.as_deref())?,
             run_deps: parse_deps(name, "run-deps", input.run_deps.as_deref())?,
             sources: parse_fetch(name, input.fetch.as_deref())?,
+            check: parse_script(name, "check", input.check)?,
+            check_deps: parse_deps(name, "check-deps", input.check_deps.as_deref())?,
             files: files::parse(input.files).map_err(|(path, fault)| {
                 Error::invalid(Place::whole(name, &format!("files/{path}")), fault)
             })?,
@@ -159,7 +163,7 @@ impl Recipe {
     }
 
     /// The `build` script; a seed has none.
-    pub const fn build(&self) -> Option<&BuildScript> {
+    pub const fn build(&self) -> Option<&Script> {
         self.build.as_ref()
     }
 
@@ -190,6 +194,16 @@ impl Recipe {
     /// What lies in `files/`, sorted by path.
     pub fn files(&self) -> &[RecipeFile] {
         &self.files
+    }
+
+    /// The script that tries the built package. Like [`Self::check_deps`] it is no part of the package hash.
+    pub const fn check(&self) -> Option<&Script> {
+        self.check.as_ref()
+    }
+
+    /// What must be there beside the run closure while it is tried, in the order of `check-deps`.
+    pub fn check_deps(&self) -> &[Dependency] {
+        &self.check_deps
     }
 
     /// What is suspicious in the directory.
@@ -236,7 +250,14 @@ impl Recipe {
     }
 }
 
-fn parse_build(name: &PackageName, script: FileBytes) -> Result<BuildScript, Error> {
+fn parse_script(
+    name: &PackageName,
+    file: &str,
+    script: Option<FileBytes>,
+) -> Result<Option<Script>, Error> {
+    let Some(script) = script else {
+        return Ok(None);
+    };
     let fault = if script.bytes.len() > BUILD_BYTES_MAX {
         Fault::TooLarge {
             bytes: script.bytes.len() as u64,
@@ -248,12 +269,12 @@ fn parse_build(name: &PackageName, script: FileBytes) -> Result<BuildScript, Err
         Fault::Nul
     } else {
         let digest = Sha256::of(&script.bytes);
-        return Ok(BuildScript {
+        return Ok(Some(Script {
             bytes: script.bytes,
             digest,
-        });
+        }));
     };
-    Err(Error::invalid(Place::whole(name, "build"), fault))
+    Err(Error::invalid(Place::whole(name, file), fault))
 }
 
 fn parse_deps(
@@ -279,10 +300,11 @@ fn warnings(input: &PackageFiles) -> Vec<Warning> {
         .collect();
     other.sort();
     let mut warnings: Vec<_> = other.into_iter().map(Warning::UnknownFile).collect();
-    if let Some(build) = &input.build {
-        let no_interpreter = !build.bytes.starts_with(b"#!");
-        warnings.extend(no_interpreter.then_some(Warning::NoInterpreter));
-        warnings.extend((!build.executable).then_some(Warning::NotExecutable));
+    for (name, script) in [("build", &input.build), ("check", &input.check)] {
+        let Some(script) = script else { continue };
+        let no_interpreter = !script.bytes.starts_with(b"#!");
+        warnings.extend(no_interpreter.then_some(Warning::NoInterpreter(name)));
+        warnings.extend((!script.executable).then_some(Warning::NotExecutable(name)));
     }
     warnings
 }
@@ -397,8 +419,30 @@ mod tests {
         let recipe = Recipe::parse(&name("foo"), files).unwrap();
         assert_eq!(
             recipe.warnings(),
-            [Warning::NoInterpreter, Warning::NotExecutable]
+            [
+                Warning::NoInterpreter("build"),
+                Warning::NotExecutable("build")
+            ]
         );
+    }
+
+    #[test]
+    fn a_check_is_read_with_what_it_needs() {
+        let mut files = package("foo", Some("make"), "musl");
+        files.check = Some(FileBytes {
+            executable: true,
+            bytes: b"#!/bin/sh\nfoo\n".to_vec(),
+        });
+        files.check_deps = Some(b"../dash\n".to_vec());
+        let recipe = Recipe::parse(&name("foo"), files).unwrap();
+        assert_eq!(recipe.check().unwrap().bytes, b"#!/bin/sh\nfoo\n");
+        assert_eq!(recipe.check_deps()[0].name, name("dash"));
+        assert_eq!(recipe.warnings(), []);
+        let empty = FileBytes {
+            executable: true,
+            bytes: Vec::new(),
+        };
+        assert_eq!(text(|f| f.check = Some(empty)), "pkg/foo/check: is empty");
     }
 
     #[test]

@@ -91,6 +91,7 @@ fn fixture() -> MemoryTree {
             FileEntry::symlink("bin/alias", "helper"),
         ],
         other: vec![".gitignore".to_owned()],
+        ..PackageFiles::default()
     };
     let mut tree = MemoryTree::default();
     for (name, files) in [

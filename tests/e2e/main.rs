@@ -19,6 +19,9 @@ mod exit_codes;
 /// Building: sandbox, logs, failures, `--check`, `--dry-run`, interruption, several processes at once.
 mod build;
 
+/// Writing packages: `check`, `lint`.
+mod packaging;
+
 /// Using what was built: `venv`, `run`, `export`.
 mod usage;
 

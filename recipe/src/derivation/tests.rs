@@ -81,6 +81,8 @@ fn urls_comments_and_order_do_not_count() {
     other.build_deps = Some(b"../make/\n\n../xz".to_vec());
     other.files.reverse();
     other.other.push("README".into());
+    other.check.clone_from(&other.build);
+    other.check_deps = Some(b"../dash".to_vec());
     assert_eq!(derive(other), derive(example()));
 }
 
