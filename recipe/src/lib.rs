@@ -55,6 +55,7 @@ mod package;
 mod percent;
 mod plan;
 mod recipe;
+mod release;
 mod source_url;
 mod system;
 #[cfg(test)]
@@ -77,6 +78,7 @@ pub use crate::plan::{Action, ActionKind, Outcome, Plan, Policy, State, Summary}
 pub use crate::recipe::{
     Dependency, FileKind, FileMode, Recipe, RecipeFile, Script, Source, Warning,
 };
+pub use crate::release::{Release, Version, links};
 pub use crate::source_url::SourceUrl;
 pub use crate::system::{System, SystemError};
 pub use crate::tree::{MemoryTree, PackageSource};
