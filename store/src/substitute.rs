@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base::{PkgHash, Realisation, Sha256, SignedRealisation};
 
+pub use crate::heats::{Heats, Way};
 pub use crate::race::Race;
 use crate::{Blob, Store, StoreError};
 
