@@ -152,15 +152,15 @@ fn allocated_below(folder: &Path) -> u64 {
 
 #[test]
 fn a_download_over_http_that_is_killed_in_the_middle_is_gone_on_with_and_no_byte_is_sent_twice() {
-    let mut env = TestEnv::new();
+    let env = TestEnv::new();
     let noise = std::fs::read(env.path("origin/noise.bin")).unwrap();
+    // The seed of the tree comes from the origin as ever.
     let recipe = env.tree().join("pkg/big/fetch");
     let middle = NOISE_BYTES / 3;
     let server = Counting::serve(noise, middle);
     let old = env.origin.as_ref().unwrap().url();
     let text = std::fs::read_to_string(&recipe).unwrap();
     std::fs::write(&recipe, text.replace(&old, server.url())).unwrap();
-    env.stop_origin();
     let user = env.home("user");
     let mut child = start_fetching(&user);
     let partial = user.path("store/partial");

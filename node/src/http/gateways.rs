@@ -21,7 +21,7 @@ use store::{Expected, Store};
 
 use super::attempts::Attempts;
 use super::gateway_file::GatewayFile;
-use super::transfer::{Failure, read_failure};
+use super::transfer::{Download, Failure, read_failure};
 use super::{HttpSources, detached};
 use crate::ipns::{IpnsName, IpnsRecord, RECORD_BYTES_MAX};
 
@@ -238,8 +238,8 @@ impl SourceFetcher for GatewaySources<'_> {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let sha256 = request.sha256;
-        let path = match self.form {
+        let (sha256, form) = (request.sha256, self.form);
+        let path = match form {
             SourceForm::File => format!("/sha256/{}", sha256.to_hex()),
             SourceForm::Block => {
                 let cid = block_cid(base::Codec::Raw, &sha256);
@@ -249,7 +249,14 @@ impl SourceFetcher for GatewaySources<'_> {
         let (store, below, mut kept) = (store.clone(), path.clone(), None);
         let fetch = move |http: &HttpSources, url: &str, progress: &dyn Progress| {
             let file = format!("{url}{below}");
-            http.fetch_url(&file, &sha256, &store, &mut kept, progress)
+            let fetched = http.fetch_url(&file, &sha256, &store, &mut kept, progress);
+            let is_silent = matches!(fetched, Err(Failure::TimedOut))
+                && kept.as_ref().is_none_or(Download::is_empty);
+            if form == SourceForm::File && is_silent {
+                // Nobody has to search for a file by its SHA-256: it is there or not.
+                http.hosts.note_silent(url, Instant::now());
+            }
+            fetched
         };
         let Found { got, asked } = self.gateways.in_turn(progress, fetch)?;
         let of_gateway = |(origin, bytes)| match origin {

@@ -2,8 +2,9 @@
 //!
 //! What was received is hashed and on disk already, so a resumed transfer asks for `Range: bytes=N-` and goes on where it
 //! was. That may be another URL, or another process a day later: the SHA-256 says which file it is, whoever gives it. A
-//! server that ignores the range sends everything again and is started over; one whose file changed meanwhile is recognised
-//! by its validator (`If-Range`), and at the latest by the SHA-256. When bytes that were there before are in a file that is
+//! server that ignores the range sends everything again, which is written beside what is there until it has proved right: it
+//! may be the page of a captive portal. One whose file changed meanwhile is recognised by its validator (`If-Range`), and at
+//! the latest by the SHA-256. When bytes that were there before are in a file that is
 //! not the right one, they may be what is wrong with it: then it is fetched once more from its beginning.
 
 use std::fs::File;
@@ -102,6 +103,11 @@ impl Download {
         })
     }
 
+    /// Whether nothing has come.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.file.written() == 0
+    }
+
     fn restart(&mut self) -> Result<(), Failure> {
         self.received.clear();
         self.file.restart().map_err(store_failure)
@@ -118,6 +124,8 @@ struct Transmission {
     validator: Option<String>,
     /// Where what comes from here begins; bytes before that are somebody else's.
     start: u64,
+    /// What was there before a server sent everything again.
+    aside: Option<Download>,
 }
 
 impl Transmission {
@@ -125,9 +133,38 @@ impl Transmission {
         self.download.file.written()
     }
 
-    fn restart(&mut self) -> Result<(), Failure> {
+    /// What comes now begins at the first byte again.
+    fn begin_anew(&mut self, transfer: &Transfer<'_>) -> Result<(), Failure> {
+        self.credit(transfer.url);
+        let anew = Download {
+            file: transfer.store.download_anew().map_err(store_failure)?,
+            received: Vec::new(),
+            reported: self.download.reported,
+        };
+        let before = std::mem::replace(&mut self.download, anew);
+        // A second time, what this URL sent the first time is of no more use.
+        self.aside.get_or_insert(before);
         self.start = 0;
-        self.download.restart()
+        Ok(())
+    }
+
+    /// Notes who sent what has come since the start.
+    fn credit(&mut self, url: &str) {
+        let came = self.at().saturating_sub(self.start);
+        if came > 0 {
+            self.download.received.push((origin(url), came));
+        }
+    }
+
+    /// What to go on with elsewhere.
+    fn into_kept(self) -> Download {
+        let reported = self.download.reported;
+        match self.aside {
+            Some(aside) if aside.file.written() >= self.download.file.written() => {
+                Download { reported, ..aside }
+            }
+            _ => self.download,
+        }
     }
 }
 
@@ -151,27 +188,31 @@ impl Transfer<'_> {
             self.report(&mut partial);
             if !partial.download.file.is_whole(sha256) {
                 let result = self.receive(&mut partial);
-                let came = partial.at().saturating_sub(partial.start);
-                if came > 0 {
-                    partial.download.received.push((origin(self.url), came));
-                }
+                partial.credit(self.url);
                 if let Err(failure) = result {
-                    *kept = Some(partial.download);
+                    *kept = Some(partial.into_kept());
                     return Err(failure);
                 }
             }
+            let (start, aside) = (partial.start, partial.aside);
             let Download {
                 file,
                 received,
                 reported,
             } = partial.download;
             match file.finish(&Expected::sha256(*sha256)) {
-                Ok(blob) => return Ok((blob, received)),
-                Err(StoreError::Mismatch { expected, got, .. }) if partial.start == 0 => {
+                Ok(blob) => {
+                    if let Some(aside) = aside {
+                        aside.file.discard().map_err(store_failure)?;
+                    }
+                    return Ok((blob, received));
+                }
+                Err(StoreError::Mismatch { expected, got, .. }) if start == 0 => {
+                    *kept = aside.map(|aside| Download { reported, ..aside });
                     return Err(Failure::Invalid { expected, got });
                 }
                 Err(StoreError::Mismatch { .. }) => {
-                    tracing::info!(url = self.url, at = partial.start, "starting over");
+                    tracing::info!(url = self.url, at = start, "starting over");
                     download = Download::open(self.store, sha256)?;
                     download.reported = reported;
                     // Whatever somebody may have put there meanwhile: this happens once.
@@ -189,6 +230,7 @@ impl Transfer<'_> {
             validator: None,
             start: download.file.written(),
             download,
+            aside: None,
         }
     }
 
@@ -231,7 +273,7 @@ impl Transfer<'_> {
             .map_err(|error| request_failure(error, at == partial.start))?;
         if at > 0 && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // There is no more of this server's file: ours is no beginning of it.
-            partial.restart()?;
+            partial.begin_anew(self)?;
             return self.request(partial);
         }
         self.accept(&response, partial)?;
@@ -246,7 +288,7 @@ impl Transfer<'_> {
         match response.status() {
             StatusCode::OK => {
                 if at > 0 {
-                    partial.restart()?;
+                    partial.begin_anew(self)?;
                 }
                 partial.total = number(headers, header::CONTENT_LENGTH);
                 partial.validator = validator(headers);
@@ -328,7 +370,7 @@ impl Transfer<'_> {
         }
         partial.total = Some(metadata.len());
         if metadata.len() < partial.at() {
-            partial.restart()?;
+            partial.begin_anew(self)?;
         }
         file.seek(SeekFrom::Start(partial.at()))
             .map_err(|error| Failure::Broken(error.into()))?;

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use base::{Codec, Multihash, SecretKey, Sha256, block_cid};
-use store::BlockStore as _;
 use store::car::CarReader;
+use store::substitute::{Asked, NoProgress, Origin};
+use store::{BlockStore as _, Store};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::paths::{directory, shard};
 use super::{TestNode, in_time};
+use crate::ipns::IpnsRecord;
+use crate::names::settle;
 use crate::web::{NoFacts, Site, Web};
+use crate::{Deadlines, Doors, Gateways, HttpSources, PathError, fetch_path, identity};
 
 /// An answer as it came over the wire.
 struct Reply {
@@ -229,6 +233,53 @@ async fn an_archive_of_a_path_proves_the_way_and_holds_the_part_that_was_asked_f
     assert_eq!(blocks(&list.body), [root, sub]);
     let nothing = world.get(&format!("/ipfs/{root}/sub/x?format=car")).await;
     assert_eq!(nothing.code, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_below_a_name_is_followed_through_a_gateway_without_peers() {
+    let world = World::new().await;
+    let content = vec![7; (2 << 20) + 5];
+    let file = world.node.mirror(&content).root;
+    let inner = shard("file.bin", file);
+    let outer = directory("sub", inner.cid(Codec::DagPb));
+    for block in [&inner, &outer] {
+        world.node.store.put(block).unwrap();
+    }
+    let root = outer.cid(Codec::DagPb);
+    let now = std::time::SystemTime::now();
+    let hour = Duration::from_secs(3600);
+    let key = identity::ephemeral();
+    let value = format!("/ipfs/{root}/sub");
+    let record = IpnsRecord::sign(&key, value.as_bytes(), 1, now + hour, hour).unwrap();
+    let name = *record.name();
+    settle(
+        &world.node.store,
+        &name,
+        Some(&record),
+        Asked::default(),
+        now,
+    )
+    .unwrap();
+    let url = format!("http://{}", world.web.addresses()[0]);
+    let fetch = move || {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let http = HttpSources::new(Deadlines::default(), 16 << 20);
+        let gateways = Gateways::new(http, &[url]);
+        let doors = Doors {
+            peers: None,
+            gateways: Some(&gateways),
+        };
+        let get = |path: String| fetch_path(doors, &path.parse().unwrap(), &store, &NoProgress);
+        let missing = get(format!("ipns://{name}/other")).unwrap_err();
+        assert!(matches!(missing, PathError::NoEntry { .. }), "{missing}");
+        get(format!("ipns://{name}/file.bin")).unwrap()
+    };
+    let fetched = in_time("a path", tokio::task::spawn_blocking(fetch))
+        .await
+        .unwrap();
+    assert_eq!(fetched.blob.sha256, Sha256::of(&content));
+    assert!(matches!(fetched.received[0].0, Origin::Gateway(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

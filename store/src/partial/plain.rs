@@ -21,6 +21,11 @@ const PREFIX: &str = "sha256-";
 /// Bytes read at a time of what is there already.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Whether a partial of this name is a download.
+pub(super) fn is_download(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 impl Store {
     /// Starts to download the file with this SHA-256, or goes on where an earlier attempt ended: see
     /// [`Partial::written`]. Somebody else who downloads it at the same time works on a file that is gone when it is dropped.
@@ -36,6 +41,15 @@ impl Store {
         let mut partial = Partial::new(self, files);
         partial.hash_what_is_there()?;
         Ok(partial)
+    }
+
+    /// Starts a download at its first byte, in a file that is gone when it is dropped: what an earlier attempt left stays.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no file could be made.
+    pub fn download_anew(&self) -> Result<Partial, StoreError> {
+        let file = locked_file(&self.layout.temporary, "fetch-")?;
+        Ok(Partial::new(self, Files::Own(file)))
     }
 }
 

@@ -249,3 +249,27 @@ fn blocks_and_records_of_names_come_from_the_first_gateway_that_is_right() {
     let (got, asked) = gateways.name_record(record.name(), &NoProgress).unwrap();
     assert_eq!((got, asked.invalid), (record, 1));
 }
+
+#[test]
+fn a_gateway_that_is_silent_about_a_source_costs_its_deadline_once() {
+    let fixture = fixture();
+    let silent = Server::new([Act::Silent]);
+    let gateways = Gateways::new(fixture.sources.clone(), std::slice::from_ref(&silent.url));
+    let sources = GatewaySources {
+        gateways: &gateways,
+        form: SourceForm::File,
+    };
+    let fetch = |bytes: &[u8]| {
+        let request = SourceRequest {
+            sha256: Sha256::of(bytes),
+            file_name: "file",
+            urls: &[],
+        };
+        sources.fetch(&request, &fixture.store, &NoProgress)
+    };
+    let first = fetch(b"one").unwrap_err();
+    assert!(matches!(first, FetchError::TimedOut { .. }), "{first:?}");
+    let second = fetch(b"two").unwrap_err();
+    assert!(matches!(second, FetchError::Missing { asked } if asked == Asked::default()));
+    assert_eq!(silent.requests().len(), 1);
+}
