@@ -13,7 +13,7 @@ use store::substitute::{
 
 use crate::context::Context;
 use crate::error::CmdResult;
-use crate::network::{Remote, deadlines};
+use crate::network::Remote;
 
 /// `https:`, `http:`, `mirror:` and `file:` URLs; without a network only the last.
 #[derive(Debug)]
@@ -24,11 +24,11 @@ pub struct WebUrls {
 }
 
 impl WebUrls {
-    /// As the configuration says; without a network only local files are read.
+    /// As the configuration says, through the door that all share; without a network only local files are read.
     ///
     /// # Errors
-    /// When the mirrors or deadlines of the configuration cannot be used.
-    pub fn new(context: &Context, online: bool) -> CmdResult<Self> {
+    /// When the mirrors of the configuration cannot be used.
+    pub fn new(context: &Context, http: HttpSources, online: bool) -> CmdResult<Self> {
         let mirrors = Arc::new(context.mirrors()?);
         let resolver = Arc::clone(&mirrors);
         let resolve = move |name: &str, path: &str| {
@@ -36,22 +36,11 @@ impl WebUrls {
                 .resolve(&format!("mirror://{name}/{path}"))
                 .unwrap_or_default()
         };
-        let limits = node::Limits::default();
-        let http = HttpSources::new(
-            deadlines(context)?,
-            limits.file_bytes_max,
-            Arc::new(resolve),
-        );
         Ok(Self {
-            http,
+            http: http.with_mirrors(Arc::new(resolve)),
             mirrors,
             online,
         })
-    }
-
-    /// The door itself, for other files than sources.
-    pub fn http(&self) -> HttpSources {
-        self.http.clone()
     }
 
     fn is_ours(&self, url: &str) -> bool {

@@ -4,18 +4,18 @@
 //! So [`Remote`] holds the wish and starts the node on the first question. The node has a name that lives as long as the
 //! process; it dials the home's own daemon first, which knows the network already, and the configured first peers.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use base::{Cid, PkgHash, Realisation, SignedRealisation};
 use netconfig::{Announced, DhtMode, Network};
 use node::{
-    BlockingClient, GatewaySources, Gateways, HttpSources, Node, PeerSources, PeerSubstituter,
-    SourceForm,
+    BlockingClient, Doors, GATEWAY_HEATS, GatewaySources, Gateways, HttpSources, Node, PeerSources,
+    PeerSubstituter, SourceForm,
 };
 use store::substitute::{
-    Asked, FetchError, Fetched, First, Progress, Query, QueryError, SourceFetcher, SourceRequest,
-    Substituter,
+    Asked, FetchError, Fetched, Progress, Query, QueryError, SourceFetcher, SourceRequest,
+    Substituter, Way,
 };
 use store::{ProvideScope, Store};
 use tokio::runtime::Runtime;
@@ -37,7 +37,8 @@ pub struct Remote {
     config: Option<node::Config>,
     store: Store,
     settled: Settled,
-    gateways: Arc<Gateways>,
+    http: HttpSources,
+    gateways: Gateways,
     started: OnceLock<Result<Started, String>>,
 }
 
@@ -70,15 +71,11 @@ impl Remote {
             false => Vec::new(),
         };
         let limits = node::Limits::default();
-        // Gateways are never named as mirrors.
-        let http = HttpSources::new(
-            deadlines(context)?,
-            limits.file_bytes_max,
-            Arc::new(|_, _| Vec::new()),
-        );
+        let http = HttpSources::new(deadlines(context)?, limits.file_bytes_max);
         Ok(Self {
             config,
-            gateways: Arc::new(Gateways::new(http, &gateways)),
+            gateways: Gateways::new(http.clone(), &gateways),
+            http,
             store: context.store()?.clone(),
             settled: Settled::of(context)?,
             started: OnceLock::new(),
@@ -96,6 +93,22 @@ impl Remote {
     /// [`NotStarted`].
     pub fn client(&self) -> Result<Option<&BlockingClient>, NotStarted> {
         Ok(self.started()?.map(|started| &started.client))
+    }
+
+    /// Whom to ask for content: the node, started now if need be, and gateways.
+    ///
+    /// # Errors
+    /// [`NotStarted`].
+    pub fn doors(&self) -> Result<Doors<'_>, NotStarted> {
+        Ok(Doors {
+            peers: self.client()?,
+            gateways: self.gateways(),
+        })
+    }
+
+    /// The door to web servers, which all share.
+    pub const fn http(&self) -> &HttpSources {
+        &self.http
     }
 
     fn started(&self) -> Result<Option<&Started>, NotStarted> {
@@ -203,14 +216,14 @@ impl SourceFetcher for Peers<'_> {
 
 impl Remote {
     /// Trustless gateways, if any are configured.
-    pub fn gateways(&self) -> Option<Arc<Gateways>> {
-        (!self.gateways.is_empty()).then(|| Arc::clone(&self.gateways))
+    pub fn gateways(&self) -> Option<&Gateways> {
+        (!self.gateways.is_empty()).then_some(&self.gateways)
     }
 
     /// Gateways as a further origin of sources; `None` where there are none.
     pub fn gateway_sources(&self, form: SourceForm) -> Option<GatewaySources<'_>> {
-        let gateways = &self.gateways;
-        (!gateways.is_empty()).then_some(GatewaySources { gateways, form })
+        self.gateways()
+            .map(|gateways| GatewaySources { gateways, form })
     }
 }
 
@@ -221,11 +234,17 @@ impl SourceFetcher for Remote {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let mut order: Vec<Box<dyn SourceFetcher + '_>> = vec![Box::new(Peers(self))];
+        let mut ways: Vec<Way<'_, Fetched>> = vec![Box::new(move |progress| {
+            Peers(self).fetch(request, store, progress)
+        })];
         if let Some(gateways) = self.gateway_sources(SourceForm::File) {
-            order.push(Box::new(gateways));
+            ways.push(Box::new(move |progress| {
+                gateways.fetch(request, store, progress)
+            }));
         }
-        First::new(order).fetch(request, store, progress)
+        let (fetched, failed) = GATEWAY_HEATS.run(ways, progress)?;
+        let asked = failed.merged(fetched.asked);
+        Ok(Fetched { asked, ..fetched })
     }
 }
 
@@ -235,44 +254,10 @@ impl Remote {
     /// # Errors
     /// [`FetchError`]; a miss without a network.
     pub fn fetch_cid(&self, cid: Cid, progress: &dyn Progress) -> Result<Fetched, FetchError> {
-        let missed = match self.started() {
-            Ok(Some(started)) => started.client.fetch_cid(cid, &[], &self.store, progress),
-            Ok(None) => Err(FetchError::Missing {
-                asked: Asked::default(),
-            }),
-            Err(error) => Err(FetchError::Failed {
-                source: Box::new(error),
-            }),
-        };
-        match missed {
-            Err(missed) => self.gateway_instead(&cid, missed, progress),
-            fetched => fetched,
-        }
-    }
-
-    /// Asks gateways for what peers did not give. Where those have not got it either, what the peers said is the error.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub fn gateway_instead(
-        &self,
-        cid: &Cid,
-        missed: FetchError,
-        progress: &dyn Progress,
-    ) -> Result<Fetched, FetchError> {
-        if self.gateways.is_empty()
-            || matches!(missed, FetchError::Cancelled | FetchError::Store(_))
-        {
-            return Err(missed);
-        }
-        let anything = store::Expected::anything();
-        match self
-            .gateways
-            .fetch_cid(cid, &anything, &self.store, progress)
-        {
-            Err(FetchError::Missing { .. }) => Err(missed),
-            result => result,
-        }
+        let doors = self.doors().map_err(|error| FetchError::Failed {
+            source: error.into(),
+        })?;
+        doors.fetch_cid(cid, &self.store, progress)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use netconfig::MirrorTable;
-use node::{HttpSources, SourceForm};
+use node::SourceForm;
 use store::substitute::SourceFetcher;
 
 use crate::context::Context;
@@ -47,7 +47,11 @@ impl Origins {
         };
         Ok(Self {
             asks_peers: sources.peers && remote.is_enabled(),
-            web: WebUrls::new(context, sources.urls && remote.is_enabled())?,
+            web: WebUrls::new(
+                context,
+                remote.http().clone(),
+                sources.urls && remote.is_enabled(),
+            )?,
             remote,
             listed,
         })
@@ -56,11 +60,6 @@ impl Origins {
     /// This command's door to the network.
     pub const fn remote(&self) -> &Arc<Remote> {
         &self.remote
-    }
-
-    /// The door to web servers.
-    pub fn web(&self) -> HttpSources {
-        self.web.http()
     }
 
     /// Everybody, in order.

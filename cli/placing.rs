@@ -40,12 +40,12 @@ pub fn place_tree(context: &Context, path: &ContentPath, dir: &Path) -> CmdResul
                 copy(&store, &fetched, &dir.join(below))
             }
         };
-    fetch_tree(remote.client()?, path, &store, &progress, place).map_err(
-        |failure| match failure.exit() {
-            Exit::Interrupted => Failure::interrupted(),
-            _ => failure.context(format!("cannot place `{path}`")),
-        },
-    )?;
+    fetch_tree(remote.doors()?, path, &store, &progress, place).map_err(|failure| match failure
+        .exit()
+    {
+        Exit::Interrupted => Failure::interrupted(),
+        _ => failure.context(format!("cannot place `{path}`")),
+    })?;
     drop(progress);
     if let Some(line) = tally.line() {
         context.ui.status(line);

@@ -4,11 +4,10 @@
 //! the file system, or in IPFS below a CID or a name.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{PkgHash, PublicKey, Realisation, SignedRealisation, TrustPolicy, Verdict};
-use node::{ContentPath, HttpCache, PathError, decode_statements, fetch_path, resolve_path};
+use node::{ContentPath, HttpCache, PathError, fetch_path, read_statements, resolve_path};
 use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Origin, Progress, Query, QueryError, Race, Substituter,
@@ -20,9 +19,6 @@ use crate::keys;
 use crate::network::{NotStarted, Remote};
 use crate::origins::Origins;
 
-/// Bytes of a list of statements that are read.
-const STATEMENTS_BYTES_MAX: u64 = 1 << 20;
-
 /// Everybody who may have built packages, in the order in which they are preferred: peers, caches.
 ///
 /// # Errors
@@ -32,10 +28,10 @@ pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
     let caches = Caches::of(context, remote.is_enabled())?;
     let mut items: Vec<Box<dyn Substituter>> = vec![Box::new(Arc::clone(remote))];
     if let Some(gateways) = remote.gateways() {
-        items.push(Box::new(gateways));
+        items.push(Box::new(gateways.clone()));
     }
     for url in &caches.web {
-        items.push(Box::new(HttpCache::new(origins.web(), url)));
+        items.push(Box::new(HttpCache::new(remote.http().clone(), url)));
     }
     for path in caches.paths {
         items.push(Box::new(PathCache {
@@ -122,16 +118,16 @@ struct PathCache {
 
 impl PathCache {
     fn get(&self, name: &str, progress: &dyn Progress) -> Result<Fetched, FetchError> {
-        let client = self.remote.client().map_err(not_started)?;
+        let doors = self.remote.doors().map_err(not_started)?;
         let directory = self.directory(progress)?;
-        fetch_path(client, &directory.join(name), &self.store, progress).map_err(fetch_error)
+        fetch_path(doors, &directory.join(name), &self.store, progress).map_err(fetch_error)
     }
 
     fn directory(&self, progress: &dyn Progress) -> Result<ContentPath, FetchError> {
         let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
         if path.begins_with_name() {
-            let client = self.remote.client().map_err(not_started)?;
-            let resolved = resolve_path(client, &path, &self.store, progress);
+            let doors = self.remote.doors().map_err(not_started)?;
+            let resolved = resolve_path(doors, &path, &self.store, progress);
             *path = resolved.map_err(fetch_error)?;
         }
         Ok(path.clone())
@@ -143,36 +139,35 @@ impl PathCache {
         progress: &dyn Progress,
     ) -> Result<Vec<SignedRealisation>, FetchError> {
         let fetched = self.get(&format!("{pkghash}.realisations"), progress)?;
-        let file = self.store.open_blob(&fetched.blob.sha256)?;
-        let mut bytes = Vec::new();
-        if let Some(file) = file {
-            let read = file.take(STATEMENTS_BYTES_MAX).read_to_end(&mut bytes);
-            read.map_err(|e| FetchError::Failed { source: e.into() })?;
+        match self.store.open_blob(&fetched.blob.sha256)? {
+            Some(file) => {
+                read_statements(file, pkghash).map_err(|e| FetchError::Failed { source: e.into() })
+            }
+            // It went as soon as it had come.
+            None => Ok(Vec::new()),
         }
-        decode_statements(&bytes, pkghash).map_err(|e| FetchError::Failed { source: e.into() })
     }
 }
 
 impl Substituter for PathCache {
     fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
-        let asked = Asked {
-            caches: 1,
-            ..Asked::default()
-        };
+        let mut query = Query::default();
+        query.asked.caches = 1;
         match self.statements(pkghash, progress) {
-            Ok(realisations) => Ok(Query {
-                realisations,
-                asked,
-            }),
-            Err(FetchError::Cancelled) => Err(QueryError::Cancelled),
-            Err(FetchError::Missing { .. }) => Ok(Query {
-                realisations: Vec::new(),
-                asked,
-            }),
-            Err(error) => Err(QueryError::Failed {
-                source: error.into(),
-            }),
+            Ok(realisations) => query.realisations = realisations,
+            Err(FetchError::Cancelled) => return Err(QueryError::Cancelled),
+            Err(FetchError::Missing { .. }) => {}
+            Err(error) => {
+                tracing::info!(%error, "a cache in IPFS did not answer");
+                match error {
+                    FetchError::TimedOut { .. } => query.asked.timed_out = 1,
+                    FetchError::Invalid { .. } => query.asked.invalid = 1,
+                    FetchError::Refused { .. } => query.asked.refused = 1,
+                    _ => query.asked.failed = 1,
+                }
+            }
         }
+        Ok(query)
     }
 
     fn fetch(

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use base::Sha256;
-use node::{ContentPath, PathError, fetch_path};
+use node::{ContentPath, Doors, PathError, fetch_path};
 use store::substitute::{FetchError, Fetched, NoProgress, SourceFetcher as _, SourceRequest};
 use store::{Blob, Store};
 
@@ -125,7 +125,7 @@ impl Content {
     pub fn local(&self, store: &Store) -> CmdResult<Option<Blob>> {
         match self {
             Self::Path(path) if path.begins_with_name() => Ok(None),
-            Self::Path(path) => match fetch_path(None, path, store, &NoProgress) {
+            Self::Path(path) => match fetch_path(Doors::default(), path, store, &NoProgress) {
                 Ok(fetched) => Ok(Some(fetched.blob)),
                 Err(PathError::Fetch(FetchError::Missing { .. })) => Ok(None),
                 Err(error) => Err(failed(error, &path.to_string())),
@@ -160,15 +160,7 @@ fn fetch_content(context: &Context, content: &Content, shown: &str) -> CmdResult
     let watch = Watch::new(&context.ui, &context.interrupt);
     let progress = watch.transfer(format!("fetching {shown}"));
     let fetched: Result<Fetched, PathError> = match content {
-        Content::Path(path) => match fetch_path(remote.client()?, path, store, &progress) {
-            Err(PathError::Fetch(missed)) => match path.root_alone() {
-                Some(cid) => remote
-                    .gateway_instead(&cid, missed, &progress)
-                    .map_err(PathError::from),
-                None => Err(missed.into()),
-            },
-            result => result,
-        },
+        Content::Path(path) => fetch_path(remote.doors()?, path, store, &progress),
         Content::Sha256(sha256) => {
             let request = SourceRequest {
                 sha256: *sha256,

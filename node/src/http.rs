@@ -7,27 +7,34 @@
 
 mod attempts;
 mod cache;
+mod detached;
+mod gateway_file;
 mod gateways;
 mod hosts;
+mod statements;
 mod transfer;
 
 use std::fmt;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::Sha256;
 use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Origin, Progress, SourceFetcher, SourceRequest,
 };
 use ureq::Agent;
+use ureq::http::{StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
 
-pub use self::gateways::{GatewaySources, Gateways, SourceForm};
+pub use self::gateways::{GATEWAY_HEATS, GatewaySources, Gateways, SourceForm};
 
 use self::attempts::Attempts;
 pub use self::cache::HttpCache;
+use self::detached::detached;
 use self::hosts::Hosts;
-use self::transfer::{Failure, Transfer};
+use self::transfer::{Download, Failure, Transfer, request_failure, status_failure};
 use crate::config::Deadlines;
 
 /// Redirects followed for one URL. Mirrors of large projects use two or three.
@@ -42,7 +49,8 @@ const PAUSE_STEP: Duration = Duration::from_millis(50);
 /// Expands `mirror://NAME/path`: called with `NAME` and `path`, gives URLs in the order in which they are to be tried.
 pub type MirrorResolver = Arc<dyn Fn(&str, &str) -> Vec<String> + Send + Sync>;
 
-/// Gets sources by their URLs.
+/// Gets sources by their URLs. Also the one door to web servers: caches and gateways hold a copy, which shares the
+/// connections and what is known of servers that do not answer.
 #[derive(Clone)]
 pub struct HttpSources {
     agent: Agent,
@@ -53,8 +61,9 @@ pub struct HttpSources {
 }
 
 impl HttpSources {
-    /// Fetches with the given patience, refusing files above `file_bytes_max`. Proxies are taken from the environment.
-    pub fn new(deadlines: Deadlines, file_bytes_max: u64, mirrors: MirrorResolver) -> Self {
+    /// Fetches with the given patience, refusing files above `file_bytes_max`. Proxies are taken from the environment. Knows
+    /// no mirrors.
+    pub fn new(deadlines: Deadlines, file_bytes_max: u64) -> Self {
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .build();
@@ -73,9 +82,15 @@ impl HttpSources {
             agent: config.into(),
             deadlines,
             file_bytes_max,
-            mirrors,
+            mirrors: Arc::new(|_, _| Vec::new()),
             hosts: Arc::default(),
         }
+    }
+
+    /// The same door for one who knows mirrors.
+    #[must_use]
+    pub fn with_mirrors(self, mirrors: MirrorResolver) -> Self {
+        Self { mirrors, ..self }
     }
 
     /// The same for files of at most so many bytes.
@@ -98,11 +113,13 @@ impl HttpSources {
         urls.iter().flat_map(expand_one).take(URLS_MAX).collect()
     }
 
+    /// Fetches what is missing of a file from one URL; `kept` is what has come so far, from whichever.
     fn fetch_url(
         &self,
         url: &str,
-        request: &SourceRequest<'_>,
+        sha256: &Sha256,
         store: &Store,
+        kept: &mut Option<Download>,
         progress: &dyn Progress,
     ) -> Result<Fetched, Failure> {
         let transfer = Transfer {
@@ -113,28 +130,26 @@ impl HttpSources {
             store,
             progress,
         };
-        let blob = transfer.run(&request.sha256)?;
-        let received = vec![(origin(url), blob.size)];
+        let (blob, received) = transfer.run(sha256, kept)?;
         Ok(Fetched {
             blob,
             received,
             asked: Asked::default(),
         })
     }
-}
 
-impl SourceFetcher for HttpSources {
-    fn fetch(
+    /// Tries the URLs in order, and those that had bad luck once more.
+    fn fetch_any(
         &self,
-        request: &SourceRequest<'_>,
+        mut urls: Vec<String>,
+        sha256: &Sha256,
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let mut attempts = Attempts::default();
-        let mut urls = self.expand(request.urls);
+        let (mut attempts, mut kept) = (Attempts::default(), None);
         while !urls.is_empty() {
             for url in self.hosts.order(urls, Instant::now()) {
-                match self.fetch_url(&url, request, store, progress) {
+                match self.fetch_url(&url, sha256, store, &mut kept, progress) {
                     Ok(fetched) => {
                         let asked = attempts.asked(true);
                         return Ok(Fetched { asked, ..fetched });
@@ -143,7 +158,7 @@ impl SourceFetcher for HttpSources {
                     Err(failure) => {
                         tracing::info!(url, ?failure, "source not fetched");
                         if matches!(failure, Failure::Unreachable(_)) {
-                            self.hosts.note_unreachable(&url, Instant::now());
+                            self.hosts.note_silent(&url, Instant::now());
                         }
                         attempts.push(url, failure);
                     }
@@ -155,6 +170,46 @@ impl SourceFetcher for HttpSources {
             }
         }
         Err(attempts.into_error())
+    }
+
+    /// The body of a page in one form; with a deadline for the whole where it is small.
+    fn get(
+        &self,
+        url: &str,
+        accept: &str,
+        deadline: Option<Duration>,
+    ) -> Result<impl Read + Send + use<>, Failure> {
+        let mut request = self.agent.get(url).header(header::ACCEPT, accept).config();
+        if let Some(deadline) = deadline {
+            request = request.timeout_global(Some(deadline));
+        }
+        let response = request
+            .build()
+            .call()
+            .map_err(|error| request_failure(error, true).into_failure())?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body().into_reader()),
+            // What a server does not know, does not have, or does not give in this form is all the same to us.
+            status if matches!(status.as_u16(), 400 | 406 | 412 | 422 | 501) => {
+                Err(Failure::Missing)
+            }
+            status => Err(status_failure(status)),
+        }
+    }
+}
+
+impl SourceFetcher for HttpSources {
+    fn fetch(
+        &self,
+        request: &SourceRequest<'_>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Fetched, FetchError> {
+        let (this, store, sha256) = (self.clone(), store.clone(), request.sha256);
+        let urls = self.expand(request.urls);
+        detached(progress, move |progress| {
+            this.fetch_any(urls, &sha256, &store, progress)
+        })
     }
 }
 

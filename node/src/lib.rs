@@ -16,6 +16,7 @@ mod client;
 mod command;
 mod config;
 mod dial_guard;
+mod doors;
 mod error;
 mod event_loop;
 mod exchange;
@@ -52,17 +53,18 @@ pub use crate::client::{BlockingClient, Client, Providers, Realisations};
 pub use crate::config::{
     Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, RunningLimits, Traversal,
 };
+pub use crate::doors::Doors;
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::group::GroupKey;
 pub use crate::http::{
-    GatewaySources, Gateways, HttpCache, HttpSources, MirrorResolver, SourceForm,
+    GATEWAY_HEATS, GatewaySources, Gateways, HttpCache, HttpSources, MirrorResolver, SourceForm,
 };
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
 pub use crate::paths::{
     ContentPath, ContentPathError, PathError, TreeEntry, fetch_path, fetch_tree, resolve_path,
 };
-pub use crate::realisation_protocol::{decode_statements, encode_statements};
+pub use crate::realisation_protocol::{StatementsError, encode_statements, read_statements};
 pub use crate::status::{
     AskedStatus, BlocksStatus, ConnectionsStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
 };

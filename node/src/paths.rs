@@ -1,7 +1,7 @@
 //! Content by path: `ipfs://CID/directory/file` and `ipns://NAME/file`, followed block by block to a file.
 //!
-//! Directories are read from the store where they are there, else block by block from peers, and kept: they are small, and
-//! whoever follows a path once will follow its neighbour next. Only roots are announced in the DHT, so those who had the
+//! Directories are read from the store where they are there, else block by block from peers or gateways, and kept: they are
+//! small, and whoever follows a path once will follow its neighbour next. Only roots are announced in the DHT, so those who had the
 //! directories are the first to be asked for the file.
 
 mod blocks;
@@ -18,10 +18,10 @@ use store::substitute::{FetchError, Fetched, Progress};
 use store::{Store, StoreError};
 
 use self::blocks::Blocks;
-use crate::client::BlockingClient;
+use crate::doors::Doors;
 use crate::error::ClientError;
 use crate::ipns::{IpnsName, IpnsNameError};
-use crate::names::{NameError, remembered_name};
+use crate::names::{NameError, Resolved, remembered_name, settle};
 
 /// Names that may stand for names, one after the other; one is usual, three are rare.
 const NAMES_MAX: usize = 8;
@@ -94,7 +94,7 @@ pub enum PathError {
     Dag(#[from] DagError),
     /// A name was not resolved.
     #[error(transparent)]
-    Name(NameError),
+    Name(Box<NameError>),
     /// A name stands for something that is no path of content.
     #[error("`{name}` stands for something that is no path of content")]
     Value {
@@ -123,7 +123,7 @@ impl From<NameError> for PathError {
     fn from(error: NameError) -> Self {
         match error {
             NameError::Client(ClientError::Cancelled) => Self::Fetch(FetchError::Cancelled),
-            error => Self::Name(error),
+            error => Self::Name(Box::new(error)),
         }
     }
 }
@@ -195,14 +195,6 @@ impl ContentPath {
         matches!(self.root, Root::Name(_))
     }
 
-    /// The root, where that is the whole path.
-    pub const fn root_alone(&self) -> Option<Cid> {
-        match self.root {
-            Root::Cid(cid) if self.segments.is_empty() => Some(cid),
-            Root::Cid(_) | Root::Name(_) => None,
-        }
-    }
-
     /// The file with this root.
     pub const fn of(cid: Cid) -> Self {
         Self {
@@ -212,18 +204,17 @@ impl ContentPath {
     }
 }
 
-/// Gets the file at a path into the store: from there, from blocks that are there, or from peers. Without a client nobody
-/// is asked.
+/// Gets the file at a path into the store: from there, from blocks that are there, or from whom `doors` lead to.
 ///
 /// # Errors
 /// [`PathError`]; nothing that did not verify was kept.
-pub fn fetch_path(
-    client: Option<&BlockingClient>,
+pub fn fetch_path<'a>(
+    doors: impl Into<Doors<'a>>,
     path: &ContentPath,
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<Fetched, PathError> {
-    let (mut blocks, end) = follow(client, path, store, progress)?;
+    let (mut blocks, end) = follow(doors.into(), path, store, progress)?;
     blocks.file(&end)
 }
 
@@ -232,14 +223,14 @@ pub fn fetch_path(
 ///
 /// # Errors
 /// [`PathError`], or what `place` says. What was placed until then stays.
-pub fn fetch_tree<E: From<PathError>>(
-    client: Option<&BlockingClient>,
+pub fn fetch_tree<'a, E: From<PathError>>(
+    doors: impl Into<Doors<'a>>,
     path: &ContentPath,
     store: &Store,
     progress: &dyn Progress,
     place: &mut dyn FnMut(&Path, TreeEntry) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (mut blocks, end) = follow(client, path, store, progress)?;
+    let (mut blocks, end) = follow(doors.into(), path, store, progress)?;
     let mut ahead = vec![(PathBuf::new(), end)];
     let mut entries = 0;
     while let Some((place_of, cid)) = ahead.pop() {
@@ -299,13 +290,13 @@ fn check_entry(
 
 /// Goes to the end of a path.
 fn follow<'a>(
-    client: Option<&'a BlockingClient>,
+    doors: Doors<'a>,
     path: &ContentPath,
     store: &'a Store,
     progress: &'a dyn Progress,
 ) -> Result<(Blocks<'a>, Cid), PathError> {
-    let (root, segments) = resolve_names(client, path, store, progress)?;
-    let mut blocks = Blocks::new(client, root, store, progress);
+    let (root, segments) = resolve_names(doors, path, store, progress)?;
+    let mut blocks = Blocks::new(doors, root, store, progress);
     let mut cid = root;
     for name in segments {
         let found = dag::lookup(&cid, &name, |cid| blocks.get(cid))?;
@@ -319,20 +310,20 @@ fn follow<'a>(
 ///
 /// # Errors
 /// [`PathError`] when the name cannot be resolved.
-pub fn resolve_path(
-    client: Option<&BlockingClient>,
+pub fn resolve_path<'a>(
+    doors: impl Into<Doors<'a>>,
     path: &ContentPath,
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<ContentPath, PathError> {
-    let (root, segments) = resolve_names(client, path, store, progress)?;
+    let (root, segments) = resolve_names(doors.into(), path, store, progress)?;
     let root = Root::Cid(root);
     Ok(ContentPath { root, segments })
 }
 
 /// The root and the way from there, once no name is left.
 fn resolve_names(
-    client: Option<&BlockingClient>,
+    doors: Doors<'_>,
     path: &ContentPath,
     store: &Store,
     progress: &dyn Progress,
@@ -343,10 +334,7 @@ fn resolve_names(
             Root::Cid(cid) => return Ok((cid, path.segments)),
             Root::Name(name) => name,
         };
-        let resolved = match client {
-            Some(client) => client.resolve_ipns(name, progress)?,
-            None => remembered_name(store, &name, SystemTime::now())?,
-        };
+        let resolved = resolve_name(doors, name, store, progress)?;
         let value = std::str::from_utf8(resolved.record.value())
             .ok()
             .filter(|value| value.starts_with('/'))
@@ -359,6 +347,30 @@ fn resolve_names(
         path = target;
     }
     Err(PathError::NamesTooMany)
+}
+
+/// What a name stands for. Gateways are asked only where peers know nothing new: a gateway tells of one record, and that may
+/// be an old one, where many nodes of the DHT tell of the newest.
+fn resolve_name(
+    doors: Doors<'_>,
+    name: IpnsName,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<Resolved, NameError> {
+    let now = SystemTime::now();
+    let known = match doors.peers {
+        Some(client) => client.resolve_ipns(name, progress),
+        None => remembered_name(store, &name, now),
+    };
+    let is_known = known.as_ref().is_ok_and(|known| !known.is_remembered);
+    if is_known || progress.cancelled() {
+        return known;
+    }
+    let told = doors.gateways.map(|g| g.name_record(&name, progress));
+    match told {
+        Some(Ok((record, asked))) => settle(store, &name, Some(&record), asked, now),
+        Some(Err(_)) | None => known,
+    }
 }
 
 #[cfg(test)]

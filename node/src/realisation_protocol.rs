@@ -15,6 +15,8 @@
 //!
 //! A holder that has more statements than fit sends those that fit.
 
+use std::io::{self, Read as _};
+
 use base::{PkgHash, SIGNED_REALISATION_BYTES_MAX, Sha256, SignedRealisation};
 use libp2p::StreamProtocol;
 
@@ -115,14 +117,40 @@ pub fn encode_statements(statements: &[SignedRealisation]) -> Vec<u8> {
     body
 }
 
-/// Reads what [`encode_statements`] writes. Statements that do not verify, or are about another package, are left out.
+/// Why something is no list of statements.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatementsError {
+    /// It could not be read to its end.
+    #[error("cannot read the statements")]
+    Read(#[from] io::Error),
+    /// It is longer than any list of statements.
+    #[error("statements of more than {STATEMENTS_BYTES_MAX} bytes")]
+    TooLarge,
+    /// It is something else.
+    #[error("no list of statements")]
+    Form(#[from] WireError),
+}
+
+/// Reads what [`encode_statements`] writes, from wherever. Statements that do not verify, or are about another package, are
+/// left out.
 ///
 /// # Errors
-/// When the whole is no list of statements.
-pub fn decode_statements(
-    body: &[u8],
+/// [`StatementsError`].
+pub fn read_statements(
+    body: impl io::Read,
     pkghash: &PkgHash,
-) -> Result<Vec<SignedRealisation>, WireError> {
+) -> Result<Vec<SignedRealisation>, StatementsError> {
+    let mut bytes = Vec::new();
+    let mut body = body.take(STATEMENTS_BYTES_MAX as u64 + 1);
+    body.read_to_end(&mut bytes)?;
+    if bytes.len() > STATEMENTS_BYTES_MAX {
+        return Err(StatementsError::TooLarge);
+    }
+    Ok(decode_statements(&bytes, pkghash)?)
+}
+
+fn decode_statements(body: &[u8], pkghash: &PkgHash) -> Result<Vec<SignedRealisation>, WireError> {
     let mut reader = Reader(body);
     let mut statements = decode_package(&mut reader, &mut 0)?;
     reader.end()?;

@@ -62,6 +62,11 @@ impl FileDigest {
         self.size
     }
 
+    /// The SHA-256 of what was seen.
+    pub(crate) fn sha256(&self) -> Sha256 {
+        self.whole.clone().finish()
+    }
+
     /// Takes in bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;

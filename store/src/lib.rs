@@ -21,6 +21,7 @@ mod digest;
 mod error;
 mod forget;
 pub mod gc;
+mod heats;
 mod hold;
 mod index;
 mod ingest;

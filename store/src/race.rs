@@ -1,29 +1,24 @@
 //! Several substituters at once: the first good answer wins, and who is slow or dead costs nothing but patience.
 //!
 //! A **query** goes to all of them at the same time and ends as soon as what was found is enough, or all have answered. A
-//! **fetch** begins with those who vouched for the output, in the order of the list; the next one joins when one failed, or
-//! has not finished after a while, and the first to finish ends the others. So the worst that a slow one can do is to have
-//! some bytes come twice.
+//! **fetch** begins with those who vouched for the output, in the order of the list, as [`Heats`] has it: so the worst that a
+//! slow one can do is to have some bytes come twice.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base::{PkgHash, Realisation, SignedRealisation};
 
 use crate::Store;
-use crate::substitute::{
-    Asked, Enough, FetchError, Fetched, Progress, Query, QueryError, Substituter,
-};
+use crate::heats::{Heats, Until, Way};
+use crate::substitute::{Enough, FetchError, Fetched, Progress, Query, QueryError, Substituter};
 
 /// How long a fetch may take before the next substituter is tried beside it: longer than most packages take from anybody
 /// who is well, shorter than a person's patience.
 const JOIN_AFTER: Duration = Duration::from_secs(3);
-/// How often a fetch looks up from waiting.
-const SLICE: Duration = Duration::from_millis(50);
 /// Packages remembered with who vouched for them.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -166,153 +161,17 @@ impl Substituter for Race<'_> {
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
         let (order, vouched) = self.order(&realisation.pkghash);
-        let over = AtomicBool::new(false);
-        let shown = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            let (sender, results) = mpsc::channel();
-            let (over, shown) = (&over, &shown);
-            let start = |item: usize| {
-                let sender = sender.clone();
-                let substituter = &self.items[item];
-                scope.spawn(move || {
-                    let progress = Lane {
-                        until: Until { progress, over },
-                        shown,
-                        bytes: AtomicU64::new(0),
-                    };
-                    // Nobody listens any more once another one has won.
-                    let _ = sender.send(substituter.fetch(realisation, store, &progress));
-                });
-            };
-            let mut heats = Heats::new(order, vouched, self.join_after);
-            let result = heats.run(&results, &start, progress);
-            over.store(true, Ordering::Relaxed);
-            result
-        })
-    }
-}
-
-/// Who fetches, who is next, and what those before have said.
-struct Heats {
-    waiting: std::vec::IntoIter<usize>,
-    /// How many of those that wait have vouched: only they join before somebody failed.
-    eager: usize,
-    running: usize,
-    join_after: Duration,
-    join_at: Instant,
-    asked: Asked,
-    kept: Option<FetchError>,
-}
-
-impl Heats {
-    fn new(order: Vec<usize>, vouched: usize, join_after: Duration) -> Self {
-        Self {
-            waiting: order.into_iter(),
+        let heats = Heats {
+            head_start: self.join_after,
             eager: vouched,
-            running: 0,
-            join_after,
-            join_at: Instant::now(),
-            asked: Asked::default(),
-            kept: None,
-        }
-    }
-
-    fn run(
-        &mut self,
-        results: &mpsc::Receiver<Result<Fetched, FetchError>>,
-        start: &dyn Fn(usize),
-        progress: &dyn Progress,
-    ) -> Result<Fetched, FetchError> {
-        loop {
-            if progress.cancelled() {
-                return Err(FetchError::Cancelled);
-            }
-            let late = self.eager > 0 && Instant::now() >= self.join_at;
-            if self.running == 0 || late {
-                match self.waiting.next() {
-                    Some(item) => {
-                        start(item);
-                        self.running += 1;
-                        self.eager = self.eager.saturating_sub(1);
-                        self.join_at = Instant::now() + self.join_after;
-                    }
-                    None if self.running == 0 => return Err(self.failure()),
-                    None => {}
-                }
-            }
-            match results.recv_timeout(SLICE) {
-                Ok(result) => {
-                    self.running -= 1;
-                    if let Some(result) = self.ended(result) {
-                        return result;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-        }
-    }
-
-    /// One has ended: the result of all, if that is the last word.
-    fn ended(
-        &mut self,
-        result: Result<Fetched, FetchError>,
-    ) -> Option<Result<Fetched, FetchError>> {
-        match result {
-            Ok(fetched) => {
-                let asked = self.asked.merged(fetched.asked);
-                Some(Ok(Fetched { asked, ..fetched }))
-            }
-            // Our own disk is full, or the user pressed ^C: asking somebody else cannot help.
-            Err(error @ (FetchError::Store(_) | FetchError::Cancelled)) => Some(Err(error)),
-            Err(error) => {
-                self.asked.merge(error.asked());
-                self.kept = Some(error.worse_than(self.kept.take()));
-                None
-            }
-        }
-    }
-
-    fn failure(&mut self) -> FetchError {
-        let asked = self.asked;
-        let kept = self.kept.take();
-        kept.map_or(FetchError::Missing { asked }, |error| {
-            error.with_asked(asked)
-        })
-    }
-}
-
-/// The caller's progress, until the race is over.
-struct Until<'a> {
-    progress: &'a dyn Progress,
-    over: &'a AtomicBool,
-}
-
-impl Progress for Until<'_> {
-    fn bytes(&self, _: u64, _: Option<u64>) {}
-
-    fn cancelled(&self) -> bool {
-        self.over.load(Ordering::Relaxed) || self.progress.cancelled()
-    }
-}
-
-/// One of several who fetch the same: only what is ahead of all others is shown as progress.
-struct Lane<'a> {
-    until: Until<'a>,
-    shown: &'a AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Progress for Lane<'_> {
-    fn bytes(&self, n: u64, total: Option<u64>) {
-        let mine = self.bytes.fetch_add(n, Ordering::Relaxed) + n;
-        let before = self.shown.fetch_max(mine, Ordering::Relaxed);
-        if mine > before {
-            self.until.progress.bytes(mine - before, total);
-        }
-    }
-
-    fn cancelled(&self) -> bool {
-        self.until.cancelled()
+        };
+        let way = |item: usize| -> Way<'_, Fetched> {
+            let substituter = &self.items[item];
+            Box::new(move |progress| substituter.fetch(realisation, store, progress))
+        };
+        let (fetched, failed) = heats.run(order.into_iter().map(way).collect(), progress)?;
+        let asked = failed.merged(fetched.asked);
+        Ok(Fetched { asked, ..fetched })
     }
 }
 
@@ -322,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::Expected;
-    use crate::substitute::{NoProgress, Origin};
+    use crate::substitute::{Asked, NoProgress, Origin};
 
     const OUTPUT: &[u8] = b"output";
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base::{PkgHash, Realisation, Sha256, SignedRealisation};
 
+pub use crate::heats::{Heats, Way};
 pub use crate::race::Race;
 use crate::{Blob, Store, StoreError};
 
@@ -29,6 +30,8 @@ pub struct Asked {
     pub timed_out: u32,
     /// How many sent something that did not verify.
     pub invalid: u32,
+    /// How many answered with an error of their own, or broke off.
+    pub failed: u32,
     /// How many peers could only be met through a relay, which carries no files.
     pub relayed: u32,
     /// Configured first peers that could not be reached. They matter only where nobody else was found.
@@ -47,6 +50,7 @@ impl Asked {
             refused: self.refused.saturating_add(other.refused),
             timed_out: self.timed_out.saturating_add(other.timed_out),
             invalid: self.invalid.saturating_add(other.invalid),
+            failed: self.failed.saturating_add(other.failed),
             relayed: self.relayed.saturating_add(other.relayed),
             // The same few peers, whatever was asked for.
             first_peers_unreachable: if self.first_peers_unreachable > other.first_peers_unreachable
@@ -88,6 +92,7 @@ impl fmt::Display for Asked {
             counted(self.refused, "refused", "refused"),
             counted(self.timed_out, "timed out", "timed out"),
             counted(self.invalid, "invalid", "invalid"),
+            counted(self.failed, "failed", "failed"),
             counted(
                 self.relayed,
                 "reachable only through a relay, which carries no files",

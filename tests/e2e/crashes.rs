@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use crate::support::{
-    COMMAND_DEADLINE, Finished, Home, NOISE_BYTES, TestEnv, sandbox_works, start, wait_until,
+    COMMAND_DEADLINE, Counting, Finished, Home, NOISE_BYTES, TestEnv, sandbox_works, start,
+    wait_until,
 };
 
 /// What may be between two stores: handed to the connection, in its windows and in sockets, or read and not written yet.
@@ -147,4 +148,36 @@ fn allocated_below(folder: &Path) -> u64 {
         .filter_map(|e| e.metadata().ok())
         .map(|m| m.blocks() * 512)
         .sum()
+}
+
+#[test]
+fn a_download_over_http_that_is_killed_in_the_middle_is_gone_on_with_and_no_byte_is_sent_twice() {
+    let env = TestEnv::new();
+    let noise = std::fs::read(env.path("origin/noise.bin")).unwrap();
+    // The seed of the tree comes from the origin as ever.
+    let recipe = env.tree().join("pkg/big/fetch");
+    let middle = NOISE_BYTES / 3;
+    let server = Counting::serve(noise, middle);
+    let old = env.origin.as_ref().unwrap().url();
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, text.replace(&old, server.url())).unwrap();
+    let user = env.home("user");
+    let mut child = start_fetching(&user);
+    let partial = user.path("store/partial");
+    // Its bytes, and the head of the journal beside them.
+    wait_until("all that was sent has arrived", || {
+        bytes_below(&partial) >= middle as u64
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(server.sent_bytes(), middle as u64);
+    let finished = user.run(&["fetch", "--sources", "big"]).assert_exit(0);
+    assert!(finished.stderr.contains("http"), "{}", finished.stderr);
+    assert_eq!(
+        (server.requests(), server.sent_bytes()),
+        (2, NOISE_BYTES as u64)
+    );
+    assert_eq!(bytes_below(&partial), 0);
+    // It is in the store as it should be.
+    user.ok(&["store", "verify"]);
 }

@@ -21,6 +21,9 @@ mod upstream_list;
 /// Gateways: HTTP instead of a connection between peers.
 mod gateways;
 
+/// Package caches: directories that `ipfs add -r` made.
+mod caches;
+
 /// The other transports, and the networks with a key.
 mod transports;
 

@@ -50,7 +50,8 @@ impl Attempts {
                 Failure::Refused(_) => asked.refused += 1,
                 Failure::TimedOut => asked.timed_out += 1,
                 Failure::Invalid { .. } => asked.invalid += 1,
-                Failure::Missing | Failure::Broken(_) | Failure::Fatal(_) => {}
+                Failure::Broken(_) => asked.failed += 1,
+                Failure::Missing | Failure::Fatal(_) => {}
             }
         }
         asked

@@ -1,4 +1,4 @@
-//! Trustless gateways as one more origin: outputs and files by their CIDs, over plain HTTP.
+//! Trustless gateways as one more origin: outputs, files, blocks and names by their CIDs, over plain HTTP.
 //!
 //! A file is asked for as one archive, in the order in which it is read; what the archive leaves out is asked for block by
 //! block. Every block is verified before it is used, so a gateway can only be slow or silent. What came from one that
@@ -7,42 +7,38 @@
 //! Daemons of this project are gateways that know more: their statements about packages and their files by SHA-256 are asked
 //! for too. Other gateways answer that there is no such page, which costs one small request.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::io::Read as _;
+use std::time::{Duration, Instant, SystemTime};
 
 use base::{BLOCK_BYTES_MAX, Block, Cid, Multihash, PkgHash, Realisation, block_cid};
 use bytes::Bytes;
-use store::car::{CarError, CarReader};
-use store::dag::{DagError, Leaf, Walk, WalkLimits};
 use store::substitute::{
-    Asked, FetchError, Fetched, Origin, Progress, Query, QueryError, SourceFetcher, SourceRequest,
-    Substituter,
+    Asked, FetchError, Fetched, Heats, Origin, Progress, Query, QueryError, SourceFetcher,
+    SourceRequest, Substituter,
 };
-use store::{Blob, Expected, Ingest, Store, StoreError};
-use ureq::http::{StatusCode, header};
+use store::{Expected, Store};
 
-use super::HttpSources;
 use super::attempts::Attempts;
-use super::transfer::{Failure, read_failure, request_failure, status_failure};
-use crate::pace::Pace;
-use crate::realisation_protocol;
+use super::gateway_file::GatewayFile;
+use super::transfer::{Download, Failure, read_failure};
+use super::{HttpSources, detached};
+use crate::ipns::{IpnsName, IpnsRecord, RECORD_BYTES_MAX};
 
 /// Gateways asked for one thing; a list this long is a mistake.
 const GATEWAYS_MAX: usize = 16;
-/// Chunks of a file that are looked at ahead. An archive brings them in order; more would only be memory.
-const WINDOW_BLOCKS: usize = 4;
-/// Bytes of an answer about a package: what a peer may answer, too.
-const STATEMENTS_BYTES_MAX: u64 = 1 << 20;
+/// How gateways follow peers. A peer of our own network, or one that is connected already, sends within this; a walk through
+/// the DHT may take much longer, and then a gateway is asked meanwhile.
+pub const GATEWAY_HEATS: Heats = Heats {
+    head_start: Duration::from_secs(2),
+    eager: usize::MAX,
+};
 
 /// Gateways in the order in which they are asked.
+#[derive(Clone)]
 pub struct Gateways {
     http: HttpSources,
     urls: Vec<String>,
-    /// Those that could not be reached: not asked again by this process.
-    unreachable: Mutex<HashSet<String>>,
 }
 
 impl Gateways {
@@ -52,7 +48,6 @@ impl Gateways {
         Self {
             http,
             urls: trimmed.take(GATEWAYS_MAX).collect(),
-            unreachable: Mutex::default(),
         }
     }
 
@@ -72,99 +67,131 @@ impl Gateways {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let most = self.http.file_bytes_max;
-        let limits = WalkLimits {
-            bytes_max: expected.size.map_or(most, |size| size.min(most)),
-            ..WalkLimits::default()
-        };
-        let bad = |error: DagError| FetchError::Invalid {
-            expected: format!("a file at {root}"),
-            got: error.to_string(),
-            from: Origin::Local,
-        };
-        let mut ingest = store.ingest()?;
-        if let Some(size) = expected.size {
-            ingest.reserve(size)?;
-        }
-        let mut file = Partial {
-            walk: Walk::new(*root, limits).map_err(bad)?,
-            ingest,
-            open: Vec::new(),
-            received: Vec::new(),
-            http: &self.http,
-            progress,
-        };
-        let mut attempts = Attempts::default();
-        for url in self.reachable() {
-            match file.receive(&url, root) {
-                Ok(()) => return file.finish(expected, attempts.asked(true)),
-                Err(Failure::Fatal(error)) => return Err(error),
-                Err(failure) => self.failed(&mut attempts, url, failure),
+        let mut slot = Some(GatewayFile::open(root, expected, store, &self.http)?);
+        let receive = move |_: &HttpSources, url: &str, progress: &dyn Progress| {
+            let mut file = slot.take().ok_or(Failure::Missing)?;
+            match file.receive(url, progress) {
+                Ok(()) => Ok(file),
+                // It would not be right the next time either.
+                Err(failure @ Failure::Fatal(FetchError::Invalid { .. })) => {
+                    file.discard();
+                    Err(failure)
+                }
+                Err(failure) => {
+                    slot = Some(file);
+                    Err(failure)
+                }
             }
-        }
-        Err(attempts.into_error())
+        };
+        let found = self.in_turn(progress, receive)?;
+        let fetched = found.got.finish()?;
+        let asked = found.asked;
+        Ok(Fetched { asked, ..fetched })
     }
 
-    fn reachable(&self) -> Vec<String> {
-        let unreachable = self
-            .unreachable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let is_reachable = |url: &&String| !unreachable.contains(*url);
-        self.urls.iter().filter(is_reachable).cloned().collect()
+    /// Gets one block.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub(crate) fn block(&self, cid: &Cid, progress: &dyn Progress) -> Result<Block, FetchError> {
+        let cid = *cid;
+        let found = self.in_turn(progress, move |http, url, _| http.block(url, &cid))?;
+        Ok(found.got)
     }
 
-    fn failed(&self, attempts: &mut Attempts, url: String, failure: Failure) {
-        tracing::info!(url, ?failure, "a gateway did not give what was asked for");
-        if matches!(failure, Failure::Unreachable(_)) {
-            let mut unreachable = self
-                .unreachable
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            unreachable.insert(url.clone());
-        }
-        attempts.push(url, failure);
-    }
-
-    /// What one gateway knows about a package. Statements that do not verify are left out, as from peers.
-    fn statements(
+    /// Gets a valid record of a name, from the first who has one. It need not be the newest.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub(crate) fn name_record(
         &self,
-        url: &str,
-        pkghash: &PkgHash,
-    ) -> Result<Vec<base::SignedRealisation>, Failure> {
-        let url = format!("{url}/{}.realisations", pkghash.digest().to_hex());
-        let body = self.http.get(&url, "application/vnd.p2pkgs.realisations")?;
-        let mut bytes = Vec::new();
-        body.take(STATEMENTS_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .map_err(|error| read_failure(error).into_failure())?;
-        realisation_protocol::decode_statements(&bytes, pkghash)
-            .map_err(|error| Failure::Broken(error.into()))
+        name: &IpnsName,
+        progress: &dyn Progress,
+    ) -> Result<(IpnsRecord, Asked), FetchError> {
+        let name = *name;
+        let found = self.in_turn(progress, move |http, url, _| http.name_record(url, &name))?;
+        Ok((found.got, found.asked))
     }
+
+    /// Asks one after the other until one has it, on a thread that is not waited for.
+    fn in_turn<T: Send + 'static>(
+        &self,
+        progress: &dyn Progress,
+        mut ask: impl FnMut(&HttpSources, &str, &dyn Progress) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<Found<T>, FetchError> {
+        let (http, urls) = (self.http.clone(), self.urls.clone());
+        detached(progress, move |progress| {
+            let mut attempts = Attempts::default();
+            for url in urls {
+                let now = Instant::now();
+                if http.hosts.is_left_out(&url, now) {
+                    continue;
+                }
+                if progress.cancelled() {
+                    return Err(FetchError::Cancelled);
+                }
+                match ask(&http, &url, progress) {
+                    Ok(got) => {
+                        let asked = attempts.asked(true);
+                        return Ok(Found { got, asked });
+                    }
+                    Err(Failure::Fatal(error)) => return Err(error),
+                    Err(failure) => {
+                        tracing::info!(url, ?failure, "a gateway did not give it");
+                        if matches!(failure, Failure::Unreachable(_)) {
+                            http.hosts.note_silent(&url, now);
+                        }
+                        attempts.push(url, failure);
+                    }
+                }
+            }
+            Err(attempts.into_error())
+        })
+    }
+}
+
+/// What a gateway gave.
+struct Found<T> {
+    got: T,
+    asked: Asked,
+}
+
+impl HttpSources {
+    /// One block of a gateway.
+    pub(super) fn block(&self, url: &str, cid: &Cid) -> Result<Block, Failure> {
+        let url = format!("{url}/ipfs/{cid}?format=raw");
+        let body = self.get(&url, "application/vnd.ipld.raw", None)?;
+        let bytes = read_all(body, BLOCK_BYTES_MAX)?;
+        let hash = Multihash::of(cid).map_err(|error| Failure::Broken(error.into()))?;
+        Block::verify(hash, Bytes::from(bytes)).map_err(|mismatch| Failure::Invalid {
+            expected: mismatch.expected.to_string(),
+            got: mismatch.got.to_string(),
+        })
+    }
+
+    fn name_record(&self, url: &str, name: &IpnsName) -> Result<IpnsRecord, Failure> {
+        let url = format!("{url}/ipns/{name}?format=ipns-record");
+        let body = self.get(&url, "application/vnd.ipfs.ipns-record", None)?;
+        let bytes = read_all(body, RECORD_BYTES_MAX)?;
+        IpnsRecord::verify(name, &bytes, SystemTime::now()).map_err(|error| Failure::Invalid {
+            expected: format!("a record of `{name}`"),
+            got: error.to_string(),
+        })
+    }
+}
+
+/// A body of at most so many bytes. One that is longer is one byte longer, and verifies as nothing.
+fn read_all(body: impl std::io::Read, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    body.take(bytes_max as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| read_failure(error).into_failure())?;
+    Ok(bytes)
 }
 
 impl Substituter for Gateways {
     fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
-        let mut query = Query::default();
-        let mut attempts = Attempts::default();
-        for url in self.reachable() {
-            if progress.cancelled() {
-                return Err(QueryError::Cancelled);
-            }
-            match self.statements(&url, pkghash) {
-                Ok(found) => {
-                    query.asked.caches += 1;
-                    for statement in found {
-                        if !query.realisations.contains(&statement) {
-                            query.realisations.push(statement);
-                        }
-                    }
-                }
-                Err(failure) => self.failed(&mut attempts, url, failure),
-            }
-        }
-        query.asked.merge(attempts.asked(false));
-        Ok(query)
+        self.http.query(&self.urls, pkghash, progress)
     }
 
     fn fetch(
@@ -211,217 +238,39 @@ impl SourceFetcher for GatewaySources<'_> {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let path = match self.form {
-            SourceForm::File => format!("sha256/{}", request.sha256.to_hex()),
+        let (sha256, form) = (request.sha256, self.form);
+        let path = match form {
+            SourceForm::File => format!("/sha256/{}", sha256.to_hex()),
             SourceForm::Block => {
-                let cid = block_cid(base::Codec::Raw, &request.sha256);
-                format!("ipfs/{cid}?format=raw")
+                let cid = block_cid(base::Codec::Raw, &sha256);
+                format!("/ipfs/{cid}?format=raw")
             }
         };
-        let mut attempts = Attempts::default();
-        for url in self.gateways.reachable() {
-            let file = format!("{url}/{path}");
-            match self
-                .gateways
-                .http
-                .fetch_url(&file, request, store, progress)
-            {
-                Ok(fetched) => {
-                    let received = vec![(Origin::Gateway(url), fetched.blob.size)];
-                    let asked = attempts.asked(true);
-                    return Ok(Fetched {
-                        received,
-                        asked,
-                        ..fetched
-                    });
-                }
-                Err(Failure::Fatal(error)) => return Err(error),
-                Err(failure) => self.gateways.failed(&mut attempts, url, failure),
+        let (store, below, mut kept) = (store.clone(), path.clone(), None);
+        let fetch = move |http: &HttpSources, url: &str, progress: &dyn Progress| {
+            let file = format!("{url}{below}");
+            let fetched = http.fetch_url(&file, &sha256, &store, &mut kept, progress);
+            let is_silent = matches!(fetched, Err(Failure::TimedOut))
+                && kept.as_ref().is_none_or(Download::is_empty);
+            if form == SourceForm::File && is_silent {
+                // Nobody has to search for a file by its SHA-256: it is there or not.
+                http.hosts.note_silent(url, Instant::now());
             }
-        }
-        Err(attempts.into_error())
-    }
-}
-
-/// A file as far as it has come, from whichever gateways.
-struct Partial<'a> {
-    walk: Walk,
-    ingest: Ingest,
-    /// Blocks that are wanted and have not come.
-    open: Vec<Cid>,
-    received: Vec<(Origin, u64)>,
-    http: &'a HttpSources,
-    progress: &'a dyn Progress,
-}
-
-impl Partial<'_> {
-    /// Takes what one gateway gives, until the file is complete.
-    fn receive(&mut self, url: &str, root: &Cid) -> Result<(), Failure> {
-        let mut share = Share {
-            bytes: 0,
-            pace: Pace::new(self.http.deadlines.clone(), Instant::now()),
+            fetched
         };
-        let result = self.receive_all(url, root, &mut share);
-        if share.bytes > 0 {
-            self.received
-                .push((Origin::Gateway(url.to_owned()), share.bytes));
-        }
-        result
-    }
-
-    fn receive_all(&mut self, url: &str, root: &Cid, share: &mut Share) -> Result<(), Failure> {
-        self.write_ready()?;
-        // An archive begins with the root; who has come further asks for the rest one by one.
-        if self.received.is_empty() && self.is_open() {
-            match self.archive(url, root, share) {
-                // A gateway that gives no archives may still give blocks.
-                Ok(()) | Err(Failure::Missing | Failure::Refused(_)) => {}
-                Err(failure) if share.bytes == 0 => return Err(failure),
-                Err(
-                    failure @ (Failure::Fatal(_) | Failure::Invalid { .. } | Failure::TimedOut),
-                ) => {
-                    return Err(failure);
-                }
-                Err(failure) => tracing::info!(url, ?failure, "an archive ended early"),
-            }
-        }
-        while self.is_open() {
-            let cid = self.open[0];
-            let block = self.block(url, &cid)?;
-            self.take(&block, share)?;
-        }
-        Ok(())
-    }
-
-    /// Whether anything is still wanted.
-    fn is_open(&self) -> bool {
-        !self.open.is_empty()
-    }
-
-    fn archive(&mut self, url: &str, root: &Cid, share: &mut Share) -> Result<(), Failure> {
-        let url = format!("{url}/ipfs/{root}?format=car&dag-scope=entity&car-dups=y");
-        let accept = "application/vnd.ipld.car; version=1; order=dfs; dups=y";
-        let body = self.http.get(&url, accept)?;
-        let mut reader = CarReader::new(body).map_err(archive_failure)?;
-        while self.is_open() {
-            let Some(section) = reader.next_section().map_err(archive_failure)? else {
-                return Ok(());
-            };
-            self.take(&section.block, share)?;
-        }
-        Ok(())
-    }
-
-    fn block(&self, url: &str, cid: &Cid) -> Result<Block, Failure> {
-        let url = format!("{url}/ipfs/{cid}?format=raw");
-        let body = self.http.get(&url, "application/vnd.ipld.raw")?;
-        let mut bytes = Vec::new();
-        body.take(BLOCK_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| read_failure(error).into_failure())?;
-        let hash = Multihash::of(cid).map_err(|error| Failure::Broken(error.into()))?;
-        Block::verify(hash, Bytes::from(bytes)).map_err(|mismatch| Failure::Invalid {
-            expected: mismatch.expected.to_string(),
-            got: mismatch.got.to_string(),
-        })
-    }
-
-    /// Uses a block that was verified. One that nobody waits for is no progress, so an archive full of them is overdue soon.
-    fn take(&mut self, block: &Block, share: &mut Share) -> Result<(), Failure> {
-        if self.progress.cancelled() {
-            return Err(Failure::Fatal(FetchError::Cancelled));
-        }
-        let now = Instant::now();
-        let is_this = |cid: &Cid| Multihash::of(cid).is_ok_and(|hash| hash == *block.hash());
-        if let Some(place) = self.open.iter().position(is_this) {
-            self.open.remove(place);
-            share.bytes += block.len() as u64;
-            share.pace.progress(block.len() as u64, now);
-            self.walk.handle_block(block).map_err(|e| dag_failure(&e))?;
-            self.write_ready()?;
-        }
-        share.pace.check(now).map_err(|_| Failure::TimedOut)
-    }
-
-    /// Writes what has come in order, and wants what comes next.
-    fn write_ready(&mut self) -> Result<(), Failure> {
-        let store = |error: StoreError| Failure::Fatal(error.into());
-        while let Some(leaf) = self.walk.next_bytes().map_err(|e| dag_failure(&e))? {
-            match &leaf {
-                Leaf::Block(block) => self.ingest.write_leaf(block).map_err(store)?,
-                Leaf::Bytes(bytes) => self.ingest.append(bytes).map_err(store)?,
-            }
-            let length = leaf.bytes().len() as u64;
-            self.progress.bytes(length, self.walk.declared_size());
-        }
-        if !self.walk.is_done() {
-            self.open.extend(self.walk.wants(WINDOW_BLOCKS));
-        }
-        Ok(())
-    }
-
-    fn finish(self, expected: &Expected, asked: Asked) -> Result<Fetched, FetchError> {
-        let received = self.received;
-        let blob: Blob = self.ingest.finish(expected).map_err(|error| match error {
-            StoreError::Mismatch { expected, got, .. } => FetchError::Invalid {
-                expected,
-                got,
-                from: received
-                    .first()
-                    .map_or(Origin::Local, |(origin, _)| origin.clone()),
-            },
-            error => error.into(),
-        })?;
+        let Found { got, asked } = self.gateways.in_turn(progress, fetch)?;
+        let of_gateway = |(origin, bytes)| match origin {
+            Origin::Http(url) => (
+                Origin::Gateway(url.trim_end_matches(&path).to_owned()),
+                bytes,
+            ),
+            other => (other, bytes),
+        };
+        let received = got.received.into_iter().map(of_gateway).collect();
         Ok(Fetched {
-            blob,
             received,
             asked,
+            ..got
         })
     }
-}
-
-/// What one gateway has given.
-struct Share {
-    bytes: u64,
-    pace: Pace,
-}
-
-impl HttpSources {
-    /// The body of a page in one form.
-    fn get(&self, url: &str, accept: &str) -> Result<impl Read + Send + use<>, Failure> {
-        let request = self.agent.get(url).header(header::ACCEPT, accept);
-        let response = request
-            .call()
-            .map_err(|error| request_failure(error, true).into_failure())?;
-        match response.status() {
-            StatusCode::OK => Ok(response.into_body().into_reader()),
-            // What a gateway does not know, does not have, or does not give in this form is all the same to us.
-            status if matches!(status.as_u16(), 400 | 406 | 412 | 422 | 501) => {
-                Err(Failure::Missing)
-            }
-            status => Err(status_failure(status)),
-        }
-    }
-}
-
-fn archive_failure(error: CarError) -> Failure {
-    match error {
-        CarError::Read(error) => read_failure(error).into_failure(),
-        CarError::Truncated { .. } => {
-            Failure::Broken(io::Error::from(io::ErrorKind::UnexpectedEof).into())
-        }
-        error => Failure::Invalid {
-            expected: "an archive of the file".to_owned(),
-            got: error.to_string(),
-        },
-    }
-}
-
-/// The root is what it is, whoever gives it: no other gateway can help.
-fn dag_failure(error: &DagError) -> Failure {
-    Failure::Fatal(FetchError::Invalid {
-        expected: "a file".to_owned(),
-        got: error.to_string(),
-        from: Origin::Local,
-    })
 }

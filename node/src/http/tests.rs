@@ -1,6 +1,7 @@
 //! Against a small server that misbehaves on request.
 
 mod gateways;
+mod resuming;
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -168,11 +169,10 @@ fn fixture() -> Fixture {
         total: Duration::from_secs(20),
         ..Deadlines::default()
     };
-    let mirrors: MirrorResolver = Arc::new(|_, _| Vec::new());
     Fixture {
         _home: home,
         store,
-        sources: HttpSources::new(deadlines, 1 << 20, mirrors),
+        sources: HttpSources::new(deadlines, 1 << 20),
     }
 }
 
@@ -248,67 +248,6 @@ fn a_file_arrives_and_says_where_it_came_from() {
     let head = server.requests().remove(0).to_lowercase();
     assert!(head.contains("user-agent: p2pkgs/"), "{head}");
     assert!(!head.contains("range:"), "{head}");
-}
-
-#[test]
-fn a_dropped_transfer_is_taken_up_where_it_broke() {
-    let body = content(300_000);
-    let server = Server::new([
-        Act::Truncated(body.clone(), 100_001),
-        Act::Ranged(body.clone()),
-    ]);
-    let (fixture, counter) = (fixture(), Counter::default());
-    let fetched = fixture
-        .fetch_watched(Sha256::of(&body), &[&server.url], &counter)
-        .unwrap();
-    assert_eq!(fixture.read(&fetched.blob.sha256), body);
-    assert_eq!(counter.bytes.into_inner(), 300_000);
-    let second = server.requests()[1].to_lowercase();
-    assert!(second.contains("range: bytes=100001-"), "{second}");
-    assert!(second.contains("if-range: \"v1\""), "{second}");
-}
-
-#[test]
-fn a_server_that_ignores_ranges_is_started_over() {
-    let body = content(300_000);
-    let server = Server::new([
-        Act::Truncated(body.clone(), 200_000),
-        Act::Whole(body.clone()),
-    ]);
-    let (fixture, counter) = (fixture(), Counter::default());
-    let fetched = fixture
-        .fetch_watched(Sha256::of(&body), &[&server.url], &counter)
-        .unwrap();
-    assert_eq!(fixture.read(&fetched.blob.sha256), body);
-    assert_eq!(
-        counter.bytes.into_inner(),
-        300_000,
-        "progress is not told twice"
-    );
-}
-
-#[test]
-fn a_server_that_sends_another_range_is_given_up() {
-    let body = content(300_000);
-    let server = Server::new([
-        Act::Truncated(body.clone(), 200_000),
-        Act::WrongRange(body.clone()),
-    ]);
-    let error = fixture()
-        .fetch(Sha256::of(&body), &[&server.url])
-        .unwrap_err();
-    assert!(matches!(error, FetchError::Failed { .. }), "{error:?}");
-}
-
-#[test]
-fn a_transfer_that_breaks_without_progress_is_not_resumed_for_ever() {
-    let body = content(1000);
-    let server = Server::new([Act::Truncated(body.clone(), 0)]);
-    let error = fixture()
-        .fetch(Sha256::of(&body), &[&server.url])
-        .unwrap_err();
-    assert!(matches!(error, FetchError::Failed { .. }), "{error:?}");
-    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]

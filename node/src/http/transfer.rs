@@ -1,19 +1,23 @@
 //! One URL: a request, and after a dropped connection another one for the rest.
 //!
 //! What was received is hashed and on disk already, so a resumed transfer asks for `Range: bytes=N-` and goes on where it
-//! was. A server that ignores the range sends everything again and is started over; one whose file changed meanwhile is
-//! recognised by its validator (`If-Range`), and at the latest by the SHA-256.
+//! was. That may be another URL, or another process a day later: the SHA-256 says which file it is, whoever gives it. A
+//! server that ignores the range sends everything again, which is written beside what is there until it has proved right: it
+//! may be the page of a captive portal. One whose file changed meanwhile is recognised by its validator (`If-Range`), and at
+//! the latest by the SHA-256. When bytes that were there before are in a file that is
+//! not the right one, they may be what is wrong with it: then it is fetched once more from its beginning.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::time::Instant;
 
 use base::Sha256;
-use store::substitute::{FetchError, Progress};
-use store::{Blob, Expected, Ingest, Store, StoreError};
+use store::substitute::{FetchError, Origin, Progress};
+use store::{Blob, Expected, Partial, Store, StoreError};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Agent, Body, Timeout};
 
+use super::origin;
 use crate::config::Deadlines;
 use crate::pace::{Late, Pace};
 
@@ -75,39 +79,162 @@ impl Stop {
     }
 }
 
-/// A file as far as it has come.
-struct Partial {
-    ingest: Ingest,
-    pace: Pace,
-    /// Length of the whole file, where the server told it.
-    total: Option<u64>,
-    /// `ETag` or `Last-Modified` of what we have.
-    validator: Option<String>,
+/// A file as far as it has come, from whichever URLs.
+pub(super) struct Download {
+    file: Partial,
+    /// Which bytes came from where, those of earlier attempts included.
+    received: Vec<(Origin, u64)>,
     /// Bytes the progress was told of; starting over does not tell them twice.
     reported: u64,
 }
 
-impl Transfer<'_> {
-    /// Fetches the file, with as many resumptions as it takes and is reasonable.
-    pub(super) fn run(&self, sha256: &Sha256) -> Result<Blob, Failure> {
-        let mut partial = Partial {
-            ingest: self.store.ingest().map_err(store_failure)?,
-            pace: Pace::new(self.deadlines.clone(), Instant::now()),
-            total: None,
-            validator: None,
+impl Download {
+    /// Begins, or goes on with what an earlier attempt left.
+    pub(super) fn open(store: &Store, sha256: &Sha256) -> Result<Self, Failure> {
+        let file = store.download(sha256).map_err(store_failure)?;
+        let mut received = Vec::new();
+        if file.written() > 0 {
+            received.push((Origin::Local, file.written()));
+        }
+        Ok(Self {
+            file,
+            received,
             reported: 0,
+        })
+    }
+
+    /// Whether nothing has come.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.file.written() == 0
+    }
+
+    fn restart(&mut self) -> Result<(), Failure> {
+        self.received.clear();
+        self.file.restart().map_err(store_failure)
+    }
+}
+
+/// What one URL adds to a file.
+struct Transmission {
+    download: Download,
+    pace: Pace,
+    /// Length of the whole file, where the server told it.
+    total: Option<u64>,
+    /// `ETag` or `Last-Modified` of what came from here.
+    validator: Option<String>,
+    /// Where what comes from here begins; bytes before that are somebody else's.
+    start: u64,
+    /// What was there before a server sent everything again.
+    aside: Option<Download>,
+}
+
+impl Transmission {
+    const fn at(&self) -> u64 {
+        self.download.file.written()
+    }
+
+    /// What comes now begins at the first byte again.
+    fn begin_anew(&mut self, transfer: &Transfer<'_>) -> Result<(), Failure> {
+        self.credit(transfer.url);
+        let anew = Download {
+            file: transfer.store.download_anew().map_err(store_failure)?,
+            received: Vec::new(),
+            reported: self.download.reported,
         };
-        self.receive(&mut partial)?;
-        match partial.ingest.finish(&Expected::sha256(*sha256)) {
-            Ok(blob) => Ok(blob),
-            Err(StoreError::Mismatch { expected, got, .. }) => {
-                Err(Failure::Invalid { expected, got })
-            }
-            Err(error) => Err(store_failure(error)),
+        let before = std::mem::replace(&mut self.download, anew);
+        // A second time, what this URL sent the first time is of no more use.
+        self.aside.get_or_insert(before);
+        self.start = 0;
+        Ok(())
+    }
+
+    /// Notes who sent what has come since the start.
+    fn credit(&mut self, url: &str) {
+        let came = self.at().saturating_sub(self.start);
+        if came > 0 {
+            self.download.received.push((origin(url), came));
         }
     }
 
-    fn receive(&self, partial: &mut Partial) -> Result<(), Failure> {
+    /// What to go on with elsewhere.
+    fn into_kept(self) -> Download {
+        let reported = self.download.reported;
+        match self.aside {
+            Some(aside) if aside.file.written() >= self.download.file.written() => {
+                Download { reported, ..aside }
+            }
+            _ => self.download,
+        }
+    }
+}
+
+impl Transfer<'_> {
+    /// Fetches the file, or what is missing of it, with as many resumptions as it takes and is reasonable. `kept` is what
+    /// has come so far, if anything; what came is left there when it is not all.
+    pub(super) fn run(
+        &self,
+        sha256: &Sha256,
+        kept: &mut Option<Download>,
+    ) -> Result<(Blob, Vec<(Origin, u64)>), Failure> {
+        let mut download = match kept.take() {
+            Some(download) => download,
+            None => Download::open(self.store, sha256)?,
+        };
+        if download.file.written() > self.file_bytes_max {
+            download.restart()?;
+        }
+        loop {
+            let mut partial = self.transmission(download);
+            self.report(&mut partial);
+            if !partial.download.file.is_whole(sha256) {
+                let result = self.receive(&mut partial);
+                partial.credit(self.url);
+                if let Err(failure) = result {
+                    *kept = Some(partial.into_kept());
+                    return Err(failure);
+                }
+            }
+            let (start, aside) = (partial.start, partial.aside);
+            let Download {
+                file,
+                received,
+                reported,
+            } = partial.download;
+            match file.finish(&Expected::sha256(*sha256)) {
+                Ok(blob) => {
+                    if let Some(aside) = aside {
+                        aside.file.discard().map_err(store_failure)?;
+                    }
+                    return Ok((blob, received));
+                }
+                Err(StoreError::Mismatch { expected, got, .. }) if start == 0 => {
+                    *kept = aside.map(|aside| Download { reported, ..aside });
+                    return Err(Failure::Invalid { expected, got });
+                }
+                Err(StoreError::Mismatch { .. }) => {
+                    tracing::info!(url = self.url, at = start, "starting over");
+                    download = Download::open(self.store, sha256)?;
+                    download.reported = reported;
+                    // Whatever somebody may have put there meanwhile: this happens once.
+                    download.restart()?;
+                }
+                Err(error) => return Err(store_failure(error)),
+            }
+        }
+    }
+
+    fn transmission(&self, download: Download) -> Transmission {
+        Transmission {
+            pace: Pace::new(self.deadlines.clone(), Instant::now()),
+            total: None,
+            validator: None,
+            start: download.file.written(),
+            download,
+            aside: None,
+        }
+    }
+
+    fn receive(&self, partial: &mut Transmission) -> Result<(), Failure> {
         if let Some(path) = self.url.strip_prefix("file://") {
             return self.receive_file(path, partial);
         }
@@ -117,23 +244,23 @@ impl Transfer<'_> {
         }
         let mut resumes = 0;
         loop {
-            let before = partial.ingest.written();
+            let before = partial.at();
             match self.request(partial) {
                 Ok(()) => return Ok(()),
                 Err(Stop::Failed(failure)) => return Err(failure),
                 Err(Stop::Dropped(cause)) => {
                     resumes += 1;
-                    if partial.ingest.written() <= before || resumes > RESUMES_MAX {
+                    if partial.at() <= before || resumes > RESUMES_MAX {
                         return Err(Failure::Broken(cause));
                     }
-                    tracing::debug!(url = self.url, at = partial.ingest.written(), "resuming");
+                    tracing::debug!(url = self.url, at = partial.at(), "resuming");
                 }
             }
         }
     }
 
-    fn request(&self, partial: &mut Partial) -> Result<(), Stop> {
-        let at = partial.ingest.written();
+    fn request(&self, partial: &mut Transmission) -> Result<(), Stop> {
+        let at = partial.at();
         let mut request = self.agent.get(self.url);
         if at > 0 {
             request = request.header(header::RANGE, format!("bytes={at}-"));
@@ -143,25 +270,33 @@ impl Transfer<'_> {
         }
         let mut response = request
             .call()
-            .map_err(|error| request_failure(error, at == 0))?;
+            .map_err(|error| request_failure(error, at == partial.start))?;
+        if at > 0 && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            // There is no more of this server's file: ours is no beginning of it.
+            partial.begin_anew(self)?;
+            return self.request(partial);
+        }
         self.accept(&response, partial)?;
         let mut body = response.body_mut().as_reader();
         self.copy(&mut body, partial)
     }
 
     /// Looks at the head of a response and brings `partial` to where its body starts.
-    fn accept(&self, response: &Response<Body>, partial: &mut Partial) -> Result<(), Stop> {
-        let at = partial.ingest.written();
+    fn accept(&self, response: &Response<Body>, partial: &mut Transmission) -> Result<(), Stop> {
+        let at = partial.at();
         let headers = response.headers();
         match response.status() {
             StatusCode::OK => {
                 if at > 0 {
-                    partial.ingest = self.store.ingest().map_err(store_failure)?;
+                    partial.begin_anew(self)?;
                 }
                 partial.total = number(headers, header::CONTENT_LENGTH);
                 partial.validator = validator(headers);
             }
-            StatusCode::PARTIAL_CONTENT if range_start(headers) == Some(at) && at > 0 => {}
+            StatusCode::PARTIAL_CONTENT if range_start(headers) == Some(at) && at > 0 => {
+                partial.total = partial.total.or_else(|| range_total(headers));
+                partial.validator = partial.validator.take().or_else(|| validator(headers));
+            }
             StatusCode::PARTIAL_CONTENT => {
                 let cause = "the server sent another range than the one asked for";
                 return Err(Failure::Broken(cause.into()).into());
@@ -170,12 +305,16 @@ impl Transfer<'_> {
         }
         match partial.total {
             Some(total) if total > self.file_bytes_max => Err(self.too_large(total).into()),
-            Some(total) => Ok(partial.ingest.reserve(total).map_err(store_failure)?),
+            Some(total) => Ok(partial
+                .download
+                .file
+                .reserve(total)
+                .map_err(store_failure)?),
             None => Ok(()),
         }
     }
 
-    fn copy(&self, body: &mut dyn Read, partial: &mut Partial) -> Result<(), Stop> {
+    fn copy(&self, body: &mut dyn Read, partial: &mut Transmission) -> Result<(), Stop> {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             if self.progress.cancelled() {
@@ -187,34 +326,37 @@ impl Transfer<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(read_failure(error)),
             };
-            partial
-                .ingest
-                .append(&piece[..length])
-                .map_err(store_failure)?;
+            let file = &mut partial.download.file;
+            file.append(&piece[..length]).map_err(store_failure)?;
             self.took(length as u64, partial)?;
         }
     }
 
     /// Notes progress, and stops what is too large or too slow.
-    fn took(&self, length: u64, partial: &mut Partial) -> Result<(), Failure> {
+    fn took(&self, length: u64, partial: &mut Transmission) -> Result<(), Failure> {
         let now = Instant::now();
-        let written = partial.ingest.written();
+        let written = partial.at();
         partial.pace.progress(length, now);
         if written > self.file_bytes_max {
             return Err(self.too_large(written));
         }
-        if written > partial.reported {
-            self.progress
-                .bytes(written - partial.reported, partial.total);
-            partial.reported = written;
-        }
+        self.report(partial);
         match partial.pace.check(now) {
             Ok(()) => Ok(()),
             Err(Late::Slow | Late::Total | Late::Stall | Late::FirstByte) => Err(Failure::TimedOut),
         }
     }
 
-    fn receive_file(&self, path: &str, partial: &mut Partial) -> Result<(), Failure> {
+    /// Tells of what is there and was not told of.
+    fn report(&self, partial: &mut Transmission) {
+        let news = partial.at().saturating_sub(partial.download.reported);
+        if news > 0 {
+            self.progress.bytes(news, partial.total);
+            partial.download.reported += news;
+        }
+    }
+
+    fn receive_file(&self, path: &str, partial: &mut Transmission) -> Result<(), Failure> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Failure::Missing),
@@ -227,6 +369,11 @@ impl Transfer<'_> {
             return Err(Failure::Refused("not a regular file".to_owned()));
         }
         partial.total = Some(metadata.len());
+        if metadata.len() < partial.at() {
+            partial.begin_anew(self)?;
+        }
+        file.seek(SeekFrom::Start(partial.at()))
+            .map_err(|error| Failure::Broken(error.into()))?;
         match self.copy(&mut file, partial) {
             Ok(()) => Ok(()),
             Err(Stop::Failed(failure)) => Err(failure),
@@ -304,6 +451,12 @@ fn validator(headers: &HeaderMap) -> Option<String> {
     strong
         .or_else(|| text(header::LAST_MODIFIED))
         .map(str::to_owned)
+}
+
+/// The length of the whole file in `Content-Range: bytes FIRST-LAST/TOTAL`.
+fn range_total(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    text.rsplit_once('/')?.1.trim().parse().ok()
 }
 
 /// The first byte of `Content-Range: bytes FIRST-LAST/TOTAL`.

@@ -1,4 +1,4 @@
-//! The blocks on the way to a file: from the store, else one after the other from peers, in one session.
+//! The blocks on the way to a file: from the store, else one after the other from peers, in one session, or from gateways.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,20 @@ use super::PathError;
 use crate::ClientError;
 use crate::client::BlockingClient;
 use crate::command::{Command, OpenedSession, SessionEvent};
-use crate::fetch::{count_search, fetch_cid, local, stopped};
+use crate::doors::Doors;
+use crate::fetch::{count_search, local, stopped};
 
 /// Blocks below one root, and who has them.
 pub(super) struct Blocks<'a> {
-    client: Option<&'a BlockingClient>,
-    root: Cid,
+    doors: Doors<'a>,
     store: &'a Store,
     progress: &'a dyn Progress,
+    peers: Peers,
+}
+
+/// What is known of peers that have the blocks.
+struct Peers {
+    root: Cid,
     session: Option<OpenedSession>,
     /// Who sent any.
     senders: BTreeSet<PeerId>,
@@ -33,20 +39,22 @@ pub(super) struct Blocks<'a> {
 
 impl<'a> Blocks<'a> {
     pub(super) fn new(
-        client: Option<&'a BlockingClient>,
+        doors: Doors<'a>,
         root: Cid,
         store: &'a Store,
         progress: &'a dyn Progress,
     ) -> Self {
         Self {
-            client,
-            root,
+            doors,
             store,
             progress,
-            session: None,
-            senders: BTreeSet::new(),
-            announcers: None,
-            asked: Asked::default(),
+            peers: Peers {
+                root,
+                session: None,
+                senders: BTreeSet::new(),
+                announcers: None,
+                asked: Asked::default(),
+            },
         }
     }
 
@@ -55,8 +63,11 @@ impl<'a> Blocks<'a> {
         if let Some(block) = self.store.get_cid(cid)? {
             return Ok(block.into_bytes());
         }
-        let client = self.client.ok_or_else(missing)?;
-        let block = self.fetch_block(client, cid)?;
+        let peers = &mut self.peers;
+        let from_peers = |client: &BlockingClient, progress: &dyn Progress| {
+            peers.fetch_block(client, cid, progress)
+        };
+        let (block, _) = self.doors.block(cid, from_peers, self.progress)?;
         self.store.put(&block)?;
         Ok(block.into_bytes())
     }
@@ -69,53 +80,20 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// The whole file: from the store, from blocks that are there, or from peers.
+    /// The whole file: from the store, from blocks that are there, from peers, or from gateways.
     pub(super) fn file(&mut self, cid: &Cid) -> Result<Fetched, PathError> {
         if let Some(blob) = self.local_file(cid)? {
             return Ok(local(blob));
         }
-        let client = self.client.ok_or_else(missing)?;
-        let holders = self.holders(client, cid)?;
-        match fetch_cid(client.client(), *cid, &holders, self.store, self.progress) {
+        let (peers, progress) = (&mut self.peers, self.progress);
+        let holders = |client: &BlockingClient| peers.holders(client, cid, progress);
+        let fetched = self.doors.fetch_from(*cid, holders, self.store, progress);
+        match fetched {
             // Whoever asks for a directory gets one; that is nobody's fault.
             Err(error @ FetchError::Invalid { .. }) => {
                 Err(self.not_a_file(cid).unwrap_or(error.into()))
             }
             fetched => Ok(fetched?),
-        }
-    }
-
-    fn fetch_block(&mut self, client: &BlockingClient, cid: &Cid) -> Result<Block, PathError> {
-        let node = client.client();
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => none.insert(
-                client
-                    .block_on(node.open_session(self.root, Vec::new()))
-                    .map_err(stopped)?,
-            ),
-        };
-        let want = Command::Want {
-            session: session.id,
-            cids: vec![*cid],
-        };
-        client.block_on(node.send(want)).map_err(stopped)?;
-        let deadline = Instant::now() + node.shared().deadlines.first_byte;
-        loop {
-            let next = async { timeout_at(deadline, session.events.recv()).await };
-            let next = client.block_on_unless(next, self.progress);
-            match next.map_err(stopped)? {
-                Err(_) => return Err(FetchError::TimedOut { asked: self.asked }.into()),
-                Ok(None) => return Err(stopped(ClientError::Stopped).into()),
-                Ok(Some(SessionEvent::Block { block, from })) => {
-                    self.senders.extend(from.map(|(peer, _)| peer));
-                    return Ok(block);
-                }
-                Ok(Some(SessionEvent::Missing { .. })) => {
-                    return Err(FetchError::Missing { asked: self.asked }.into());
-                }
-                Ok(Some(SessionEvent::Searched(asked))) => count_search(&mut self.asked, asked),
-            }
         }
     }
 
@@ -151,9 +129,62 @@ impl<'a> Blocks<'a> {
             Err(_) => None,
         }
     }
+}
+
+impl Peers {
+    fn fetch_block(
+        &mut self,
+        client: &BlockingClient,
+        cid: &Cid,
+        progress: &dyn Progress,
+    ) -> Result<Block, FetchError> {
+        let hash = Multihash::of(cid).map_err(|error| FetchError::Failed {
+            source: error.into(),
+        })?;
+        let node = client.client();
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(
+                client
+                    .block_on(node.open_session(self.root, Vec::new()))
+                    .map_err(stopped)?,
+            ),
+        };
+        let want = Command::Want {
+            session: session.id,
+            cids: vec![*cid],
+        };
+        client.block_on(node.send(want)).map_err(stopped)?;
+        let deadline = Instant::now() + node.shared().deadlines.first_byte;
+        loop {
+            let next = async { timeout_at(deadline, session.events.recv()).await };
+            let next = client.block_on_unless(next, progress);
+            match next.map_err(stopped)? {
+                Err(_) => return Err(FetchError::TimedOut { asked: self.asked }),
+                Ok(None) => return Err(stopped(ClientError::Stopped)),
+                Ok(Some(SessionEvent::Block { block, from })) => {
+                    self.senders.extend(from.map(|(peer, _)| peer));
+                    if *block.hash() == hash {
+                        return Ok(block);
+                    }
+                    // One that a gateway gave meanwhile.
+                }
+                Ok(Some(SessionEvent::Missing { cid: of })) if of != *cid => {}
+                Ok(Some(SessionEvent::Missing { .. })) => {
+                    return Err(FetchError::Missing { asked: self.asked });
+                }
+                Ok(Some(SessionEvent::Searched(asked))) => count_search(&mut self.asked, asked),
+            }
+        }
+    }
 
     /// Whom to ask for a file: who sent the directories on the way, else who has announced the root.
-    fn holders(&mut self, client: &BlockingClient, file: &Cid) -> Result<Vec<PeerId>, PathError> {
+    fn holders(
+        &mut self,
+        client: &BlockingClient,
+        file: &Cid,
+        progress: &dyn Progress,
+    ) -> Result<Vec<PeerId>, FetchError> {
         if !self.senders.is_empty() || *file == self.root {
             return Ok(self.senders.iter().copied().collect());
         }
@@ -163,7 +194,7 @@ impl<'a> Blocks<'a> {
         let Ok(key) = Multihash::of(&self.root) else {
             return Ok(Vec::new());
         };
-        let found = client.find_providers(key, self.progress);
+        let found = client.find_providers(key, progress);
         let found = found.map_err(stopped)?;
         Ok(self.announcers.insert(found.peers).clone())
     }
@@ -171,18 +202,12 @@ impl<'a> Blocks<'a> {
 
 impl Drop for Blocks<'_> {
     fn drop(&mut self) {
-        if let (Some(client), Some(session)) = (self.client, &self.session) {
+        if let (Some(client), Some(session)) = (self.doors.peers, &self.peers.session) {
             client.client().try_send(Command::CloseSession {
                 session: session.id,
             });
         }
     }
-}
-
-/// Not here, and nobody may be asked.
-fn missing() -> PathError {
-    let asked = Asked::default();
-    FetchError::Missing { asked }.into()
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> PathError {

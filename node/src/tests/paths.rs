@@ -7,7 +7,7 @@ use store::dag::{PbLink, PbNode, UnixFs, UnixFsKind};
 
 use super::*;
 use crate::ipns::IpnsRecord;
-use crate::{ContentPath, PathError, TreeEntry, fetch_path, fetch_tree};
+use crate::{ContentPath, Doors, PathError, TreeEntry, fetch_path, fetch_tree};
 
 fn node_of(entries: impl IntoIterator<Item = (String, base::Cid)>, message: &UnixFs) -> Block {
     let links = entries.into_iter().map(|(name, cid)| PbLink {
@@ -22,7 +22,7 @@ fn node_of(entries: impl IntoIterator<Item = (String, base::Cid)>, message: &Uni
     Block::of(node.encode().into())
 }
 
-fn directory(name: &str, cid: base::Cid) -> Block {
+pub(super) fn directory(name: &str, cid: base::Cid) -> Block {
     node_of(
         [(name.to_owned(), cid)],
         &UnixFs::new(UnixFsKind::Directory),
@@ -30,7 +30,7 @@ fn directory(name: &str, cid: base::Cid) -> Block {
 }
 
 /// A sharded directory that has the entry in every bucket, so that no hash is needed to put it into the right one.
-fn shard(name: &str, cid: base::Cid) -> Block {
+pub(super) fn shard(name: &str, cid: base::Cid) -> Block {
     let message = UnixFs {
         data: Some(vec![0xff; 32].into()),
         hash_type: Some(0x22),
@@ -90,7 +90,7 @@ async fn a_file_is_fetched_through_directories_of_both_kinds() {
     ));
     // The directories were kept, so that the way is known without a network now.
     let path = format!("ipfs://{root}/sub/file.bin").parse().unwrap();
-    assert!(fetch_path(None, &path, &reader.store, &NoProgress).is_ok());
+    assert!(fetch_path(Doors::default(), &path, &reader.store, &NoProgress).is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +132,7 @@ async fn a_file_whose_blocks_lie_here_in_pieces_is_put_together_without_asking()
     })
     .unwrap();
     let path = ContentPath::of(root.cid);
-    let fetched = fetch_path(None, &path, &alone.store, &NoProgress).unwrap();
+    let fetched = fetch_path(Doors::default(), &path, &alone.store, &NoProgress).unwrap();
     assert_eq!(fetched.blob.sha256, Sha256::of(&bytes));
 }
 

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use base::{Codec, Multihash, SecretKey, Sha256, block_cid};
-use store::BlockStore as _;
 use store::car::CarReader;
+use store::substitute::{Asked, NoProgress, Origin};
+use store::{BlockStore as _, Store};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::paths::{directory, shard};
 use super::{TestNode, in_time};
+use crate::ipns::IpnsRecord;
+use crate::names::settle;
 use crate::web::{NoFacts, Site, Web};
+use crate::{Deadlines, Doors, Gateways, HttpSources, PathError, fetch_path, identity};
 
 /// An answer as it came over the wire.
 struct Reply {
@@ -179,6 +184,102 @@ async fn an_archive_has_what_was_asked_for_in_the_order_of_the_file() {
         .get(&format!("/ipfs/{}?format=car&dag-scope=block", blob.root))
         .await;
     assert!(one.body.len() < 1000, "{}", one.body.len());
+}
+
+/// The blocks of an archive, in order.
+fn blocks(archive: &[u8]) -> Vec<cid::Cid> {
+    let mut reader = CarReader::new(archive).unwrap();
+    let mut blocks = Vec::new();
+    while let Some(section) = reader.next_section().unwrap() {
+        blocks.push(section.cid);
+    }
+    blocks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_a_path_proves_the_way_and_holds_the_part_that_was_asked_for() {
+    let world = World::new().await;
+    let content: Vec<u8> = (0..3_u8).flat_map(|n| vec![n; 1 << 20]).collect();
+    let file = world.node.mirror(&content).root;
+    let inner = shard("file.bin", file);
+    let outer = directory("sub", inner.cid(Codec::DagPb));
+    for block in [&inner, &outer] {
+        world.node.store.put(block).unwrap();
+    }
+    let (root, sub) = (outer.cid(Codec::DagPb), inner.cid(Codec::DagPb));
+    let leaf = |n: usize| block_cid(Codec::Raw, &Sha256::of(&content[n << 20..(n + 1) << 20]));
+    for (question, expected) in [
+        ("", vec![root, sub, file, leaf(0), leaf(1), leaf(2)]),
+        ("&dag-scope=block", vec![root, sub, file]),
+        (
+            "&dag-scope=entity&entity-bytes=1048576:*",
+            vec![root, sub, file, leaf(1), leaf(2)],
+        ),
+        ("&entity-bytes=-1:*", vec![root, sub, file, leaf(2)]),
+        ("&entity-bytes=0:9", vec![root, sub, file, leaf(0)]),
+    ] {
+        let path = format!("/ipfs/{root}/sub/file.bin");
+        let reply = world.get(&format!("{path}?format=car{question}")).await;
+        assert_eq!(reply.code, 200, "{question}: {}", reply.head);
+        assert_eq!(blocks(&reply.body), expected, "{question}");
+        let roots = format!("{root},{sub},{file}");
+        assert_eq!(reply.header("x-ipfs-roots"), Some(&roots[..]));
+        assert_eq!(reply.header("x-ipfs-path"), Some(&path[..]));
+    }
+    // A directory as an entity is the list of what is in it, and nothing below.
+    let list = world
+        .get(&format!("/ipfs/{root}/sub?format=car&dag-scope=entity"))
+        .await;
+    assert_eq!(blocks(&list.body), [root, sub]);
+    let nothing = world.get(&format!("/ipfs/{root}/sub/x?format=car")).await;
+    assert_eq!(nothing.code, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_below_a_name_is_followed_through_a_gateway_without_peers() {
+    let world = World::new().await;
+    let content = vec![7; (2 << 20) + 5];
+    let file = world.node.mirror(&content).root;
+    let inner = shard("file.bin", file);
+    let outer = directory("sub", inner.cid(Codec::DagPb));
+    for block in [&inner, &outer] {
+        world.node.store.put(block).unwrap();
+    }
+    let root = outer.cid(Codec::DagPb);
+    let now = std::time::SystemTime::now();
+    let hour = Duration::from_secs(3600);
+    let key = identity::ephemeral();
+    let value = format!("/ipfs/{root}/sub");
+    let record = IpnsRecord::sign(&key, value.as_bytes(), 1, now + hour, hour).unwrap();
+    let name = *record.name();
+    settle(
+        &world.node.store,
+        &name,
+        Some(&record),
+        Asked::default(),
+        now,
+    )
+    .unwrap();
+    let url = format!("http://{}", world.web.addresses()[0]);
+    let fetch = move || {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let http = HttpSources::new(Deadlines::default(), 16 << 20);
+        let gateways = Gateways::new(http, &[url]);
+        let doors = Doors {
+            peers: None,
+            gateways: Some(&gateways),
+        };
+        let get = |path: String| fetch_path(doors, &path.parse().unwrap(), &store, &NoProgress);
+        let missing = get(format!("ipns://{name}/other")).unwrap_err();
+        assert!(matches!(missing, PathError::NoEntry { .. }), "{missing}");
+        get(format!("ipns://{name}/file.bin")).unwrap()
+    };
+    let fetched = in_time("a path", tokio::task::spawn_blocking(fetch))
+        .await
+        .unwrap();
+    assert_eq!(fetched.blob.sha256, Sha256::of(&content));
+    assert!(matches!(fetched.received[0].0, Origin::Gateway(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,12 +145,9 @@ async fn archive(visit: &Visit<'_>, root: Cid, path: Vec<String>, selection: Sel
         )),
     })
     .await?;
-    let roots = format!("{root},{}", located.end);
-    let roots = if located.end == root {
-        root.to_string()
-    } else {
-        roots
-    };
+    let roots = [&root].into_iter().chain(&located.parts);
+    let roots: Vec<_> = roots.map(ToString::to_string).collect();
+    let roots = roots.join(",");
     let name = format!("{}.car", located.end);
     let body = if visit.asked.head {
         Content::Bytes(None)

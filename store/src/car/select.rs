@@ -56,6 +56,8 @@ pub struct Selection {
 pub struct Located {
     /// The blocks on the way, its end not included.
     pub proof: Vec<Cid>,
+    /// Where each part of the path leads.
+    pub parts: Vec<Cid>,
     /// Where it ends.
     pub end: Cid,
 }
@@ -82,7 +84,7 @@ impl Store {
     /// # Errors
     /// [`CarError::Missing`] when a block on the way or at the end is not here, other [`CarError`]s when it cannot be read.
     pub fn locate(&self, root: &Cid, path: &[String]) -> Result<Option<Located>, CarError> {
-        let (mut proof, mut end) = (Vec::new(), *root);
+        let (mut proof, mut parts, mut end) = (Vec::new(), Vec::new(), *root);
         for name in path {
             let found = dag::lookup(&end, name, |cid| {
                 proof.push(*cid);
@@ -92,6 +94,7 @@ impl Store {
                 Some(next) => end = next,
                 None => return Ok(None),
             }
+            parts.push(end);
         }
         let is_here = match Target::of(&end).map_err(|e| dag_error(&end, e))? {
             Target::Inline(..) => true,
@@ -100,7 +103,7 @@ impl Store {
         if !is_here {
             return Err(missing(&end, root));
         }
-        Ok(Some(Located { proof, end }))
+        Ok(Some(Located { proof, parts, end }))
     }
 
     /// Writes what was selected below the end of a path as a CARv1, depth first. Its root is where the path ends.

@@ -21,7 +21,7 @@ const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A fetch that was not completed and that nobody goes on with just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// The root of the DAG.
+    /// The root of the DAG; of a download `sha256-` and the digits of what it is to be.
     pub root: String,
     /// Bytes that it takes.
     pub bytes: u64,

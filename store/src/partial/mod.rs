@@ -1,6 +1,6 @@
 //! Partials: files that are being fetched block by block, and what is left of them when their process dies.
 //!
-//! A partial is named by the root of its DAG and has two files: the bytes, each leaf at its own offset as soon as it has
+//! A partial is named by the root of its DAG (or, see `plain`, by its SHA-256) and has two files: the bytes, each leaf at its own offset as soon as it has
 //! arrived, whatever the order; and a journal that says which blocks are there and holds the nodes. A block is written
 //! before its line, and nothing is synchronised: a killed process leaves the kernel with all it wrote, and after a power
 //! cut a block that is not what its line says is fetched again, because **every block is hashed when it is read**. The same
@@ -14,13 +14,14 @@
 
 mod idle;
 mod journal;
+mod plain;
 mod shared;
 
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -79,6 +80,8 @@ struct Kept {
     journal_bytes: u64,
     lines: Vec<u8>,
     pending: Vec<(base::Sha256, Place)>,
+    /// Its files were removed; others may have made new ones of that name.
+    is_gone: bool,
 }
 
 impl Store {
@@ -98,14 +101,7 @@ impl Store {
             Some(kept) => Files::Kept(kept),
             None => Files::Own(locked_file(&self.layout.temporary, "fetch-")?),
         };
-        Ok(Partial {
-            store: self.clone(),
-            files,
-            digest: FileDigest::new(),
-            on_disk: 0,
-            under_way: 0,
-            is_broken: false,
-        })
+        Ok(Partial::new(self, files))
     }
 }
 
@@ -128,6 +124,7 @@ impl Kept {
             journal_bytes,
             lines: Vec::new(),
             pending: Vec::new(),
+            is_gone: false,
         }))
     }
 
@@ -146,12 +143,29 @@ impl Kept {
         Ok(())
     }
 
+    /// Whether nothing has come that somebody could go on with.
+    fn is_empty(&self) -> bool {
+        let is_empty = |data: &File| data.metadata().is_ok_and(|found| found.len() == 0);
+        self.journal_bytes <= MAGIC.len() as u64 && is_empty(&self.body.data)
+    }
+
     fn knows(&self, digest: &base::Sha256) -> bool {
         self.body.place(digest).is_some() || self.pending.iter().any(|(known, _)| known == digest)
     }
 }
 
 impl Partial {
+    fn new(store: &Store, files: Files) -> Self {
+        Self {
+            store: store.clone(),
+            files,
+            digest: FileDigest::new(),
+            on_disk: 0,
+            under_way: 0,
+            is_broken: false,
+        }
+    }
+
     /// Tells how long the file will be, so that a full disk is found out before the first byte is fetched.
     ///
     /// # Errors
@@ -281,7 +295,7 @@ impl Partial {
         let digest = std::mem::replace(&mut self.digest, FileDigest::new());
         let digested = digest.finish();
         if let Err(error) = expected.check(&digested.blob) {
-            self.discard()?;
+            self.remove_files()?;
             return Err(error);
         }
         let blob = digested.blob.clone();
@@ -313,18 +327,35 @@ impl Partial {
     ///
     /// # Errors
     /// [`StoreError`] when a file could not be removed.
-    pub fn discard(self) -> Result<(), StoreError> {
+    pub fn discard(mut self) -> Result<(), StoreError> {
         self.remove_files()
     }
 
-    fn remove_files(&self) -> Result<(), StoreError> {
-        if let Files::Kept(kept) = &self.files {
+    fn remove_files(&mut self) -> Result<(), StoreError> {
+        if let Files::Kept(kept) = &mut self.files
+            && !kept.is_gone
+        {
             // The journal last: its lock keeps others away from the file.
             remove_if_there(&self.store.layout.partial(&kept.name))?;
             crash::point("unlinked");
             remove_if_there(&self.store.layout.journal(&kept.name))?;
+            kept.is_gone = true;
         }
         Ok(())
+    }
+
+    fn file(&self) -> &File {
+        match &self.files {
+            Files::Kept(kept) => &kept.body.data,
+            Files::Own(file) => file.as_file(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        match &self.files {
+            Files::Kept(kept) => self.store.layout.partial(&kept.name),
+            Files::Own(file) => file.path().to_owned(),
+        }
     }
 
     fn name(&self) -> Option<&str> {
@@ -335,13 +366,9 @@ impl Partial {
     }
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
-        let (file, path) = match &self.files {
-            Files::Kept(kept) => (&kept.body.data, self.store.layout.partial(&kept.name)),
-            Files::Own(file) => (file.as_file(), file.path().to_owned()),
-        };
-        let written = file.write_all_at(bytes, offset);
+        let written = self.file().write_all_at(bytes, offset);
         self.is_broken |= written.is_err();
-        written.map_err(|e| StoreError::io("write", &path, e))?;
+        written.map_err(|e| StoreError::io("write", &self.path(), e))?;
         self.wrote(bytes.len() as u64)
     }
 
@@ -363,11 +390,7 @@ impl Partial {
         if let Some(length) = NonZeroU64::new(until - self.under_way)
             && length.get() >= WRITEBACK_BYTES
         {
-            let file = match &self.files {
-                Files::Kept(kept) => &kept.body.data,
-                Files::Own(file) => file.as_file(),
-            };
-            let _ = fadvise(file, self.under_way, Some(length), Advice::DontNeed);
+            let _ = fadvise(self.file(), self.under_way, Some(length), Advice::DontNeed);
             self.under_way = until;
         }
     }
@@ -375,8 +398,14 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if let Files::Kept(kept) = &mut self.files {
-            let _ = kept.write_lines();
+        let is_empty = match &mut self.files {
+            Files::Kept(kept) => kept.write_lines().is_ok() && kept.is_empty(),
+            Files::Own(_) => false,
+        };
+        if is_empty {
+            let _ = self.remove_files();
+        }
+        if let Files::Kept(kept) = &self.files {
             self.store.partials.remove(&kept.name);
         }
     }

@@ -15,6 +15,7 @@ use base::{Block, Multihash, Sha256};
 use bytes::BytesMut;
 
 use super::journal::{self, Place};
+use super::plain;
 use crate::blob::open_file;
 use crate::layout::{JOURNAL_SUFFIX, Layout};
 use crate::{Store, StoreError};
@@ -235,14 +236,16 @@ impl Partials {
     }
 }
 
-/// The partials of a directory that have a journal.
+/// The partials of a directory that may have blocks to serve.
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| {
         let name = entry.file_name();
         Some(name.to_str()?.strip_suffix(JOURNAL_SUFFIX)?.to_owned())
     };
-    entries.filter_map(name).collect()
+    // Of a download nothing is known to be right before all of it is.
+    let names = entries.filter_map(name);
+    names.filter(|name| !plain::is_download(name)).collect()
 }
 
 impl Store {

@@ -3,6 +3,7 @@
 mod blobs;
 mod car;
 mod collecting;
+mod downloads;
 mod ingest;
 mod partials;
 mod processes;

@@ -4,6 +4,7 @@
 //! that only a broken program reaches.
 
 mod browser;
+mod counting;
 mod daemon;
 mod http;
 mod lan;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use browser::Browser;
 pub use builder::testing::{sandbox_works, static_busybox};
+pub use counting::Counting;
 pub use daemon::Daemon;
 pub use http::get;
 pub use lan::Lan;

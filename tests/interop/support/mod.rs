@@ -13,22 +13,32 @@ mod kubo;
 #[path = "../../e2e/support/lan.rs"]
 mod lan;
 #[allow(dead_code)] // As above.
+#[path = "../../e2e/support/origin.rs"]
+mod origin;
+#[allow(dead_code)] // As above.
 #[path = "../../e2e/support/output.rs"]
 mod output;
 #[path = "../../e2e/support/process.rs"]
 mod process;
+#[allow(dead_code)] // As above.
+#[path = "../../e2e/support/toy.rs"]
+mod toy;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+pub use builder::testing::sandbox_works;
+use builder::testing::static_busybox;
 pub use daemon::Daemon;
 pub use files::{SIZES, sha256_of, write_file};
 pub use http::get;
 pub use kubo::{Kubo, LEGACY, MODERN, Repo, Role};
 use lan::Lan;
-use output::{Finished, wait_with_deadline};
+pub use origin::Origin;
+pub use output::Finished;
+use output::wait_with_deadline;
 pub use process::wait_until;
 use process::{signal, start};
 
@@ -105,6 +115,16 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// The toy tree of the end-to-end tests, and the server of its sources.
+    pub fn toy_tree(&self) -> (PathBuf, Origin) {
+        let (sources, tree) = (self.path("origin"), self.path("tree"));
+        fs::create_dir_all(&sources).unwrap();
+        toy::write_sources(&sources);
+        let origin = Origin::serve(&sources);
+        toy::write_tree(&tree, &sources, &origin.url());
+        (tree, origin)
+    }
+
     /// A command that sees nothing of the tester's own settings.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -166,6 +186,11 @@ first-byte-secs = 60
 stall-secs = 60
 ";
 
+/// The root of the project's own sources.
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 /// One home directory of p2pkgs and the commands run in it.
 #[derive(Clone, Debug)]
 pub struct Home<'w> {
@@ -199,12 +224,14 @@ impl Home<'_> {
         self.root.join(name)
     }
 
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> Finished {
+        Finished::of(self.command(None, args), COMMAND_DEADLINE)
+    }
+
     /// Runs a command that must succeed; what it printed.
     pub fn ok(&self, args: &[&str]) -> String {
-        let command = self.command(None, args);
-        Finished::of(command, COMMAND_DEADLINE)
-            .assert_exit(0)
-            .stdout
+        self.run(args).assert_exit(0).stdout
     }
 
     /// Starts the home's daemon and waits until it is ready.
