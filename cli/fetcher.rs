@@ -41,7 +41,8 @@ impl WebUrls {
             deadlines(context)?,
             limits.file_bytes_max,
             Arc::new(resolve),
-        );
+        )
+        .limited(context.download()?.clone());
         Ok(Self {
             http,
             mirrors,

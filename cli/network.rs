@@ -75,7 +75,8 @@ impl Remote {
             deadlines(context)?,
             limits.file_bytes_max,
             Arc::new(|_, _| Vec::new()),
-        );
+        )
+        .limited(context.download()?.clone());
         Ok(Self {
             config,
             gateways: Arc::new(Gateways::new(http, &gateways)),
@@ -347,6 +348,7 @@ fn base_config(
     } else {
         node::Announce::Global
     };
+    config.download = context.download()?.clone();
     config.limits.set_running(&running_limits(&limits));
     config.deadlines = deadlines(context)?;
     Ok(config)
@@ -358,6 +360,7 @@ pub fn running_limits(limits: &netconfig::Limits) -> node::RunningLimits {
         connections: limits.connections,
         connections_per_peer: limits.connections_per_peer,
         upload_bytes_per_sec: limits.upload_bytes_per_second,
+        download_bytes_per_sec: limits.download_bytes_per_second,
         memory_bytes: usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base::{Cid, Multihash, PkgHash, Sha256, SignedRealisation};
+use bitswap::Budget;
 use libp2p::{Multiaddr, PeerId};
 use store::Store;
 use store::substitute::{Asked, FetchError, Fetched, Progress};
@@ -17,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::{Command, Found, OpenedSession, Question};
 use crate::config::{Deadlines, Limits, RunningLimits};
 use crate::error::ClientError;
-use crate::exchange::Upload;
 use crate::fetch;
 use crate::status::Status;
 
@@ -34,7 +34,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) runtime: Handle,
-    pub(crate) upload: Upload,
+    pub(crate) upload: Budget,
+    pub(crate) download: Budget,
     /// Who gave a root for a SHA-256 under which other bytes lay.
     lies: Mutex<HashSet<(PeerId, Sha256)>>,
 }
@@ -45,7 +46,8 @@ impl Shared {
         limits: Limits,
         deadlines: Deadlines,
         runtime: Handle,
-        upload: Upload,
+        upload: Budget,
+        download: Budget,
     ) -> Self {
         Self {
             peer_id,
@@ -54,6 +56,7 @@ impl Shared {
             runtime,
             upload,
             lies: Mutex::default(),
+            download,
         }
     }
 }
@@ -194,8 +197,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Stopped`].
     pub async fn set_limits(&self, limits: RunningLimits) -> Result<(), ClientError> {
-        let rate = limits.upload_bytes_per_sec;
-        self.shared.upload.set_rate(rate, Instant::now());
+        let (now, shared) = (Instant::now(), &self.shared);
+        shared.upload.set_rate(limits.upload_bytes_per_sec, now);
+        shared.download.set_rate(limits.download_bytes_per_sec, now);
         self.send(Command::SetLimits(limits)).await
     }
 

@@ -194,7 +194,7 @@ impl EventLoop {
         }
     }
 
-    /// The upload limit is shared with whoever set it and needs nothing done here.
+    /// The limits of what is sent and fetched are shared with whoever set them and need nothing done here.
     fn set_limits(&mut self, limits: RunningLimits) {
         let behaviour = self.swarm.behaviour_mut();
         *behaviour.connection_limits.limits_mut() =

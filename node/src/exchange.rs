@@ -19,9 +19,8 @@
 //! nothing arrives that was not asked for, and who asks bounds what it asks for (see `fetch`).
 //!
 //! The upload limit sits between machine and handler: a block message for a peer outside the local network waits here
-//! until the bucket lets it go.
+//! until the bucket lets it go. The download limit is the machine's: what was asked for comes, so the asking waits.
 
-mod bucket;
 mod handler;
 mod inbound;
 mod loader;
@@ -35,7 +34,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use base::{Block, Cid};
-use bitswap::{Lane, Ledger, Message, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId};
+use bitswap::{
+    Budget, Lane, Ledger, Message, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId,
+};
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
@@ -48,7 +49,6 @@ use libp2p::{Multiaddr, PeerId};
 use store::BlockStore;
 use tokio::time::Sleep;
 
-pub(crate) use self::bucket::Upload;
 pub(crate) use self::handler::REQUESTS;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
@@ -125,7 +125,7 @@ pub(crate) struct Behaviour {
     peers: HashMap<PeerId, Peer>,
     in_flight: HashMap<TransmitId, ConnectionId>,
     inbound_streams: usize,
-    upload: Upload,
+    upload: Budget,
     /// What was exchanged with peers of our own network that have left, in bytes: sent, received.
     near_past: (u64, u64),
     /// Block messages that wait for the upload limit, with the time of the next attempt.
@@ -142,12 +142,16 @@ impl Behaviour {
         let limits = &config.limits;
         Self {
             admitted: config.group.is_some().then(HashSet::new),
-            machine: bitswap::Exchange::new(bitswap::Config::default(), seed),
+        let settings = bitswap::Config {
+            download: config.download.clone(),
+            ..bitswap::Config::default()
+        };
+            machine: bitswap::Exchange::new(settings, seed),
             loader: Loader::new(store, limits.loads),
             peers: HashMap::new(),
             in_flight: HashMap::new(),
             inbound_streams: limits.inbound_streams,
-            upload: Upload::new(limits.upload_bytes_per_sec, Instant::now()),
+            upload: Budget::new(limits.upload_bytes_per_sec, Instant::now()),
             near_past: (0, 0),
             held_back: VecDeque::new(),
             held_until: None,
@@ -238,7 +242,7 @@ impl Behaviour {
     }
 
     /// The limit of what is sent to strangers.
-    pub(crate) const fn upload(&self) -> &Upload {
+    pub(crate) const fn upload(&self) -> &Budget {
         &self.upload
     }
 

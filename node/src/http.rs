@@ -9,12 +9,14 @@ mod attempts;
 mod cache;
 mod gateways;
 mod hosts;
+mod throttle;
 mod transfer;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bitswap::Budget;
 use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Origin, Progress, SourceFetcher, SourceRequest,
@@ -50,6 +52,7 @@ pub struct HttpSources {
     file_bytes_max: u64,
     mirrors: MirrorResolver,
     hosts: Arc<Hosts>,
+    download: Budget,
 }
 
 impl HttpSources {
@@ -75,7 +78,15 @@ impl HttpSources {
             file_bytes_max,
             mirrors,
             hosts: Arc::default(),
+            download: Budget::default(),
         }
+    }
+
+    /// The same within a limit of bytes per second, shared with whoever else downloads. Servers of this machine and of the
+    /// local network do not count if their URL names them by address, or as `localhost`.
+    #[must_use]
+    pub fn limited(self, download: Budget) -> Self {
+        Self { download, ..self }
     }
 
     /// The same for files of at most so many bytes.
@@ -108,6 +119,7 @@ impl HttpSources {
         let transfer = Transfer {
             agent: &self.agent,
             deadlines: &self.deadlines,
+            download: &self.download,
             file_bytes_max: self.file_bytes_max,
             url,
             store,

@@ -26,6 +26,7 @@ use ureq::http::{StatusCode, header};
 
 use super::HttpSources;
 use super::attempts::Attempts;
+use super::throttle::Throttled;
 use super::transfer::{Failure, read_failure, request_failure, status_failure};
 use crate::pace::Pace;
 use crate::realisation_protocol;
@@ -302,6 +303,7 @@ impl Partial<'_> {
         let url = format!("{url}/ipfs/{root}?format=car&dag-scope=entity&car-dups=y");
         let accept = "application/vnd.ipld.car; version=1; order=dfs; dups=y";
         let body = self.http.get(&url, accept)?;
+        let body = Throttled::new(body, &self.http.download, &url, self.progress);
         let mut reader = CarReader::new(body).map_err(archive_failure)?;
         while self.is_open() {
             let Some(section) = reader.next_section().map_err(archive_failure)? else {
@@ -315,6 +317,7 @@ impl Partial<'_> {
     fn block(&self, url: &str, cid: &Cid) -> Result<Block, Failure> {
         let url = format!("{url}/ipfs/{cid}?format=raw");
         let body = self.http.get(&url, "application/vnd.ipld.raw")?;
+        let body = Throttled::new(body, &self.http.download, &url, self.progress);
         let mut bytes = Vec::new();
         body.take(BLOCK_BYTES_MAX as u64 + 1)
             .read_to_end(&mut bytes)

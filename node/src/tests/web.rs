@@ -419,3 +419,4 @@ async fn limits_that_change_count_for_whoever_comes_next() {
     let again = late.client_handle().connect(world.node.address.clone());
     assert!(in_time("a connection", again).await.is_ok());
 }
+        download_bytes_per_sec: None,
