@@ -19,6 +19,7 @@ use crate::command::{Command, Found, OpenedSession, Question};
 use crate::config::{Deadlines, Limits, RunningLimits};
 use crate::error::ClientError;
 use crate::fetch;
+use crate::routing_protocol::Place;
 use crate::status::Status;
 
 /// Lies remembered; each is a peer and a hash, 120 bytes. Far more than one process ever meets.
@@ -55,8 +56,8 @@ impl Shared {
             deadlines,
             runtime,
             upload,
-            lies: Mutex::default(),
             download,
+            lies: Mutex::default(),
         }
     }
 }
@@ -150,6 +151,17 @@ impl Client {
             }
         }
         Err(ClientError::Stopped)
+    }
+
+    /// Asks the DHT who announced a key, for others than this process: who asks for the same at the same time, or soon after,
+    /// shares one walk. What is known when the deadline of lookups comes.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub(crate) async fn walk(&self, key: Multihash) -> Result<Vec<Place>, ClientError> {
+        let until = Instant::now() + self.shared.deadlines.dht_lookup;
+        self.request(|reply| Command::Walk { key, until, reply })
+            .await
     }
 
     /// Asks providers of a package and connected peers what building it gave, until all have answered, the deadline

@@ -67,7 +67,7 @@ enum QueryUse {
     Session(bitswap::SessionId),
     Announce(sweep::LookupId),
     Name(names::NameId),
-    /// A walk for a command of this home.
+    /// A walk for a command of this home, or for who asks over HTTP.
     Walk(base::Multihash),
 }
 
@@ -173,6 +173,7 @@ impl EventLoop {
             } => {
                 self.start_lookup(question, &providers, sink);
             }
+            Command::Walk { key, until, reply } => self.walk_here(&key, until, reply),
             Command::Provide { key, reply } => self.provide_now(key, reply),
             Command::OpenSession {
                 root,
