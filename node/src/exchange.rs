@@ -95,6 +95,8 @@ struct Peer {
     connections: Vec<(ConnectionId, Reach)>,
     /// Set when it turned out to speak no Bitswap.
     unsupported: bool,
+    /// Known not to take part: it is answered as by somebody who has nothing.
+    is_stranger: bool,
     /// What it wanted before it was known whether it takes part.
     early: Vec<Message>,
 }
@@ -140,12 +142,12 @@ impl Behaviour {
     /// An exchange that serves `store`. Must be called inside the runtime.
     pub(crate) fn new(store: Arc<dyn BlockStore>, config: &Config, seed: u64) -> Self {
         let limits = &config.limits;
-        Self {
-            admitted: config.group.is_some().then(HashSet::new),
         let settings = bitswap::Config {
             download: config.download.clone(),
             ..bitswap::Config::default()
         };
+        Self {
+            admitted: config.group.is_some().then(HashSet::new),
             machine: bitswap::Exchange::new(settings, seed),
             loader: Loader::new(store, limits.loads),
             peers: HashMap::new(),
@@ -171,6 +173,7 @@ impl Behaviour {
         }
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.unsupported = false;
+            entry.is_stranger = false;
             let early = std::mem::take(&mut entry.early);
             let reach = entry
                 .connections
@@ -184,14 +187,18 @@ impl Behaviour {
         }
     }
 
-    /// A peer is known not to take part: what was to be asked of it is asked elsewhere.
+    /// A peer is known not to take part: what was to be asked of it is asked elsewhere, and what it asks is answered as by
+    /// somebody who has nothing, so that it neither waits nor learns anything.
     pub(crate) fn refuse(&mut self, peer: &PeerId) {
         if let Some(entry) = self.peers.get_mut(peer)
             && self.admitted.as_ref().is_some_and(|a| !a.contains(peer))
         {
-            entry.early.clear();
-            entry.unsupported = true;
-            self.machine.handle_disconnected(*peer, Instant::now());
+            let now = Instant::now();
+            entry.is_stranger = true;
+            self.machine.handle_stranger(*peer, now);
+            for message in std::mem::take(&mut entry.early) {
+                self.machine.handle_message(*peer, message, now);
+            }
         }
     }
 
@@ -376,7 +383,10 @@ impl Behaviour {
     fn connect(&mut self, peer: PeerId, now: Instant) {
         match self.peers.get(&peer) {
             // It is not known yet whether it may take part.
-            Some(entry) if !entry.unsupported && !self.takes_part(&peer) => {}
+            Some(entry) if !entry.unsupported && !entry.is_stranger && !self.takes_part(&peer) => {}
+            Some(entry) if entry.is_stranger && !entry.unsupported => {
+                self.machine.handle_stranger(peer, now);
+            }
             // Connected, but it speaks no Bitswap: as good as unreachable.
             Some(_) => self.machine.handle_disconnected(peer, now),
             None => self.events.push_back(ToSwarm::Dial {
@@ -388,7 +398,8 @@ impl Behaviour {
     /// A message was read. What a peer wants before it is known to take part waits for that; it has proved it, perhaps, on
     /// a stream that is read later.
     fn received(&mut self, peer: PeerId, message: Message, now: Instant) {
-        if self.takes_part(&peer) {
+        let is_stranger = self.peers.get(&peer).is_some_and(|entry| entry.is_stranger);
+        if is_stranger || self.takes_part(&peer) {
             self.machine.handle_message(peer, message, now);
         } else if let Some(entry) = self.peers.get_mut(&peer)
             && !entry.unsupported
