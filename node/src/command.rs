@@ -64,7 +64,7 @@ pub(crate) enum Command {
     },
     /// End a session.
     CloseSession { session: SessionId },
-    /// Put a record into the DHT; answers with the number of nodes that took it.
+    /// Put a record into the DHT; answers with the number of nodes that have it then.
     PublishName {
         record: Box<IpnsRecord>,
         reply: oneshot::Sender<Result<u32, NameError>>,
