@@ -148,6 +148,18 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a file of `size` bytes fits without anything going for it.
+    pub(crate) fn has_room(&self, size: u64) -> Result<bool, StoreError> {
+        if let Some(quota) = self.room.limits().quota_bytes {
+            let beside = partial_bytes(&self.layout, None).saturating_add(size);
+            if self.index.read(|c| over_quota(c, quota, beside))? > 0 {
+                return Ok(false);
+            }
+        }
+        let reserve = self.room.limits().keep_free_bytes.max(SPACE_SPARED_BYTES);
+        Ok(self.available_bytes()? >= size.saturating_add(reserve))
+    }
+
     fn make_room_in_quota(
         &self,
         quota: u64,
