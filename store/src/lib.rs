@@ -25,6 +25,7 @@ mod hold;
 mod index;
 mod ingest;
 mod layout;
+mod loose;
 mod names;
 mod partial;
 mod pins;

@@ -5,17 +5,18 @@
 //! order of the blocks; what is left goes into the index. Nothing is stored twice that way, and a broken block
 //! is found before anything is kept.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt as _;
 
-use base::{Cid, Codec, Multihash};
+use base::{Cid, Codec, Multihash, Sha256};
 use bytes::Bytes;
 
 use super::{CarError, CarReader, CarWriter};
 use crate::dag::{DagError, Leaf, Node, PbNode, Target, Walk, WalkLimits};
-use crate::store::insert_block;
+use crate::loose::{insert_loose, use_loose};
 use crate::{Blob, Block, BlockStore as _, Expected, Store};
 
 /// Most blocks of one archive: their places take 120 MB of memory. In chunks of 256 KiB that is 256 GiB.
@@ -50,16 +51,26 @@ impl Store {
             blocks: contents.places.len() as u64,
             ..CarImport::default()
         };
+        let mut files = HashMap::new();
         for root in &contents.roots {
             if !contents.is_file(self, root)? {
                 continue;
             }
-            match put_together(self, root, |hash| contents.get(self, hash))? {
-                Some(blob) => import.files.push((*root, blob)),
+            let parts = RefCell::new(Vec::new());
+            let load = |hash: &Multihash| {
+                parts.borrow_mut().push(*hash);
+                contents.get(self, hash)
+            };
+            match put_together(self, root, load)? {
+                Some(blob) => {
+                    let parts = parts.into_inner().into_iter();
+                    files.extend(parts.map(|hash| (hash, blob.sha256)));
+                    import.files.push((*root, blob));
+                }
                 None => import.incomplete.push(*root),
             }
         }
-        contents.keep_rest(self)?;
+        contents.keep_rest(self, &files)?;
         import.roots = contents.roots;
         Ok(import)
     }
@@ -167,18 +178,34 @@ impl<'a> Contents<'a> {
             .is_some_and(|block| matches!(Node::decode(codec, block.bytes()), Ok(Node::File(_)))))
     }
 
-    /// Puts the blocks that are not parts of a blob into the index, in the order of the archive.
-    fn keep_rest(&self, store: &Store) -> Result<(), CarError> {
+    /// Puts the blocks that are not parts of a blob into the index, in the order of the archive. `files` tells of which file a
+    /// block is part.
+    fn keep_rest(&self, store: &Store, files: &HashMap<Multihash, Sha256>) -> Result<(), CarError> {
         let mut places: Vec<_> = self.places.iter().collect();
         places.sort_unstable_by_key(|(_, (offset, _))| *offset);
-        let mut waiting = Vec::new();
-        let mut bytes = 0;
+        let mut rest = Vec::new();
+        let (mut here, mut size) = (Vec::new(), 0);
         for (hash, place) in places {
-            if !store.has(hash)? {
-                let block = self.read_block(hash, *place)?;
-                bytes += block.len();
-                waiting.push(block);
+            if store.has(hash)? {
+                here.push(hash);
+            } else {
+                size += place.1 as u64;
+                rest.push((hash, place));
             }
+        }
+        // For all at once: what came first must not go for what comes last.
+        store.make_room(size, size, None)?;
+        store.index.write(|transaction| {
+            for hash in here {
+                use_loose(transaction, hash, files.get(hash))?;
+            }
+            Ok(())
+        })?;
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        for (hash, place) in rest {
+            let block = self.read_block(hash, *place)?;
+            bytes += block.len();
+            waiting.push((block, files.get(hash)));
             if bytes >= COMMIT_BYTES {
                 keep(store, &waiting)?;
                 waiting.clear();
@@ -189,10 +216,10 @@ impl<'a> Contents<'a> {
     }
 }
 
-fn keep(store: &Store, blocks: &[Block]) -> Result<(), CarError> {
+fn keep(store: &Store, blocks: &[(Block, Option<&Sha256>)]) -> Result<(), CarError> {
     Ok(store.index.write(|transaction| {
-        for block in blocks {
-            insert_block(transaction, block)?;
+        for (block, file) in blocks {
+            insert_loose(transaction, block, *file)?;
         }
         Ok(())
     })?)

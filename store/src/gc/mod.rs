@@ -26,6 +26,7 @@ use crate::forget::{forget_blob, forget_keys};
 use crate::hold::all_held;
 use crate::index::{from_sql, to_sql};
 use crate::layout::{locked_file, remove_if_there};
+use crate::loose::forget_loose;
 use crate::partial::{Unfinished, leaving};
 use crate::{Store, StoreError, crash};
 
@@ -37,7 +38,7 @@ const BATCH_BYTES: u64 = 4 << 30;
 /// What a collection removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// The blobs that went.
+    /// The blobs and loose blocks that went.
     pub removed: Vec<Entry>,
     /// Those that were planned to go and stayed, because somebody needed them meanwhile.
     pub spared: usize,
@@ -75,13 +76,15 @@ impl Store {
         let held = all_held(&self.layout)?;
         let entry = |row: &rusqlite::Row<'_>| {
             let sha256 = Sha256::from_bytes(row.get(0)?);
+            let file = row.get::<_, Option<[u8; 32]>>(6)?.map(Sha256::from_bytes);
             Ok(Entry {
                 sha256,
+                is_block: row.get(5)?,
                 bytes: from_sql(row.get(1)?),
                 used_unix_hours: from_sql(row.get(2)?),
                 providers: rarity(&sha256).or(row.get(4)?),
                 is_pinned: row.get(3)?,
-                is_in_use: held.contains(&sha256),
+                is_in_use: held.contains(&sha256) || file.is_some_and(|file| held.contains(&file)),
             })
         };
         let entries = self.index.read(|connection| {
@@ -89,8 +92,14 @@ impl Store {
                 .prepare_cached(
                     "SELECT sha256, iif(path IS NULL, size, 0), used,
                      EXISTS (SELECT 1 FROM pin WHERE pin.sha256 = blob.sha256),
-                     (SELECT min(others) FROM provide WHERE hash IN (blob.sha256, blob.root))
-                     FROM blob",
+                     (SELECT min(others) FROM provide WHERE hash IN (blob.sha256, blob.root)),
+                     0, NULL
+                     FROM blob
+                     UNION ALL SELECT hash, size, used,
+                     EXISTS (SELECT 1 FROM pin WHERE pin.sha256 IN (loose.hash, loose.file)),
+                     (SELECT min(others) FROM provide WHERE provide.hash = loose.hash),
+                     1, file
+                     FROM loose",
                 )?
                 .query_map([], entry)?
                 .collect()
@@ -183,12 +192,20 @@ impl Store {
         Ok(leaving.into_iter().map(|leaving| leaving.entry).collect())
     }
 
-    /// Removes the rows of a blob unless it is needed.
+    /// Removes the rows of a blob or a loose block unless it is needed.
     fn forget(
         &self,
         transaction: &Transaction<'_>,
         entry: &Entry,
     ) -> Result<Option<Leaving>, StoreError> {
+        if entry.is_block {
+            let is_gone = forget_loose(transaction, entry)?;
+            let file = None;
+            return Ok(is_gone.then_some(Leaving {
+                entry: *entry,
+                file,
+            }));
+        }
         let Some(row) = BlobRow::find(transaction, &entry.sha256)? else {
             return Ok(None);
         };
