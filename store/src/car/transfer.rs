@@ -51,9 +51,10 @@ impl Store {
             blocks: contents.places.len() as u64,
             ..CarImport::default()
         };
-        let mut files = HashMap::new();
+        let mut wholes = HashMap::new();
         for root in &contents.roots {
             if !contents.is_file(self, root)? {
+                contents.note_parts(root, &mut wholes)?;
                 continue;
             }
             let parts = RefCell::new(Vec::new());
@@ -63,14 +64,15 @@ impl Store {
             };
             match put_together(self, root, load)? {
                 Some(blob) => {
-                    let parts = parts.into_inner().into_iter();
-                    files.extend(parts.map(|hash| (hash, blob.sha256)));
+                    for hash in parts.into_inner() {
+                        wholes.entry(hash).or_insert(blob.sha256);
+                    }
                     import.files.push((*root, blob));
                 }
                 None => import.incomplete.push(*root),
             }
         }
-        contents.keep_rest(self, &files)?;
+        contents.keep_rest(self, &wholes)?;
         import.roots = contents.roots;
         Ok(import)
     }
@@ -178,9 +180,47 @@ impl<'a> Contents<'a> {
             .is_some_and(|block| matches!(Node::decode(codec, block.bytes()), Ok(Node::File(_)))))
     }
 
-    /// Puts the blocks that are not parts of a blob into the index, in the order of the archive. `files` tells of which file a
-    /// block is part.
-    fn keep_rest(&self, store: &Store, files: &HashMap<Multihash, Sha256>) -> Result<(), CarError> {
+    /// Notes which blocks are below a root that is no file, as far as nothing else has them.
+    fn note_parts(
+        &self,
+        root: &Cid,
+        wholes: &mut HashMap<Multihash, Sha256>,
+    ) -> Result<(), CarError> {
+        let Ok(Target::Block(codec, hash)) = Target::of(root) else {
+            return Ok(());
+        };
+        let whole = hash.digest();
+        let mut ahead = vec![(codec, hash)];
+        while let Some((codec, hash)) = ahead.pop() {
+            let Some(place) = self.places.get(&hash) else {
+                continue;
+            };
+            if wholes.contains_key(&hash) {
+                continue;
+            }
+            wholes.insert(hash, whole);
+            if codec != Codec::DagPb {
+                continue;
+            }
+            let block = self.read_block(&hash, *place)?;
+            // Any bytes may stand under any codec here; what is no node has nothing below it.
+            let node = PbNode::decode(block.bytes());
+            for link in node.into_iter().flat_map(|node| node.links) {
+                if let Ok(Target::Block(codec, hash)) = Target::of(&link.cid) {
+                    ahead.push((codec, hash));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the blocks that are not parts of a blob into the index, in the order of the archive. `wholes` tells of what a block
+    /// is part.
+    fn keep_rest(
+        &self,
+        store: &Store,
+        wholes: &HashMap<Multihash, Sha256>,
+    ) -> Result<(), CarError> {
         let mut places: Vec<_> = self.places.iter().collect();
         places.sort_unstable_by_key(|(_, (offset, _))| *offset);
         let mut rest = Vec::new();
@@ -193,11 +233,14 @@ impl<'a> Contents<'a> {
                 rest.push((hash, place));
             }
         }
+        for whole in wholes.values() {
+            store.hold(whole)?;
+        }
         // For all at once: what came first must not go for what comes last.
         store.make_room(size, size, None)?;
         store.index.write(|transaction| {
             for hash in here {
-                use_loose(transaction, hash, files.get(hash))?;
+                use_loose(transaction, hash, wholes.get(hash))?;
             }
             Ok(())
         })?;
@@ -205,7 +248,7 @@ impl<'a> Contents<'a> {
         for (hash, place) in rest {
             let block = self.read_block(hash, *place)?;
             bytes += block.len();
-            waiting.push((block, files.get(hash)));
+            waiting.push((block, wholes.get(hash)));
             if bytes >= COMMIT_BYTES {
                 keep(store, &waiting)?;
                 waiting.clear();
@@ -218,8 +261,8 @@ impl<'a> Contents<'a> {
 
 fn keep(store: &Store, blocks: &[(Block, Option<&Sha256>)]) -> Result<(), CarError> {
     Ok(store.index.write(|transaction| {
-        for (block, file) in blocks {
-            insert_loose(transaction, block, *file)?;
+        for (block, whole) in blocks {
+            insert_loose(transaction, block, *whole)?;
         }
         Ok(())
     })?)

@@ -26,7 +26,7 @@ use crate::forget::{forget_blob, forget_keys};
 use crate::hold::all_held;
 use crate::index::{from_sql, to_sql};
 use crate::layout::{locked_file, remove_if_there};
-use crate::loose::forget_loose;
+use crate::loose::{forget_loose, parts_of};
 use crate::partial::{Unfinished, leaving};
 use crate::{Store, StoreError, crash};
 
@@ -73,10 +73,10 @@ impl Store {
         rarity: &dyn Fn(&Sha256) -> Option<u32>,
     ) -> Result<Plan, StoreError> {
         self.index.write_uses();
-        let held = all_held(&self.layout)?;
+        let mut held = all_held(&self.layout)?;
+        held.extend(self.index.read(|c| parts_of(c, &held))?);
         let entry = |row: &rusqlite::Row<'_>| {
             let sha256 = Sha256::from_bytes(row.get(0)?);
-            let file = row.get::<_, Option<[u8; 32]>>(6)?.map(Sha256::from_bytes);
             Ok(Entry {
                 sha256,
                 is_block: row.get(5)?,
@@ -84,7 +84,7 @@ impl Store {
                 used_unix_hours: from_sql(row.get(2)?),
                 providers: rarity(&sha256).or(row.get(4)?),
                 is_pinned: row.get(3)?,
-                is_in_use: held.contains(&sha256) || file.is_some_and(|file| held.contains(&file)),
+                is_in_use: held.contains(&sha256),
             })
         };
         let entries = self.index.read(|connection| {
@@ -93,12 +93,13 @@ impl Store {
                     "SELECT sha256, iif(path IS NULL, size, 0), used,
                      EXISTS (SELECT 1 FROM pin WHERE pin.sha256 = blob.sha256),
                      (SELECT min(others) FROM provide WHERE hash IN (blob.sha256, blob.root)),
-                     0, NULL
+                     0
                      FROM blob
                      UNION ALL SELECT hash, size, used,
-                     EXISTS (SELECT 1 FROM pin WHERE pin.sha256 IN (loose.hash, loose.file)),
+                     EXISTS (SELECT 1 FROM loose_part JOIN pin ON pin.sha256 = whole
+                             WHERE loose_part.hash = loose.hash),
                      (SELECT min(others) FROM provide WHERE provide.hash = loose.hash),
-                     1, file
+                     1
                      FROM loose",
                 )?
                 .query_map([], entry)?
@@ -175,7 +176,8 @@ impl Store {
 
     fn remove_batch(&self, batch: &[Entry]) -> Result<Vec<Entry>, StoreError> {
         let leaving = self.index.write(|transaction| {
-            let held = all_held(&self.layout)?;
+            let mut held = all_held(&self.layout)?;
+            held.extend(parts_of(transaction, &held)?);
             let mut leaving = Vec::new();
             for entry in batch.iter().filter(|entry| !held.contains(&entry.sha256)) {
                 leaving.extend(self.forget(transaction, entry)?);

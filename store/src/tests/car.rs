@@ -210,7 +210,17 @@ fn blocks_that_are_part_of_no_file_are_cache_like_any_file() {
     assert!(import.files.is_empty());
     let bytes = 3000 + folder.len() as u64;
     assert_eq!(to.usage().unwrap().bytes, bytes);
-    // A file and a folder came, both as blocks.
+    // A file and a folder came, both as blocks, which stay while the folder is pinned.
+    let pinned = crate::Pin {
+        sha256: folder.hash().digest(),
+        kind: crate::PinKind::Other {
+            name: "folder".to_owned(),
+        },
+        added_unix_secs: 0,
+    };
+    to.pin(&pinned).unwrap();
+    assert_eq!(collect(&to), (0, 0));
+    to.unpin(&pinned.sha256, &pinned.kind).unwrap();
     assert_eq!(collect(&to), (0, 2));
     assert_eq!(to.usage().unwrap().bytes, 0);
     assert!(!to.has(folder.hash()).unwrap());
