@@ -41,6 +41,7 @@ pub struct Context {
     home: OnceCell<Home>,
     config: OnceCell<Layered>,
     store: OnceCell<Store>,
+    download: OnceCell<node::Budget>,
 }
 
 impl Context {
@@ -58,6 +59,7 @@ impl Context {
             home: OnceCell::new(),
             config: OnceCell::new(),
             store: OnceCell::new(),
+            download: OnceCell::new(),
         }
     }
 
@@ -174,6 +176,17 @@ impl Context {
             let home = self.home()?;
             home.create()?;
             Ok(Store::open(&home.path("store"))?.with_limits(limits))
+        })
+    }
+
+    /// What may be fetched per second: one limit for every door of this process.
+    ///
+    /// # Errors
+    /// When the section `[limits]` cannot be used.
+    pub fn download(&self) -> CmdResult<&node::Budget> {
+        get_or_try(&self.download, || {
+            let rate = self.config()?.limits()?.download_bytes_per_second;
+            Ok(node::Budget::new(rate, std::time::Instant::now()))
         })
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use base::{Sha256, parse_cid};
+use base::{Sha256, parse_root};
 use netconfig::{MirrorTable, Mirrors};
 use node::HttpSources;
 use store::Store;
@@ -120,7 +120,7 @@ impl SourceFetcher for IpfsUrls<'_> {
             .urls
             .iter()
             .filter_map(|url| url.strip_prefix("ipfs://"))
-            .filter_map(|text| parse_cid(text).ok());
+            .filter_map(|text| parse_root(text).ok());
         let listed = self.listed.get(&request.sha256).map(|record| record.cid);
         let mut missing = FetchError::Missing {
             asked: Asked::default(),

@@ -71,7 +71,8 @@ impl Remote {
             false => Vec::new(),
         };
         let limits = node::Limits::default();
-        let http = HttpSources::new(deadlines(context)?, limits.file_bytes_max);
+        let http = HttpSources::new(deadlines(context)?, limits.file_bytes_max)
+            .limited(context.download()?.clone());
         Ok(Self {
             config,
             gateways: Gateways::new(http.clone(), &gateways),
@@ -332,6 +333,7 @@ fn base_config(
     } else {
         node::Announce::Global
     };
+    config.download = context.download()?.clone();
     config.limits.set_running(&running_limits(&limits));
     config.deadlines = deadlines(context)?;
     Ok(config)
@@ -343,6 +345,7 @@ pub fn running_limits(limits: &netconfig::Limits) -> node::RunningLimits {
         connections: limits.connections,
         connections_per_peer: limits.connections_per_peer,
         upload_bytes_per_sec: limits.upload_bytes_per_second,
+        download_bytes_per_sec: limits.download_bytes_per_second,
         memory_bytes: usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX),
     }
 }

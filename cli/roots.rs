@@ -1,9 +1,9 @@
 //! Roots of content that a user names: by CID, or as a package whose output it is.
 
-use base::{Cid, parse_cid};
+use base::{Cid, CidError, parse_cid};
 
 use crate::context::Context;
-use crate::error::CmdResult;
+use crate::error::{CmdResult, Failure};
 use crate::session::{GetArgs, Session};
 
 /// The roots of the items, in their order. Packages are fetched if they are not here, never built.
@@ -11,7 +11,15 @@ use crate::session::{GetArgs, Session};
 /// # Errors
 /// When a package is unknown or nobody has it.
 pub fn of(context: &Context, items: &[String]) -> CmdResult<Vec<Cid>> {
-    let cid = |item: &String| parse_cid(item.strip_prefix("ipfs://").unwrap_or(item)).ok();
+    let parse = |item: &String| parse_cid(item.strip_prefix("ipfs://").unwrap_or(item));
+    for item in items {
+        // A CID, and no name of a package.
+        if let Err(error @ (CidError::Codec(_) | CidError::Hash(_))) = parse(item) {
+            let item = crate::sanitize::line(item);
+            return Err(Failure::usage(error.to_string()).context(format!("cannot use `{item}`")));
+        }
+    }
+    let cid = |item: &String| parse(item).ok();
     let (cids, packages): (Vec<_>, Vec<_>) = items.iter().partition(|item| cid(item).is_some());
     let mut roots: Vec<_> = cids.into_iter().filter_map(cid).collect();
     if packages.is_empty() {

@@ -11,6 +11,8 @@ use crate::Sha256;
 
 /// Multicodec code of sha2-256.
 const SHA2_256: u64 = 0x12;
+/// The multicodec number of the hash that is the content itself.
+const IDENTITY: u64 = 0;
 /// Longest textual CID we look at, in bytes; the longest of ours (base32 CIDv1) has 59.
 const CID_TEXT_BYTES_MAX: usize = 256;
 
@@ -128,6 +130,17 @@ pub fn block_cid(codec: Codec, digest: &Sha256) -> Cid {
 /// # Errors
 /// [`CidError`] naming what is wrong with the text.
 pub fn parse_cid(text: &str) -> Result<Cid, CidError> {
+    let cid = parse_root(text)?;
+    Multihash::of(&cid)?;
+    Ok(cid)
+}
+
+/// Parses a CID that content may have: as [`parse_cid`], or an identity CID, which carries the content inside and never
+/// becomes a block.
+///
+/// # Errors
+/// [`CidError`] naming what is wrong with the text.
+pub fn parse_root(text: &str) -> Result<Cid, CidError> {
     if text.len() > CID_TEXT_BYTES_MAX {
         return Err(CidError::TooLong(text.len()));
     }
@@ -135,7 +148,9 @@ pub fn parse_cid(text: &str) -> Result<Cid, CidError> {
         .parse()
         .map_err(|e: cid::Error| CidError::Malformed(e.to_string()))?;
     Codec::of(&cid)?;
-    Multihash::of(&cid)?;
+    if cid.hash().code() != IDENTITY {
+        Multihash::of(&cid)?;
+    }
     debug_assert!(cid.version() == Version::V1 || cid.codec() == Codec::DagPb.code());
     Ok(cid)
 }
@@ -162,6 +177,8 @@ mod tests {
         let key = "bafzaajaiaejcahwr5d5ofrfbis4l5d6uwr57hu5tjodrypfm6yaq6dsc2r2pzyt6";
         assert_eq!(parse_cid(key), Err(CidError::Codec(0x72)));
         assert_eq!(parse_cid("bafkqaaa"), Err(CidError::Hash(0)));
+        assert!(parse_root("bafkqaaa").is_ok_and(|cid| cid.hash().digest().is_empty()));
+        assert_eq!(parse_root(key), Err(CidError::Codec(0x72)));
         assert!(matches!(parse_cid("hello"), Err(CidError::Malformed(_))));
         assert_eq!(parse_cid(&"b".repeat(300)), Err(CidError::TooLong(300)));
     }

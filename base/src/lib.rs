@@ -15,7 +15,7 @@ pub mod rec;
 mod trust;
 
 pub use crate::block::{BLOCK_BYTES_MAX, Block, BlockMismatch};
-pub use crate::cid::{CidError, Codec, Multihash, block_cid, parse_cid};
+pub use crate::cid::{CidError, Codec, Multihash, block_cid, parse_cid, parse_root};
 pub use crate::digest::{Hasher, ParseDigestError, Sha256};
 pub use crate::key::{KeyError, PublicKey, SecretKey, Signature};
 pub use crate::name::{NAME_BYTES_MAX, NameError, PackageName};

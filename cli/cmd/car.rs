@@ -109,22 +109,28 @@ fn import(context: &Context, path: &Path) -> CmdResult {
     print(context, &import)
 }
 
-/// Keeps the files, and announces what can be fetched whole.
+fn whole_roots(import: &CarImport) -> impl Iterator<Item = &Cid> {
+    let roots = import.roots.iter();
+    roots.filter(|root| !import.incomplete.contains(root))
+}
+
+/// Keeps what came, and announces what can be fetched whole.
 fn keep(store: &Store, import: &CarImport, name: &str) -> CmdResult {
-    for (_, blob) in &import.files {
+    let files = import.files.iter().map(|(_, blob)| blob.sha256);
+    let is_file = |root: &&Cid| import.files.iter().any(|(file, _)| file == *root);
+    let others = whole_roots(import).filter(|root| !is_file(root));
+    // What is no file is named by its root block.
+    let others = others.filter_map(|root| Multihash::of(root).ok());
+    for sha256 in files.chain(others.map(|hash| hash.digest())) {
         store.pin(&Pin {
-            sha256: blob.sha256,
+            sha256,
             kind: PinKind::Other {
                 name: name.to_owned(),
             },
             added_unix_secs: unix_secs(),
         })?;
     }
-    let whole = import
-        .roots
-        .iter()
-        .filter(|root| !import.incomplete.contains(root));
-    let keys: Vec<_> = whole
+    let keys: Vec<_> = whole_roots(import)
         .filter_map(|root| Multihash::of(root).ok())
         .map(|key| (key, ProvideKind::Root))
         .collect();

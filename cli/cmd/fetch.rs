@@ -3,8 +3,8 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use base::Sha256;
-use node::{ContentPath, Doors, PathError, fetch_path};
+use base::{CidError, Sha256};
+use node::{ContentPath, ContentPathError, Doors, PathError, fetch_path};
 use store::substitute::{FetchError, Fetched, NoProgress, SourceFetcher as _, SourceRequest};
 use store::{Blob, Store};
 
@@ -118,6 +118,16 @@ impl Content {
         }
     }
 
+    /// Why a CID or a path below one cannot be used; `None` for what is nothing of the kind.
+    fn unsupported(text: &str) -> Option<CidError> {
+        match text.parse::<ContentPath>() {
+            Err(ContentPathError::Cid(error @ (CidError::Codec(_) | CidError::Hash(_)))) => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+
     /// The blob it means, if it is here. A name is never taken for it: it may have been pointed elsewhere.
     ///
     /// # Errors
@@ -140,7 +150,11 @@ fn content(context: &Context, items: &[String], output: &Path) -> CmdResult {
         return Err(Failure::usage("`-o` takes one item"));
     };
     let content = Content::parse(item).ok_or_else(|| {
+        let unsupported = Content::unsupported(item);
         let item = crate::sanitize::line(item);
+        if let Some(error) = unsupported {
+            return Failure::usage(error.to_string()).context(format!("cannot fetch `{item}`"));
+        }
         Failure::usage(format!(
             "`{item}` is neither a CID, a path below one, nor `sha256:` and 64 digits"
         ))

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use store::Unfinished;
-use store::gc::{Collected, Goal, Order, Plan, Stays};
+use store::gc::{Collected, Entry, Goal, Order, Plan, Stays};
 
 use crate::cmd::pin::Names;
 use crate::context::Context;
@@ -12,7 +12,8 @@ use crate::units;
 /// Remove what nobody has pinned and nobody uses
 ///
 /// Outputs and sources that were fetched or built are a cache: they are fetched or built again when they are wanted. What is
-/// pinned, and what a running command or build needs, stays. Prints what is removed, one a line: sha256, size in bytes,
+/// pinned, and what a running command or build needs, stays. So are blocks that are part of no file here, such as directories of
+/// content and what archives bring; they are counted only. Prints which files are removed, one a line: sha256, size in bytes,
 /// what it is. Fetches that were interrupted are kept for a week to be gone on with, unless room is wanted. Can run at any time, beside builds and the daemon.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,6 +33,8 @@ fn parse_size(text: &str) -> Result<u64, &'static str> {
 struct Report<'a> {
     dry_run: bool,
     removed: Vec<Removed<'a>>,
+    /// Blocks that were part of no file.
+    blocks: usize,
     unfinished: Vec<Interrupted<'a>>,
     freed_bytes: u64,
     stays: Staying,
@@ -74,7 +77,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     // How many others have something is known to a node; here what was used last decides.
     let plan = store.plan_collection(&goal, &|_| None)?;
     let names = Names::read(store)?;
-    for (entry, why) in &plan.stay {
+    for (entry, why) in plan.stay.iter().filter(|(entry, _)| !entry.is_block) {
         let why = reason(*why);
         let what = names.of(&entry.sha256).join(", ");
         context
@@ -151,10 +154,13 @@ fn print(
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     let verb = if dry_run { "would free" } else { "freed" };
-    let (files, bytes) = (
-        units::count(collected.removed.len() + collected.unfinished.len(), "file"),
-        units::bytes(freed_bytes),
-    );
+    let (blocks, removed): (Vec<&Entry>, Vec<_>) =
+        collected.removed.iter().partition(|entry| entry.is_block);
+    let mut files = units::count(removed.len() + collected.unfinished.len(), "file");
+    if !blocks.is_empty() {
+        files = format!("{files} and {}", units::count(blocks.len(), "block"));
+    }
+    let bytes = units::bytes(freed_bytes);
     let rest = if parts.is_empty() {
         "nothing stays".to_owned()
     } else {
@@ -163,9 +169,8 @@ fn print(
     context
         .ui
         .status(format!("{verb} {bytes} in {files}; {rest}"));
-    let removed: Vec<_> = collected
-        .removed
-        .iter()
+    let removed: Vec<_> = removed
+        .into_iter()
         .map(|entry| Removed {
             sha256: entry.sha256.to_string(),
             size: entry.bytes,
@@ -176,6 +181,7 @@ fn print(
         return context.ui.json_data(&Report {
             dry_run,
             removed,
+            blocks: blocks.len(),
             unfinished: collected.unfinished.iter().map(interrupted).collect(),
             freed_bytes,
             stays,

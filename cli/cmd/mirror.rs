@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use base::Sha256;
 use serde::Serialize;
-use store::{Blob, Expected, Pin, PinClass, PinKind, Store};
+use store::{Blob, Pin, PinClass, PinKind, Store};
 
 use crate::context::Context;
 use crate::daemon;
@@ -110,14 +109,10 @@ fn add(context: &Context, files: &[PathBuf], in_place: bool) -> CmdResult {
 
 fn ingest(store: &Store, path: &Path) -> CmdResult<Blob> {
     let mut file = File::open(path)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
+    if !file.metadata()?.is_file() {
         return Err(Failure::usage("it is no regular file"));
     }
-    let mut ingest = store.ingest()?;
-    ingest.reserve(meta.len())?;
-    io::copy(&mut file, &mut ingest)?;
-    Ok(ingest.finish(&Expected::anything())?)
+    Ok(store.add_file(path, &mut file)?)
 }
 
 fn seed(context: &Context, packages: &[String], all: bool) -> CmdResult {

@@ -52,6 +52,7 @@ pub const KEYS: &[Key] = &[
     key("limits.connections", Kind::Count),
     key("limits.connections-per-peer", Kind::Count),
     key("limits.upload-bytes-per-second", Kind::Size),
+    key("limits.download-bytes-per-second", Kind::Size),
     key("limits.memory-bytes", Kind::Size),
     key("store.quota", Kind::Size),
     key("store.keep-free", Kind::Size),

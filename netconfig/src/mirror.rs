@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use base::rec::{self, Record};
-use base::{Cid, CidError, ParseDigestError, Sha256, parse_cid};
+use base::{Cid, CidError, ParseDigestError, Sha256, parse_root};
 
 /// What the written file says about itself to the recutils.
 const HEADER: &str = "%rec: ipfs_source\n%unique: sha256 cid\n%mandatory: sha256 cid source_url\n\
@@ -82,7 +82,7 @@ impl MirrorTable {
             let sha256 = field(&record, "sha256")?
                 .parse()
                 .map_err(|source| MirrorTableError::Sha256 { line, source })?;
-            let cid = parse_cid(field(&record, "cid")?)
+            let cid = parse_root(field(&record, "cid")?)
                 .map_err(|source| MirrorTableError::Cid { line, source })?;
             let source_url = field(&record, "source_url")?.to_owned();
             if table.get(&sha256).is_some_and(|known| known.cid != cid) {

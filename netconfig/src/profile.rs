@@ -103,6 +103,8 @@ pub struct Limits {
     pub connections_per_peer: u32,
     /// Bytes a second sent to peers; `None` is no limit.
     pub upload_bytes_per_second: Option<u64>,
+    /// Bytes a second fetched from outside the local network; `None` is no limit.
+    pub download_bytes_per_second: Option<u64>,
     /// Memory above which no connection is accepted.
     pub memory_bytes: u64,
 }
@@ -227,10 +229,12 @@ impl Layered {
     /// [`ConfigError`] naming the key that cannot be used.
     pub fn limits(&self) -> Result<Limits, ConfigError> {
         let upload = self.size("limits.upload-bytes-per-second")?;
+        let download = self.size("limits.download-bytes-per-second")?;
         Ok(Limits {
             connections: self.count_from_one("limits.connections")?,
             connections_per_peer: self.count_from_one("limits.connections-per-peer")?,
             upload_bytes_per_second: (upload > 0).then_some(upload),
+            download_bytes_per_second: (download > 0).then_some(download),
             memory_bytes: self.size("limits.memory-bytes")?,
         })
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base::{Cid, Multihash, PkgHash, Sha256, SignedRealisation};
+use bitswap::Budget;
 use libp2p::{Multiaddr, PeerId};
 use store::Store;
 use store::substitute::{Asked, FetchError, Fetched, Progress};
@@ -17,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::{Command, Found, OpenedSession, Question};
 use crate::config::{Deadlines, Limits, RunningLimits};
 use crate::error::ClientError;
-use crate::exchange::Upload;
 use crate::fetch;
+use crate::routing_protocol::Place;
 use crate::status::Status;
 
 /// Lies remembered; each is a peer and a hash, 120 bytes. Far more than one process ever meets.
@@ -34,7 +35,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) runtime: Handle,
-    pub(crate) upload: Upload,
+    pub(crate) upload: Budget,
+    pub(crate) download: Budget,
     /// Who gave a root for a SHA-256 under which other bytes lay.
     lies: Mutex<HashSet<(PeerId, Sha256)>>,
 }
@@ -45,7 +47,8 @@ impl Shared {
         limits: Limits,
         deadlines: Deadlines,
         runtime: Handle,
-        upload: Upload,
+        upload: Budget,
+        download: Budget,
     ) -> Self {
         Self {
             peer_id,
@@ -53,6 +56,7 @@ impl Shared {
             deadlines,
             runtime,
             upload,
+            download,
             lies: Mutex::default(),
         }
     }
@@ -149,6 +153,17 @@ impl Client {
         Err(ClientError::Stopped)
     }
 
+    /// Asks the DHT who announced a key, for others than this process: who asks for the same at the same time, or soon after,
+    /// shares one walk. What is known when the deadline of lookups comes.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub(crate) async fn walk(&self, key: Multihash) -> Result<Vec<Place>, ClientError> {
+        let until = Instant::now() + self.shared.deadlines.dht_lookup;
+        self.request(|reply| Command::Walk { key, until, reply })
+            .await
+    }
+
     /// Asks providers of a package and connected peers what building it gave, until all have answered, the deadline
     /// comes, or `enough` is satisfied with what was found.
     ///
@@ -194,8 +209,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Stopped`].
     pub async fn set_limits(&self, limits: RunningLimits) -> Result<(), ClientError> {
-        let rate = limits.upload_bytes_per_sec;
-        self.shared.upload.set_rate(rate, Instant::now());
+        let (now, shared) = (Instant::now(), &self.shared);
+        shared.upload.set_rate(limits.upload_bytes_per_sec, now);
+        shared.download.set_rate(limits.download_bytes_per_sec, now);
         self.send(Command::SetLimits(limits)).await
     }
 

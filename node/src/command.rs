@@ -1,6 +1,8 @@
 //! What a [`Client`](crate::Client) asks of the event loop. Everything that gets more than one answer has an id or a channel
 //! of its own; all channels are bounded.
 
+use std::time::Instant;
+
 use base::{Block, Cid, Multihash, PkgHash, Sha256, SignedRealisation};
 use bitswap::SessionId;
 use libp2p::{Multiaddr, PeerId};
@@ -11,6 +13,7 @@ use crate::address::Reach;
 use crate::config::RunningLimits;
 use crate::ipns::{IpnsName, IpnsRecord};
 use crate::names::{NameError, Resolved};
+use crate::routing_protocol::Place;
 use crate::status::Status;
 
 /// Commands that may wait for the event loop. Whoever sends more waits.
@@ -31,6 +34,13 @@ pub(crate) enum Command {
         question: Question,
         providers: Vec<PeerId>,
         sink: mpsc::Sender<Found>,
+    },
+    /// Find out who provides a key, sharing the walk with whoever else asks; answers at the end, or at `until` with what is
+    /// known by then.
+    Walk {
+        key: Multihash,
+        until: Instant,
+        reply: oneshot::Sender<Vec<Place>>,
     },
     /// Announce one key now; answers with the number of DHT nodes that were told, 0 for a failure.
     Provide {
@@ -54,7 +64,7 @@ pub(crate) enum Command {
     },
     /// End a session.
     CloseSession { session: SessionId },
-    /// Put a record into the DHT; answers with the number of nodes that took it.
+    /// Put a record into the DHT; answers with the number of nodes that have it then.
     PublishName {
         record: Box<IpnsRecord>,
         reply: oneshot::Sender<Result<u32, NameError>>,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bitswap::Budget;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use store::ProvideScope;
@@ -51,6 +52,9 @@ pub struct Config {
     pub mdns: bool,
     /// What this node does about address translation between it and its peers.
     pub traversal: Traversal,
+    /// What may be fetched per second from outside the LAN: shared with other doors of the same process, such as
+    /// [`HttpSources`](crate::HttpSources).
+    pub download: Budget,
     /// What a node may spend.
     pub limits: Limits,
     /// How long a node waits.
@@ -76,6 +80,7 @@ impl Config {
             group: None,
             mdns: false,
             traversal: Traversal::default(),
+            download: Budget::default(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
         }
@@ -172,6 +177,8 @@ pub struct RunningLimits {
     pub memory_bytes: usize,
     /// Bytes sent to others outside the LAN per second; `None` for no limit.
     pub upload_bytes_per_sec: Option<u64>,
+    /// Bytes fetched from outside the LAN per second, see [`Config::download`]; `None` for no limit.
+    pub download_bytes_per_sec: Option<u64>,
 }
 
 impl Default for Limits {

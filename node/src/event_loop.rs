@@ -67,7 +67,7 @@ enum QueryUse {
     Session(bitswap::SessionId),
     Announce(sweep::LookupId),
     Name(names::NameId),
-    /// A walk for a command of this home.
+    /// A walk for a command of this home, or for who asks over HTTP.
     Walk(base::Multihash),
 }
 
@@ -173,6 +173,7 @@ impl EventLoop {
             } => {
                 self.start_lookup(question, &providers, sink);
             }
+            Command::Walk { key, until, reply } => self.walk_here(&key, until, reply),
             Command::Provide { key, reply } => self.provide_now(key, reply),
             Command::OpenSession {
                 root,
@@ -194,7 +195,7 @@ impl EventLoop {
         }
     }
 
-    /// The upload limit is shared with whoever set it and needs nothing done here.
+    /// The limits of what is sent and fetched are shared with whoever set them and need nothing done here.
     fn set_limits(&mut self, limits: RunningLimits) {
         let behaviour = self.swarm.behaviour_mut();
         *behaviour.connection_limits.limits_mut() =

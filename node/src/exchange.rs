@@ -19,9 +19,8 @@
 //! nothing arrives that was not asked for, and who asks bounds what it asks for (see `fetch`).
 //!
 //! The upload limit sits between machine and handler: a block message for a peer outside the local network waits here
-//! until the bucket lets it go.
+//! until the bucket lets it go. The download limit is the machine's: what was asked for comes, so the asking waits.
 
-mod bucket;
 mod handler;
 mod inbound;
 mod loader;
@@ -35,7 +34,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use base::{Block, Cid};
-use bitswap::{Lane, Ledger, Message, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId};
+use bitswap::{
+    Budget, Lane, Ledger, Message, Misbehaviour, SessionId, SessionStats, Transmit, TransmitId,
+};
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
@@ -48,7 +49,6 @@ use libp2p::{Multiaddr, PeerId};
 use store::BlockStore;
 use tokio::time::Sleep;
 
-pub(crate) use self::bucket::Upload;
 pub(crate) use self::handler::REQUESTS;
 use self::handler::{FromHandler, Handler, ToHandler};
 use self::loader::{Job, Loaded, Loader};
@@ -95,6 +95,8 @@ struct Peer {
     connections: Vec<(ConnectionId, Reach)>,
     /// Set when it turned out to speak no Bitswap.
     unsupported: bool,
+    /// Known not to take part: it is answered as by somebody who has nothing.
+    is_stranger: bool,
     /// What it wanted before it was known whether it takes part.
     early: Vec<Message>,
 }
@@ -125,7 +127,7 @@ pub(crate) struct Behaviour {
     peers: HashMap<PeerId, Peer>,
     in_flight: HashMap<TransmitId, ConnectionId>,
     inbound_streams: usize,
-    upload: Upload,
+    upload: Budget,
     /// What was exchanged with peers of our own network that have left, in bytes: sent, received.
     near_past: (u64, u64),
     /// Block messages that wait for the upload limit, with the time of the next attempt.
@@ -140,14 +142,18 @@ impl Behaviour {
     /// An exchange that serves `store`. Must be called inside the runtime.
     pub(crate) fn new(store: Arc<dyn BlockStore>, config: &Config, seed: u64) -> Self {
         let limits = &config.limits;
+        let settings = bitswap::Config {
+            download: config.download.clone(),
+            ..bitswap::Config::default()
+        };
         Self {
             admitted: config.group.is_some().then(HashSet::new),
-            machine: bitswap::Exchange::new(bitswap::Config::default(), seed),
+            machine: bitswap::Exchange::new(settings, seed),
             loader: Loader::new(store, limits.loads),
             peers: HashMap::new(),
             in_flight: HashMap::new(),
             inbound_streams: limits.inbound_streams,
-            upload: Upload::new(limits.upload_bytes_per_sec, Instant::now()),
+            upload: Budget::new(limits.upload_bytes_per_sec, Instant::now()),
             near_past: (0, 0),
             held_back: VecDeque::new(),
             held_until: None,
@@ -167,6 +173,7 @@ impl Behaviour {
         }
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.unsupported = false;
+            entry.is_stranger = false;
             let early = std::mem::take(&mut entry.early);
             let reach = entry
                 .connections
@@ -180,14 +187,18 @@ impl Behaviour {
         }
     }
 
-    /// A peer is known not to take part: what was to be asked of it is asked elsewhere.
+    /// A peer is known not to take part: what was to be asked of it is asked elsewhere, and what it asks is answered as by
+    /// somebody who has nothing, so that it neither waits nor learns anything.
     pub(crate) fn refuse(&mut self, peer: &PeerId) {
         if let Some(entry) = self.peers.get_mut(peer)
             && self.admitted.as_ref().is_some_and(|a| !a.contains(peer))
         {
-            entry.early.clear();
-            entry.unsupported = true;
-            self.machine.handle_disconnected(*peer, Instant::now());
+            let now = Instant::now();
+            entry.is_stranger = true;
+            self.machine.handle_stranger(*peer, now);
+            for message in std::mem::take(&mut entry.early) {
+                self.machine.handle_message(*peer, message, now);
+            }
         }
     }
 
@@ -238,7 +249,7 @@ impl Behaviour {
     }
 
     /// The limit of what is sent to strangers.
-    pub(crate) const fn upload(&self) -> &Upload {
+    pub(crate) const fn upload(&self) -> &Budget {
         &self.upload
     }
 
@@ -372,7 +383,10 @@ impl Behaviour {
     fn connect(&mut self, peer: PeerId, now: Instant) {
         match self.peers.get(&peer) {
             // It is not known yet whether it may take part.
-            Some(entry) if !entry.unsupported && !self.takes_part(&peer) => {}
+            Some(entry) if !entry.unsupported && !entry.is_stranger && !self.takes_part(&peer) => {}
+            Some(entry) if entry.is_stranger && !entry.unsupported => {
+                self.machine.handle_stranger(peer, now);
+            }
             // Connected, but it speaks no Bitswap: as good as unreachable.
             Some(_) => self.machine.handle_disconnected(peer, now),
             None => self.events.push_back(ToSwarm::Dial {
@@ -384,7 +398,8 @@ impl Behaviour {
     /// A message was read. What a peer wants before it is known to take part waits for that; it has proved it, perhaps, on
     /// a stream that is read later.
     fn received(&mut self, peer: PeerId, message: Message, now: Instant) {
-        if self.takes_part(&peer) {
+        let is_stranger = self.peers.get(&peer).is_some_and(|entry| entry.is_stranger);
+        if is_stranger || self.takes_part(&peer) {
             self.machine.handle_message(peer, message, now);
         } else if let Some(entry) = self.peers.get_mut(&peer)
             && !entry.unsupported

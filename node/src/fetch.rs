@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use base::{Block, Cid, Multihash};
 use libp2p::PeerId;
-use store::dag::{DagError, Leaf, Taken, Walk, WalkLimits};
+use store::car::CarError;
+use store::dag::{self, DagError, Leaf, Taken, Walk, WalkLimits};
 use store::substitute::{Asked, FetchError, Fetched, Origin, Progress};
 use store::{Blob, Expected, Partial, Store, StoreError};
 use tokio::sync::mpsc;
@@ -108,6 +109,9 @@ pub(crate) fn fetch_cid(
     if let Some(blob) = store.blob_by_root(&root)? {
         return Ok(local(blob));
     }
+    if dag::inline_block(&root).is_some() {
+        return of_itself(&root, store);
+    }
     let expected = Expected::anything();
     let providers = providers.to_vec();
     let plan = Plan {
@@ -117,6 +121,20 @@ pub(crate) fn fetch_cid(
         claimed_size: None,
     };
     fetch(client, &plan, store, progress, &mut NobodyElse)
+}
+
+/// The file whose root has it inside, or links to what is here: there is no such block to ask anybody for.
+fn of_itself(root: &Cid, store: &Store) -> Result<Fetched, FetchError> {
+    let blob = store.blob_of_blocks(root).map_err(|error| match error {
+        CarError::Store(error) => error.into(),
+        error => FetchError::Invalid {
+            expected: format!("a file at {root}"),
+            got: error.to_string(),
+            from: Origin::Local,
+        },
+    })?;
+    let asked = Asked::default();
+    blob.map(local).ok_or(FetchError::Missing { asked })
 }
 
 /// Something that was here already.

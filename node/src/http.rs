@@ -12,6 +12,7 @@ mod gateway_file;
 mod gateways;
 mod hosts;
 mod statements;
+mod throttle;
 mod transfer;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base::Sha256;
+use bitswap::Budget;
 use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Origin, Progress, SourceFetcher, SourceRequest,
@@ -58,6 +60,7 @@ pub struct HttpSources {
     file_bytes_max: u64,
     mirrors: MirrorResolver,
     hosts: Arc<Hosts>,
+    download: Budget,
 }
 
 impl HttpSources {
@@ -84,6 +87,7 @@ impl HttpSources {
             file_bytes_max,
             mirrors: Arc::new(|_, _| Vec::new()),
             hosts: Arc::default(),
+            download: Budget::default(),
         }
     }
 
@@ -91,6 +95,13 @@ impl HttpSources {
     #[must_use]
     pub fn with_mirrors(self, mirrors: MirrorResolver) -> Self {
         Self { mirrors, ..self }
+    }
+
+    /// The same within a limit of bytes per second, shared with whoever else downloads. Servers of this machine and of the
+    /// local network do not count if their URL names them by address, or as `localhost`.
+    #[must_use]
+    pub fn limited(self, download: Budget) -> Self {
+        Self { download, ..self }
     }
 
     /// The same for files of at most so many bytes.
@@ -125,6 +136,7 @@ impl HttpSources {
         let transfer = Transfer {
             agent: &self.agent,
             deadlines: &self.deadlines,
+            download: &self.download,
             file_bytes_max: self.file_bytes_max,
             url,
             store,

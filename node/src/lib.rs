@@ -45,6 +45,7 @@ mod transport;
 pub mod web;
 mod wire;
 
+pub use bitswap::Budget;
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 

@@ -70,7 +70,8 @@ impl From<StoreError> for NameError {
 }
 
 impl Client {
-    /// Puts a record of a name of ours into the DHT; how many nodes took it.
+    /// Puts a record of a name of ours into the DHT; how many nodes have it now, by their own answer when it was asked back.
+    /// Who refused it, or has a newer one, is not counted.
     ///
     /// # Errors
     /// [`NameError::Older`] when a newer record was seen before, and the failures of store and node.

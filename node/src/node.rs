@@ -62,6 +62,7 @@ impl Node {
             config.deadlines.clone(),
             Handle::current(),
             swarm.behaviour().exchange.upload().clone(),
+            config.download.clone(),
         );
         let event_loop = EventLoop::new(swarm, acquaintances, commands, store, config);
         let task = tokio::spawn(event_loop.run());

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use base::{Cid, CidError, Codec, parse_cid};
+use base::{Cid, CidError, Codec, parse_root};
 use store::dag::{self, DagError, DirEntry, Node};
 use store::substitute::{FetchError, Fetched, Progress};
 use store::{Store, StoreError};
@@ -153,7 +153,7 @@ impl FromStr for ContentPath {
         let root = if is_name {
             Root::Name(first.parse()?)
         } else {
-            Root::Cid(parse_cid(first)?)
+            Root::Cid(parse_root(first)?)
         };
         let segments: Vec<_> = parts
             .filter(|part| !part.is_empty())

@@ -1,10 +1,13 @@
-//! Handing provider records to a given peer of the DHT, and asking it who else provides the same.
+//! Handing records to a given peer of the DHT, and asking it who else provides the same.
 //!
 //! The DHT's library sends a record only at the end of a walk of its own. Here many records go to one peer over one stream
 //! of the DHT's protocol: a message for each, then the end of the stream. There is no answer; servers read messages until
 //! the stream ends and then end it on their side, which shows that all were read. Who breaks it off has refused.
 //!
 //! Questions go the same way, a few on one stream, and are answered in their order.
+//!
+//! A value (the record of a name) is answered with the same value, and by many also when they refuse it. So it is asked back
+//! on the same stream: who gives it has it.
 
 use std::collections::HashSet;
 use std::io;
@@ -32,6 +35,9 @@ const NOISE_BYTES_MAX: usize = 64 << 10;
 /// The message that says who provides a key, and the one that asks for it.
 const ADD_PROVIDER: i32 = 2;
 const GET_PROVIDERS: i32 = 3;
+/// The message that brings a value, and the one that asks for it.
+const PUT_VALUE: i32 = 0;
+const GET_VALUE: i32 = 1;
 /// Largest answer to a question, in bytes. Twenty providers and twenty closer peers with eight addresses each take 15 kB.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Questions on one stream.
@@ -53,6 +59,8 @@ pub(crate) enum Request {
     Add(Arc<Provider>, Vec<Multihash>),
     /// How many others than this provider have these keys. At most [`QUESTIONS_MAX`] are asked.
     Count(Arc<Provider>, Vec<Multihash>),
+    /// A value under its key.
+    Put(Arc<Value>),
 }
 
 /// What came of it.
@@ -62,6 +70,8 @@ pub(crate) enum Response {
     Added,
     /// So many others provide each key.
     Counted(Vec<(Multihash, u32)>),
+    /// Whether the peer has the value now.
+    Put(bool),
 }
 
 /// Who provides, and where it can be reached.
@@ -88,8 +98,19 @@ struct Message {
     kind: i32,
     #[prost(bytes = "vec", tag = "2")]
     key: Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    record: Option<Value>,
     #[prost(message, repeated, tag = "9")]
     providers: Vec<Peer>,
+}
+
+/// A value of the DHT.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Value {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) value: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -103,7 +124,14 @@ struct Peer {
 /// Writes a [`Request`] and reads what comes of it. Each stream has a codec of its own, which knows what it has asked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecordCodec {
-    asked: Option<(Arc<Provider>, Vec<Multihash>)>,
+    asked: Option<Question>,
+}
+
+/// What is to be answered on a stream.
+#[derive(Clone, Debug)]
+enum Question {
+    Count(Arc<Provider>, Vec<Multihash>),
+    Value(Arc<Value>),
 }
 
 impl Codec for RecordCodec {
@@ -123,11 +151,14 @@ impl Codec for RecordCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        if let Some((provider, keys)) = self.asked.take() {
-            return read_counts(io, &provider, keys).await;
+        match self.asked.take() {
+            Some(Question::Count(provider, keys)) => read_counts(io, &provider, keys).await,
+            Some(Question::Value(value)) => read_value(io, &value).await.map(Response::Put),
+            None => {
+                let end = tokio::time::timeout(END_PATIENCE, read_to_end(io)).await;
+                end.unwrap_or(Ok(())).map(|()| Response::Added)
+            }
         }
-        let end = tokio::time::timeout(END_PATIENCE, read_to_end(io)).await;
-        end.unwrap_or(Ok(())).map(|()| Response::Added)
     }
 
     async fn write_request<T>(
@@ -146,8 +177,13 @@ impl Codec for RecordCodec {
             }
             Request::Count(provider, mut keys) => {
                 keys.truncate(QUESTIONS_MAX);
-                self.asked = Some((provider, keys.clone()));
+                self.asked = Some(Question::Count(provider, keys.clone()));
                 (Message::new(GET_PROVIDERS, Vec::new()), keys)
+            }
+            Request::Put(value) => {
+                io.write_all(&put_and_get(&value)).await?;
+                self.asked = Some(Question::Value(value));
+                return io.flush().await;
             }
         };
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
@@ -183,6 +219,7 @@ impl Message {
         Self {
             kind,
             key: Vec::new(),
+            record: None,
             providers,
         }
     }
@@ -207,6 +244,37 @@ async fn read_counts<T: AsyncRead + Unpin + Send>(
         counts.push((key, count));
     }
     Ok(Response::Counted(counts))
+}
+
+/// The message that brings a value, and the one that asks for it.
+fn put_and_get(value: &Value) -> Vec<u8> {
+    let put = Message {
+        key: value.key.clone(),
+        record: Some(value.clone()),
+        ..Message::new(PUT_VALUE, Vec::new())
+    };
+    let get = Message {
+        key: value.key.clone(),
+        ..Message::new(GET_VALUE, Vec::new())
+    };
+    let messages = [put, get].map(|message| message.encode_length_delimited_to_vec());
+    messages.concat()
+}
+
+/// Whether a peer gives a value back that it was brought. One that breaks off has refused it.
+async fn read_value<T: AsyncRead + Unpin + Send>(io: &mut T, value: &Value) -> io::Result<bool> {
+    for kind in [PUT_VALUE, GET_VALUE] {
+        let body = read_frame(io, ANSWER_BYTES_MAX).await?;
+        let answer = Message::decode(&body[..])?;
+        if answer.kind != kind {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // The key is known by what was asked; not everybody repeats it.
+        if answer.record.is_none_or(|got| got.value != value.value) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn read_to_end<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<()> {
@@ -281,6 +349,55 @@ mod tests {
             "{} bytes",
             bytes.len()
         );
+    }
+
+    #[test]
+    fn a_value_is_taken_where_it_is_given_back() {
+        let protocol = StreamProtocol::new("/ipfs/kad/1.0.0");
+        let value = Arc::new(Value {
+            key: b"/ipns/name".to_vec(),
+            value: b"record".to_vec(),
+        });
+        let mut codec = RecordCodec::default();
+        let mut out = Cursor::new(Vec::new());
+        let request = Request::Put(Arc::clone(&value));
+        block_on(codec.write_request(&protocol, &mut out, request)).unwrap();
+        let mut written = &out.into_inner()[..];
+        let put = Message::decode_length_delimited(&mut written).unwrap();
+        let get = Message::decode_length_delimited(&mut written).unwrap();
+        assert_eq!((put.kind, put.record.as_ref()), (PUT_VALUE, Some(&*value)));
+        assert_eq!((get.kind, &get.key), (GET_VALUE, &value.key));
+        assert!(written.is_empty());
+
+        let answer = |kind, value: Option<&[u8]>| {
+            let record = value.map(|value| Value {
+                key: Vec::new(),
+                value: value.to_vec(),
+            });
+            Message {
+                record,
+                ..Message::new(kind, Vec::new())
+            }
+            .encode_length_delimited_to_vec()
+        };
+        let read = |answers: &[Vec<u8>]| {
+            let mut io = Cursor::new(answers.concat());
+            block_on(codec.clone().read_response(&protocol, &mut io)).ok()
+        };
+        let echo = answer(PUT_VALUE, Some(b"record"));
+        let kept = answer(GET_VALUE, Some(b"record"));
+        let other = answer(GET_VALUE, Some(b"newer"));
+        let nothing = answer(GET_VALUE, None);
+        assert_eq!(
+            read(&[echo.clone(), kept.clone()]),
+            Some(Response::Put(true))
+        );
+        assert_eq!(read(&[echo.clone(), other]), Some(Response::Put(false)));
+        assert_eq!(read(&[echo.clone(), nothing]), Some(Response::Put(false)));
+        assert_eq!(read(&[answer(PUT_VALUE, None)]), Some(Response::Put(false)));
+        assert_eq!(read(&[kept]), None, "an answer to something else");
+        assert_eq!(read(&[echo]), None, "it has broken off");
+        assert_eq!(read(&[]), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rusqlite::Transaction;
 use crate::dag::{Profile, Subtree, TreeBuilder};
 use crate::index::to_sql;
 use crate::layout::Stamp;
-use crate::store::insert_block;
+use crate::loose::claim_block;
 use crate::usage::this_hour;
 use crate::{Blob, Block};
 
@@ -212,6 +212,6 @@ impl Digested {
         }
         self.nodes
             .iter()
-            .try_for_each(|node| insert_block(transaction, node))
+            .try_for_each(|node| claim_block(transaction, node))
     }
 }

@@ -6,12 +6,12 @@
 //! cut short.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Seek as _, Write};
 use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use base::{Cid, Sha256};
+use base::{Cid, Hasher, Sha256};
 use rustix::fs::{Advice, fadvise};
 use tempfile::NamedTempFile;
 
@@ -31,6 +31,8 @@ const BLOB_BYTES_MAX: u64 = 1 << 40;
 const ROOM_ATTEMPTS: usize = 3;
 /// Small writes are collected up to this many bytes.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of a user's file read at a time.
+const PIECE_BYTES: usize = 128 << 10;
 /// Writing out starts every so many bytes: large enough for long runs on a disk.
 const WRITEBACK_BYTES: u64 = 16 << 20;
 /// Nobody writes a blob, not even we.
@@ -242,6 +244,49 @@ impl Store {
             under_way: 0,
             is_broken: false,
         })
+    }
+}
+
+impl Store {
+    /// Takes in a file of the user, of which `path` is the name. Where room would have to be made for it, it is read once more
+    /// before: one that is here already needs none, and nothing goes for it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read or kept.
+    pub fn add_file(&self, path: &Path, file: &mut File) -> Result<Blob, StoreError> {
+        let unreadable = |e| StoreError::io("read", path, e);
+        let size = file.metadata().map_err(unreadable)?.len();
+        if !self.has_room(size)? {
+            let sha256 = sha256_of(file).map_err(unreadable)?;
+            if let Some(blob) = self.blob(&sha256)? {
+                return Ok(blob);
+            }
+            file.rewind().map_err(unreadable)?;
+        }
+        let mut ingest = self.ingest()?;
+        ingest.reserve(size)?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => return ingest.finish(&Expected::anything()),
+                Ok(length) => ingest.append(&piece[..length])?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(unreadable(e)),
+            }
+        }
+    }
+}
+
+fn sha256_of(file: &mut File) -> io::Result<Sha256> {
+    let mut hasher = Hasher::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(length) => hasher.update(&piece[..length]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod hold;
 mod index;
 mod ingest;
 mod layout;
+mod loose;
 mod names;
 mod partial;
 mod pins;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::block::check_block_size;
 use crate::index::from_sql;
-use crate::store::insert_block;
+use crate::loose::claim_block;
 use crate::{Block, BlockStore as _, Store, StoreError};
 
 /// Most realisations kept for one package. Real packages have a handful of signers; the bound keeps the answer to a
@@ -22,7 +22,7 @@ impl Store {
         check_block_size(&block)?;
         let pkghash = PkgHash::from_digest(block.hash().digest());
         self.index.write(|transaction| {
-            insert_block(transaction, &block)?;
+            claim_block(transaction, &block)?;
             transaction.execute(
                 "INSERT OR IGNORE INTO derivation (pkghash) VALUES (?1)",
                 [pkghash.digest().as_bytes()],

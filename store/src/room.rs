@@ -27,7 +27,7 @@ const SWEEPS_MAX: usize = 3;
 /// Limits of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of blobs and unfinished fetches, files that others keep not counted; `None` is no limit.
+    /// Most bytes of blobs, loose blocks and unfinished fetches, files that others keep not counted; `None` is no limit.
     pub quota_bytes: Option<u64>,
     /// Bytes of the disk that are left free.
     pub keep_free_bytes: u64,
@@ -61,7 +61,7 @@ impl fmt::Debug for Room {
 pub struct Usage {
     /// Whole files.
     pub blobs: u64,
-    /// Their bytes, files that others keep included.
+    /// Their bytes and those of loose blocks, files that others keep included.
     pub bytes: u64,
     /// Reasons for which files are kept.
     pub pins: u64,
@@ -77,8 +77,8 @@ impl Store {
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let (blobs, bytes, pins) = self.index.read(|connection| {
             let sql =
-                "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob),
-                       (SELECT count(*) FROM pin)";
+                "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob)
+                       + (SELECT coalesce(sum(size), 0) FROM loose), (SELECT count(*) FROM pin)";
             connection
                 .prepare_cached(sql)?
                 .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -146,6 +146,18 @@ impl Store {
             });
         }
         Ok(())
+    }
+
+    /// Whether a file of `size` bytes fits without anything going for it.
+    pub(crate) fn has_room(&self, size: u64) -> Result<bool, StoreError> {
+        if let Some(quota) = self.room.limits().quota_bytes {
+            let beside = partial_bytes(&self.layout, None).saturating_add(size);
+            if self.index.read(|c| over_quota(c, quota, beside))? > 0 {
+                return Ok(false);
+            }
+        }
+        let reserve = self.room.limits().keep_free_bytes.max(SPACE_SPARED_BYTES);
+        Ok(self.available_bytes()? >= size.saturating_add(reserve))
     }
 
     fn make_room_in_quota(

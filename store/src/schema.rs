@@ -4,7 +4,7 @@
 //! one text to read. A step that was released is never edited; what changes is a further step.
 
 /// Step `n` leads from layout `n` to layout `n + 1`; layout 0 is an empty database.
-pub(crate) const STEPS: [&str; 4] = [FILES, KEEPING, NAMES, PROVIDING];
+pub(crate) const STEPS: [&str; 5] = [FILES, KEEPING, NAMES, PROVIDING, LOOSE];
 
 /// Version of the layout: of these tables and of the directories.
 pub(crate) const LAYOUT: i64 = STEPS.len() as i64;
@@ -107,6 +107,36 @@ const PROVIDING: &str = "
 ALTER TABLE provide ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE provide ADD COLUMN others INTEGER;
 CREATE TABLE announced (address BLOB NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;
+";
+
+/// `loose` has a row for each block that is neither a node of a blob nor a derivation text, and `loose_part` says of what it is
+/// part: a blob, of another form, or the root block of something that is no file. Its bytes count in `total`. Which blocks of before are loose is seen by what they are not; where
+/// a blob is so long that it has nodes below its root (1 GiB), they are left alone.
+const LOOSE: &str = "
+CREATE TABLE loose (
+    hash BLOB NOT NULL PRIMARY KEY,
+    size INTEGER NOT NULL,
+    used INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE loose_part (
+    whole BLOB NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (hash, whole)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX loose_part_by_whole ON loose_part (whole);
+CREATE TRIGGER loose_taken_in AFTER INSERT ON loose
+BEGIN UPDATE total SET bytes = bytes + new.size; END;
+CREATE TRIGGER loose_forgotten AFTER DELETE ON loose
+BEGIN
+    UPDATE total SET bytes = bytes - old.size;
+    DELETE FROM loose_part WHERE hash = old.hash;
+END;
+CREATE TRIGGER block_forgotten AFTER DELETE ON block
+BEGIN DELETE FROM loose WHERE hash = old.hash; END;
+INSERT INTO loose (hash, size, used)
+    SELECT hash, length(bytes), 0 FROM block
+    WHERE hash NOT IN (SELECT root FROM blob) AND hash NOT IN (SELECT pkghash FROM derivation)
+    AND NOT EXISTS (SELECT 1 FROM blob WHERE size >= 1073741824);
 ";
 
 /// The first layout, for tests of the way from it.

@@ -16,6 +16,7 @@ use crate::block::check_block_size;
 use crate::hold::Hold;
 use crate::index::{BUSY_SECS, Index, from_sql};
 use crate::layout::{Layout, remove_if_there};
+use crate::loose::insert_loose;
 use crate::partial::Partials;
 use crate::room::Room;
 use crate::{Block, BlockStore, StoreError};
@@ -160,17 +161,19 @@ impl BlockStore for Store {
         if self.has(block.hash())? {
             return Ok(());
         }
+        let size = block.len() as u64;
+        self.make_room(size, size, None)?;
         self.index
-            .write(|transaction| Ok(insert_block(transaction, block)?))
+            .write(|transaction| Ok(insert_loose(transaction, block, None)?))
     }
 }
 
-/// Keeps a block in the index itself.
-pub(crate) fn insert_block(transaction: &Transaction<'_>, block: &Block) -> rusqlite::Result<()> {
-    transaction
+/// Keeps a block in the index itself; `false` if it was there.
+pub(crate) fn insert_block(transaction: &Transaction<'_>, block: &Block) -> rusqlite::Result<bool> {
+    let inserted = transaction
         .prepare_cached("INSERT OR IGNORE INTO block (hash, bytes) VALUES (?1, ?2)")?
         .execute((block.hash().digest().as_bytes(), &block.bytes()[..]))?;
-    Ok(())
+    Ok(inserted > 0)
 }
 
 /// Keeps other processes from opening the store at the same time: making a database is no transaction.

@@ -9,7 +9,7 @@ use rusqlite::OptionalExtension as _;
 
 use crate::blob::{BlobRow, READ_BYTES, open_file};
 use crate::digest::FileDigest;
-use crate::store::insert_block;
+use crate::loose::claim_block;
 use crate::{BlobState, Store, StoreError};
 
 /// Blocks read at once: two megabytes each at most.
@@ -99,7 +99,7 @@ impl Store {
         if digested.blob == row.blob {
             self.index.write(|transaction| {
                 let mut nodes = digested.nodes.iter();
-                Ok(nodes.try_for_each(|node| insert_block(transaction, node))?)
+                Ok(nodes.try_for_each(|node| claim_block(transaction, node))?)
             })?;
         }
         Ok(())

@@ -62,10 +62,20 @@ fn a_directory_is_imported_served_and_followed_by_path() {
         format!("{root}\n")
     );
     let path = format!("ipfs://{root}/hello.txt");
+    // It is kept as a file would be.
+    holder.ok(&["gc"]);
     assert_eq!(
         holder.ok(&["--offline", "fetch", &path, "-o", "-"]),
         "hello\n"
     );
+
+    let unkept = env.home("unkept");
+    unkept.ok(&["--offline", "car", "import", "dir.car"]);
+    unkept.ok(&["unpin", "dir.car"]);
+    unkept.run(&["gc"]).assert_exit(0).assert_says("2 blocks");
+    unkept
+        .run(&["--offline", "fetch", &path, "-o", "-"])
+        .assert_exit(3);
 
     let meeting = env.home("meeting").daemon(&[]);
     let daemon = holder.daemon(&[&meeting]);

@@ -46,12 +46,14 @@ fn limits_change_while_the_daemon_runs_and_a_broken_file_changes_nothing() {
             get(daemon.http(), "/metrics", &[]).text().contains(&line)
         });
     };
-    let more = "[store]\nquota = \"1 MiB\"\n[limits]\nconnections = 7\n";
+    let more =
+        "[store]\nquota = \"1 MiB\"\n[limits]\nconnections = 7\ndownload-bytes-per-second = 9\n";
     let text = before.replace("mdns = false", "mdns = false\nrelay-service = true");
     fs::write(&config, format!("{text}\n{more}")).unwrap();
     home.run(&["node", "reload"]).assert_exit(0);
     quota(1 << 20);
     daemon.wait_until_it_says("limits.connections: 256 -> 7");
+    daemon.wait_until_it_says("limits.download-bytes-per-second: 0 -> 9");
     daemon.wait_until_it_says("network.relay-service: false -> true (from the next start on)");
 
     fs::write(&config, "[store\n").unwrap();

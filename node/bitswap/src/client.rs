@@ -10,6 +10,7 @@
 
 mod assign;
 mod clock;
+mod download;
 mod receive;
 mod swarm;
 
@@ -40,6 +41,8 @@ pub(crate) struct Client {
     events: VecDeque<Event<PeerIx>>,
     /// Peers whose wantlist has something to tell.
     dirty: BTreeSet<PeerIx>,
+    /// Whose turn at the download limit was last.
+    download_turn: PeerIx,
     /// Peers that nothing here refers to any more.
     forgotten: Vec<PeerIx>,
     sessions_opened: u64,
@@ -54,6 +57,8 @@ pub(crate) struct Client {
 enum Wake {
     Peer(PeerIx),
     Session(SessionId),
+    /// The download limit lets something come again.
+    Download,
 }
 
 impl Client {
@@ -67,6 +72,7 @@ impl Client {
             timers: Timers::new(),
             events: VecDeque::new(),
             dirty: BTreeSet::new(),
+            download_turn: PeerIx(0),
             forgotten: Vec::new(),
             sessions_opened: 0,
             next_priority: crate::limits::PRIORITY_FIRST,

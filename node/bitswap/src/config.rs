@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::budget::Budget;
 use crate::limits;
 
 /// Settings of an [`Exchange`](crate::Exchange); the default is right for a node on the public network.
@@ -18,6 +19,8 @@ pub struct Config {
     pub session_peers_inherited: usize,
     /// Whether wants of others are served. If not, they are answered with DONT_HAVE where that was asked for.
     pub serve: bool,
+    /// What may be fetched from far peers per second; near ones are not counted. Shared with whoever else downloads.
+    pub download: Budget,
     /// Block bytes read for all peers and not yet taken by their streams.
     pub response_bytes_total_max: usize,
 }
@@ -30,6 +33,7 @@ impl Default for Config {
             providers_deadline: limits::PROVIDERS_DEADLINE,
             session_peers_inherited: limits::SESSION_PEERS_INHERITED,
             serve: true,
+            download: Budget::default(),
             response_bytes_total_max: limits::RESPONSE_BYTES_TOTAL_MAX,
         }
     }

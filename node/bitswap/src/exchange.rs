@@ -105,6 +105,16 @@ impl<P: PeerKey> Exchange<P> {
         self.settle();
     }
 
+    /// A connected peer must not learn what we have or want. It is answered as by somebody who has nothing, and asked nothing,
+    /// until [`handle_connected`](Self::handle_connected) says otherwise.
+    pub fn handle_stranger(&mut self, peer: P, now: Instant) {
+        let ix = self.number(peer);
+        self.lanes.open(ix);
+        self.server.handle_stranger(ix);
+        self.client.handle_disconnected(ix, now);
+        self.settle();
+    }
+
     /// The last connection to a peer is gone, or it could not be dialled. What it was being sent is lost.
     pub fn handle_disconnected(&mut self, peer: P, now: Instant) {
         let Some(ix) = self.numbers.get(&peer).copied() else {
@@ -114,6 +124,7 @@ impl<P: PeerKey> Exchange<P> {
         self.server.handle_disconnected(ix);
         self.client.handle_disconnected(ix, now);
         self.settle();
+        self.forget_if_unknown(ix);
     }
 
     /// A message was read. Order matters within one stream only.
@@ -121,6 +132,11 @@ impl<P: PeerKey> Exchange<P> {
         let Some(ix) = self.numbers.get(&from).copied() else {
             return;
         };
+        if self.server.is_stranger(ix) {
+            self.server
+                .handle_wantlist(ix, message.wantlist, message.full);
+            return self.settle();
+        }
         for block in message.blocks {
             self.client.handle_block(ix, block, now);
         }
@@ -319,12 +335,16 @@ impl<P: PeerKey> Exchange<P> {
         }
         self.mark_lanes();
         while let Some(ix) = self.client.pop_forgotten() {
-            if self.client.knows(ix) {
-                continue;
-            }
-            if let Some(name) = self.names.remove(&ix) {
-                self.numbers.remove(&name);
-            }
+            self.forget_if_unknown(ix);
+        }
+    }
+
+    fn forget_if_unknown(&mut self, ix: PeerIx) {
+        if self.client.knows(ix) || self.server.knows(ix) {
+            return;
+        }
+        if let Some(name) = self.names.remove(&ix) {
+            self.numbers.remove(&name);
         }
     }
 

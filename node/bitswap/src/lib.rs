@@ -27,6 +27,7 @@
 //! A block is named by the hash of its bytes when its message is decoded ([`Message::decode`]), in the connection's own
 //! task, so no lie about a block can reach the machine: wrong bytes are simply a block that nobody asked for.
 
+mod budget;
 mod client;
 mod config;
 mod error;
@@ -52,6 +53,7 @@ mod want;
 mod wantlist;
 mod wire;
 
+pub use crate::budget::Budget;
 pub use crate::config::Config;
 pub use crate::error::DecodeError;
 pub use crate::event::{

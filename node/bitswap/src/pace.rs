@@ -66,7 +66,8 @@ impl Pace {
         self.rate
     }
 
-    fn block_bytes(&self) -> usize {
+    /// What size the next block is expected to have, in bytes.
+    pub(crate) fn block_bytes(&self) -> usize {
         self.block_bytes.unwrap_or(BLOCK_BYTES_GUESS)
     }
 

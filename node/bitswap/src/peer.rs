@@ -101,6 +101,11 @@ impl Peer {
         self.link == Link::Up && !self.stalled && !self.banned
     }
 
+    /// Whether it is of our own network, where no limit counts.
+    pub(crate) const fn is_near(&self) -> bool {
+        matches!(self.reach, Reach::Near)
+    }
+
     /// Not connected, but it may be soon.
     pub(crate) const fn is_coming(&self) -> bool {
         matches!(self.link, Link::Dialling { .. } | Link::Pausing { .. })

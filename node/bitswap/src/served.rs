@@ -116,6 +116,8 @@ impl Sent {
 #[derive(Debug)]
 pub(crate) struct ServedPeer {
     pub(crate) wants: HashMap<Cid, ServedWant, Seeded>,
+    /// Answered as by somebody who has nothing.
+    pub(crate) is_stranger: bool,
     /// Wants to ask the size of; may hold CIDs that are wanted no longer.
     pub(crate) to_size: VecDeque<Cid>,
     missing: BTreeSet<(i32, Cid)>,
@@ -138,6 +140,7 @@ impl ServedPeer {
     pub(crate) fn new(hasher: Seeded) -> Self {
         Self {
             wants: HashMap::with_hasher(hasher),
+            is_stranger: false,
             to_size: VecDeque::new(),
             missing: BTreeSet::new(),
             queue: BTreeMap::new(),
@@ -151,6 +154,11 @@ impl ServedPeer {
             in_sizing: false,
             ledger: Ledger::default(),
         }
+    }
+
+    /// Wants that could not be served when last looked.
+    pub(crate) fn missing(&self) -> Vec<Cid> {
+        self.missing.iter().map(|(_, cid)| *cid).collect()
     }
 
     /// Makes room for one more want of this priority in a full list: a want we cannot serve goes first, then a less

@@ -93,9 +93,35 @@ impl Server {
 
     pub(crate) fn handle_connected(&mut self, ix: PeerIx) {
         let rng = &mut self.rng;
-        self.peers
+        let peer = self
+            .peers
             .entry(ix)
             .or_insert_with(|| ServedPeer::new(rng.hasher()));
+        if std::mem::take(&mut peer.is_stranger) {
+            // It was told that we have none of these.
+            for cid in peer.missing() {
+                self.size_again(ix, cid);
+            }
+            self.ask_sizes();
+        }
+    }
+
+    /// A peer is connected that must not learn what we have, unless it is served already.
+    pub(crate) fn handle_stranger(&mut self, ix: PeerIx) {
+        let rng = &mut self.rng;
+        self.peers.entry(ix).or_insert_with(|| {
+            let mut peer = ServedPeer::new(rng.hasher());
+            peer.is_stranger = true;
+            peer
+        });
+    }
+
+    pub(crate) fn is_stranger(&self, ix: PeerIx) -> bool {
+        self.peers.get(&ix).is_some_and(|peer| peer.is_stranger)
+    }
+
+    pub(crate) fn knows(&self, ix: PeerIx) -> bool {
+        self.peers.contains_key(&ix)
     }
 
     pub(crate) fn handle_disconnected(&mut self, ix: PeerIx) {
@@ -218,17 +244,8 @@ impl Server {
         want.want_type = known.want_type.max(new.want_type);
         want.send_dont_have = known.send_dont_have || new.send_dont_have;
         match known.stage {
-            Stage::Missing => {
-                // Asked again: look again.
-                peer.set_stage(
-                    &cid,
-                    Some(Stage::Sizing {
-                        asked: false,
-                        again: false,
-                    }),
-                );
-                self.size(from, cid);
-            }
+            // Asked again: look again.
+            Stage::Missing => self.size_again(from, cid),
             Stage::Queued { size, .. } => {
                 let stage = peer.queued(new.priority, size);
                 peer.set_stage(&cid, Some(stage));
@@ -256,20 +273,12 @@ impl Server {
     pub(crate) fn notify_new_block(&mut self, cid: &Cid) {
         let Ok(hash) = Multihash::of(cid) else { return };
         for (ix, cid) in self.waiting.get(&hash).cloned().unwrap_or_default() {
-            let Some(peer) = self.peers.get_mut(&ix) else {
+            // A stranger hears nothing of it, or it would know that something has changed.
+            let Some(peer) = self.peers.get_mut(&ix).filter(|peer| !peer.is_stranger) else {
                 continue;
             };
             match peer.wants.get_mut(&cid).map(|want| &mut want.stage) {
-                Some(Stage::Missing) => {
-                    peer.set_stage(
-                        &cid,
-                        Some(Stage::Sizing {
-                            asked: false,
-                            again: false,
-                        }),
-                    );
-                    self.size(ix, cid);
-                }
+                Some(Stage::Missing) => self.size_again(ix, cid),
                 Some(Stage::Sizing { again, .. }) => *again = true,
                 Some(Stage::Queued { .. } | Stage::Sending) | None => {}
             }
@@ -279,10 +288,24 @@ impl Server {
 
     // ---- sizes ----
 
+    fn size_again(&mut self, ix: PeerIx, cid: Cid) {
+        if let Some(peer) = self.peers.get_mut(&ix) {
+            let stage = Stage::Sizing {
+                asked: false,
+                again: false,
+            };
+            peer.set_stage(&cid, Some(stage));
+            self.size(ix, cid);
+        }
+    }
+
     fn size(&mut self, ix: PeerIx, cid: Cid) {
         let Some(peer) = self.peers.get_mut(&ix) else {
             return;
         };
+        if peer.is_stranger {
+            return self.refuse(ix, cid);
+        }
         if peer.to_size.len() >= 2 * SERVED_WANTS_PER_PEER_MAX {
             // Wants that were cancelled and repeated over and over; none of them is served any sooner for it.
             let wants = &peer.wants;
@@ -353,16 +376,7 @@ impl Server {
             return;
         };
         match size {
-            None if again => {
-                peer.set_stage(
-                    &cid,
-                    Some(Stage::Sizing {
-                        asked: false,
-                        again: false,
-                    }),
-                );
-                self.size(ix, cid);
-            }
+            None if again => self.size_again(ix, cid),
             None => self.refuse(ix, cid),
             Some(size) => {
                 forget_waiting(&mut self.waiting, ix, &cid);

@@ -18,6 +18,7 @@ use base::{Cid, Sha256};
 pub use self::liar::Lie;
 use self::network::{Downlink, Link, Uplink, Way};
 pub use self::network::{LinkConfig, NodeConfig};
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::event::{Event, Lane, LoadId, SessionId, Transmit, TransmitId};
 use crate::exchange::Exchange;
@@ -163,7 +164,12 @@ impl World {
 
     /// Adds a node that holds the given blocks.
     pub fn add_node(&mut self, config: NodeConfig, blocks: &[Block]) -> NodeId {
-        let exchange = Exchange::new(Config::default(), self.rng.next());
+        let download = Budget::new(config.download_bytes_per_sec, self.now);
+        let settings = Config {
+            download,
+            ..Config::default()
+        };
+        let exchange = Exchange::new(settings, self.rng.next());
         self.nodes.push(Node {
             exchange,
             store: blocks

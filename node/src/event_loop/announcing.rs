@@ -25,7 +25,8 @@ use crate::config::Config;
 use crate::provider_store::ProviderStore;
 use crate::record_protocol::{Provider, Request, Response};
 use crate::sweep::{
-    Action, Answer, Contact, Counts, DeliveryId, LookupId, Position, Schedule, Settled, Sweeper,
+    Action, Answer, Contact, Counts, DeliveryId, LookupId, PollId, Position, Schedule, Settled,
+    Sweeper,
 };
 
 /// Time between two readings of all our keys, by which what was forgotten leaves our own part of the DHT.
@@ -103,7 +104,7 @@ pub(super) struct Announcing {
     replies: HashMap<Multihash, Vec<oneshot::Sender<u32>>>,
     deliveries: HashMap<OutboundRequestId, DeliveryId>,
     /// Questions how many others provide keys.
-    counts: HashSet<OutboundRequestId>,
+    counts: HashMap<OutboundRequestId, PollId>,
     /// Peers that were dialled only to give them records.
     visited: HashSet<PeerId>,
     own_keys_read: Option<Instant>,
@@ -126,7 +127,7 @@ impl Announcing {
             settled: Vec::new(),
             replies: HashMap::new(),
             deliveries: HashMap::new(),
-            counts: HashSet::new(),
+            counts: HashMap::new(),
             visited: HashSet::new(),
             own_keys_read: None,
             meant: HashMap::new(),
@@ -301,7 +302,7 @@ impl EventLoop {
                     self.queries.insert(query, QueryUse::Announce(id));
                 }
                 Action::Deliver { id, to, keys } => self.send_records(id, to, keys),
-                Action::Count { peer, keys } => self.count_others(&peer, keys),
+                Action::Count { id, to, keys } => self.count_others(id, to, keys),
                 Action::Settled(settled) => self.announced(settled),
             }
         }
@@ -312,9 +313,19 @@ impl EventLoop {
         let kad::QueryResult::GetClosestPeers(result) = result else {
             return;
         };
-        let (finished, peers) = match result {
-            Ok(found) => (true, &found.peers),
-            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => (false, peers),
+        let answer = Answer {
+            peers: self.contacts(result),
+            finished: result.is_ok(),
+            table: self.dht_peers(),
+        };
+        self.announcing.sweeper.looked_up(id, answer, unix_secs());
+    }
+
+    /// Whom a lookup has found, and where we may reach them.
+    pub(super) fn contacts(&self, result: &kad::GetClosestPeersResult) -> Vec<Contact> {
+        let peers = match result {
+            Ok(found) => &found.peers,
+            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
         };
         let announce = self.config.announce;
         let contact = |info: &kad::PeerInfo| {
@@ -324,12 +335,7 @@ impl EventLoop {
                 addresses: addresses.filter(|a| usable(a, announce)).cloned().collect(),
             }
         };
-        let answer = Answer {
-            peers: peers.iter().map(contact).collect(),
-            finished,
-            table: self.dht_peers(),
-        };
-        self.announcing.sweeper.looked_up(id, answer, unix_secs());
+        peers.iter().map(contact).collect()
     }
 
     /// A lookup is over. If it has said nothing, it found nobody.
@@ -340,20 +346,22 @@ impl EventLoop {
     }
 
     fn send_records(&mut self, id: DeliveryId, to: Contact, keys: Vec<Multihash>) {
-        let request = Request::Add(self.as_provider(), keys);
+        let request = self.visit(to, Request::Add(self.as_provider(), keys));
+        self.announcing.deliveries.insert(request, id);
+    }
+
+    /// Hands something to a peer of the DHT, connected or not.
+    pub(super) fn visit(&mut self, to: Contact, request: Request) -> OutboundRequestId {
         if !self.swarm.is_connected(&to.peer) {
             self.announcing.visited.insert(to.peer);
         }
         let sender = &mut self.swarm.behaviour_mut().records;
-        let request = sender.send_request_with_addresses(&to.peer, request, to.addresses);
-        self.announcing.deliveries.insert(request, id);
+        sender.send_request_with_addresses(&to.peer, request, to.addresses)
     }
 
-    fn count_others(&mut self, peer: &PeerId, keys: Vec<Multihash>) {
-        let request = Request::Count(self.as_provider(), keys);
-        let sender = &mut self.swarm.behaviour_mut().records;
-        let request = sender.send_request(peer, request);
-        self.announcing.counts.insert(request);
+    fn count_others(&mut self, id: PollId, to: Contact, keys: Vec<Multihash>) {
+        let request = self.visit(to, Request::Count(self.as_provider(), keys));
+        self.announcing.counts.insert(request, id);
     }
 
     fn as_provider(&self) -> Arc<Provider> {
@@ -384,12 +392,17 @@ impl EventLoop {
             _ => return,
         };
         self.leave(&peer);
-        if self.announcing.counts.remove(&request) {
-            self.announcing.sweeper.counted();
-        }
+        self.record_delivered(request, response == Some(Response::Put(true)));
         let arrived = response.is_some();
-        if let Some(Response::Counted(counts)) = response {
-            self.note_others(counts);
+        if let Some(id) = self.announcing.counts.remove(&request) {
+            let counts = match response {
+                Some(Response::Counted(counts)) => counts,
+                _ => Vec::new(),
+            };
+            let believed = self.announcing.sweeper.counted(id, &counts);
+            if !believed.is_empty() {
+                self.note_others(believed);
+            }
         }
         if let Some(id) = self.announcing.deliveries.remove(&request) {
             self.announcing.sweeper.delivered(id, arrived, unix_secs());

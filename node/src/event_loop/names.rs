@@ -1,10 +1,13 @@
 //! Names in the DHT: putting records there, looking for them, keeping those of others.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::PeerId;
-use libp2p::kad::{self, Quorum};
+use libp2p::kad;
+use libp2p::kad::store::RecordStore as _;
+use libp2p::request_response::OutboundRequestId;
 use store::StoreError;
 use store::substitute::Asked;
 use tokio::sync::oneshot;
@@ -12,6 +15,8 @@ use tokio::sync::oneshot;
 use super::{Done, EventLoop, QueryUse, unix_secs};
 use crate::ipns::{IpnsName, IpnsRecord};
 use crate::names::{NameError, Resolved, settle};
+use crate::record_protocol::{Request, Value};
+use crate::sweep::Contact;
 
 /// Valid answers after which no further ones are waited for, as in the public network: so many of the twenty nodes that
 /// should have it rarely miss the newest record.
@@ -30,6 +35,10 @@ enum Work {
     },
     Publish {
         record: Box<IpnsRecord>,
+        /// Who should have it, once they are known.
+        closest: Vec<Contact>,
+        /// Those of them that have not answered yet, and how many have it.
+        awaited: usize,
         told: u32,
         reply: oneshot::Sender<Result<u32, NameError>>,
     },
@@ -54,6 +63,7 @@ pub(super) struct Kept {
 pub(super) struct Names {
     active: HashMap<NameId, Active>,
     waiting: VecDeque<NameId>,
+    deliveries: HashMap<OutboundRequestId, NameId>,
     next: u64,
 }
 
@@ -98,10 +108,11 @@ impl EventLoop {
         } = kept;
         let refused = match result {
             Ok(true) => {
-                let told = 0;
                 let work = Work::Publish {
                     record,
-                    told,
+                    closest: Vec::new(),
+                    awaited: 0,
+                    told: 0,
                     reply,
                 };
                 // A walk to the nodes that should have it, then the records themselves.
@@ -148,14 +159,17 @@ impl EventLoop {
                 Work::Resolve { name, .. } => {
                     Ok(kad.get_record(kad::RecordKey::new(&name.dht_key())))
                 }
-                Work::Publish { record, .. } => kad.put_record(to_kad(record), Quorum::All),
+                // Our own part of the DHT has it too, unless that knows a newer one, which we have not seen otherwise.
+                Work::Publish { record, .. } => kad
+                    .store_mut()
+                    .put(to_kad(record))
+                    .map(|()| kad.get_closest_peers(record.name().dht_key())),
             };
             match query {
                 Ok(query) => {
                     active.query = Some(query);
                     self.queries.insert(query, QueryUse::Name(id));
                 }
-                // Our own part of the DHT has a newer one, which we have not seen otherwise.
                 Err(error) => {
                     tracing::info!(%error, "not publishing a name");
                     self.finish_name(id);
@@ -164,8 +178,12 @@ impl EventLoop {
         }
     }
 
-    /// A query has found a record, or has told nodes of one.
+    /// A query has found a record, or the nodes that should have one.
     pub(super) fn name_progress(&mut self, id: NameId, result: &kad::QueryResult, nodes: u32) {
+        let found = match result {
+            kad::QueryResult::GetClosestPeers(result) => self.contacts(result),
+            _ => Vec::new(),
+        };
         let Some(active) = self.names.active.get_mut(&id) else {
             return;
         };
@@ -194,8 +212,8 @@ impl EventLoop {
                     active.asked.invalid += 1;
                 }
             },
-            (Work::Publish { told, .. }, kad::QueryResult::PutRecord(result)) => {
-                *told = nodes_told(result, nodes);
+            (Work::Publish { closest, .. }, kad::QueryResult::GetClosestPeers(_)) => {
+                *closest = found;
             }
             _ => {}
         }
@@ -203,9 +221,45 @@ impl EventLoop {
 
     /// A query is over.
     pub(super) fn name_query_ended(&mut self, id: NameId) {
-        if let Some(active) = self.names.active.get_mut(&id) {
-            active.query = None;
-            self.finish_name(id);
+        let Some(active) = self.names.active.get_mut(&id) else {
+            return;
+        };
+        active.query = None;
+        match &mut active.work {
+            Work::Publish {
+                record,
+                closest,
+                awaited,
+                ..
+            } if !closest.is_empty() => {
+                let value = Arc::new(Value {
+                    key: record.name().dht_key(),
+                    value: record.bytes().to_vec(),
+                });
+                let closest = std::mem::take(closest);
+                *awaited = closest.len();
+                for to in closest {
+                    let request = self.visit(to, Request::Put(Arc::clone(&value)));
+                    self.names.deliveries.insert(request, id);
+                }
+            }
+            Work::Publish { .. } | Work::Resolve { .. } => self.finish_name(id),
+        }
+    }
+
+    /// A node has a record now, or has it not.
+    pub(super) fn record_delivered(&mut self, request: OutboundRequestId, has_it: bool) {
+        let Some(id) = self.names.deliveries.remove(&request) else {
+            return;
+        };
+        if let Some(active) = self.names.active.get_mut(&id)
+            && let Work::Publish { awaited, told, .. } = &mut active.work
+        {
+            *told += u32::from(has_it);
+            *awaited = awaited.saturating_sub(1);
+            if *awaited == 0 {
+                self.finish_name(id);
+            }
         }
     }
 
@@ -264,6 +318,7 @@ impl EventLoop {
                     record,
                     told,
                     reply,
+                    ..
                 } => {
                     let name = record.name().to_bytes();
                     let noted = match told {
@@ -300,12 +355,4 @@ impl Work {
 fn to_kad(record: &IpnsRecord) -> kad::Record {
     let key = kad::RecordKey::new(&record.name().dht_key());
     kad::Record::new(key, record.bytes().to_vec())
-}
-
-fn nodes_told(result: &kad::PutRecordResult, nodes: u32) -> u32 {
-    use kad::PutRecordError::{QuorumFailed, Timeout};
-    match result {
-        Ok(_) => nodes,
-        Err(QuorumFailed { success, .. } | Timeout { success, .. }) => success.len() as u32,
-    }
 }

@@ -1,4 +1,8 @@
-//! Walks of the DHT that a daemon makes for the commands of its home; see [`crate::routing_protocol`].
+//! Walks of the DHT that a daemon makes for others: for the commands of its home, see [`crate::routing_protocol`], and for who
+//! asks over HTTP, see `web/routing.rs`.
+//!
+//! Whoever asks for the same shares one walk, and a walk that ended is remembered for a while. All together are bounded by the
+//! number of DHT queries at a time.
 //!
 //! A command with a daemon beside it asks the daemon instead of the DHT, and turns to the DHT itself only if the daemon does
 //! not answer. The daemon meets the providers that a walk names, so that what it tells of has been reached, and remembers
@@ -12,6 +16,7 @@ use libp2p::kad::store::RecordStore as _;
 use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{Event, Message, OutboundRequestId, ResponseChannel};
 use libp2p::{Multiaddr, PeerId, kad};
+use tokio::sync::oneshot;
 
 use super::{EventLoop, QueryUse};
 use crate::routing_protocol::{PLACES_MAX, Place, Request, Response};
@@ -40,8 +45,36 @@ struct Walk {
     ended: Option<Instant>,
     nodes: u32,
     providers: BTreeSet<PeerId>,
-    /// Who waits; true for the end.
-    waiting: Vec<(ResponseChannel<Response>, bool)>,
+    /// Whether providers are met, because a command asked.
+    meets: bool,
+    /// Who waits.
+    waiting: Vec<Waiting>,
+}
+
+/// Somebody who waits for a walk.
+enum Waiting {
+    /// A command of this home, for the first provider or, if `all`, for the end.
+    Command {
+        channel: ResponseChannel<Response>,
+        all: bool,
+    },
+    /// Something in this process, for the end or until it is told what there is.
+    Here {
+        reply: oneshot::Sender<Vec<Place>>,
+        until: Instant,
+    },
+}
+
+impl Waiting {
+    /// Whether an answer is due, when something is known and the walk `is_complete` for commands or `has_ended`.
+    fn is_due(&self, is_complete: bool, is_something: bool, has_ended: bool) -> bool {
+        match self {
+            Self::Command { all, .. } => is_complete || (is_something && !all),
+            Self::Here { reply, until } => {
+                has_ended || reply.is_closed() || *until <= Instant::now()
+            }
+        }
+    }
 }
 
 impl Walk {
@@ -140,7 +173,8 @@ impl EventLoop {
                 self.session_providers(session, &providers);
                 self.session_neighbours(session, &neighbours);
             }
-            QueryUse::Announce(_) | QueryUse::Name(_) | QueryUse::Walk(_) => {}
+            QueryUse::Walk(key) => self.walk_found(&key, &providers, nodes),
+            QueryUse::Announce(_) | QueryUse::Name(_) => {}
         }
         if response.complete {
             self.search_is_over(for_whom, nodes);
@@ -160,28 +194,50 @@ impl EventLoop {
             tracing::debug!(%peer, "does not run on this machine: no walk for it");
             return;
         }
+        let all = request.all;
+        self.join_walk(request.key, Waiting::Command { channel, all });
+    }
+
+    /// Walks the DHT for something in this process, unless the answer is known. Answered with all providers of `key`, as
+    /// others know it, when the walk has ended, or at `until` with those that are known by then.
+    pub(super) fn walk_here(
+        &mut self,
+        key: &Multihash,
+        until: Instant,
+        reply: oneshot::Sender<Vec<Place>>,
+    ) {
+        let key = self.dht_key(key);
+        self.join_walk(key, Waiting::Here { reply, until });
+    }
+
+    fn join_walk(&mut self, key: Multihash, waits: Waiting) {
         let now = Instant::now();
         self.forget_walks(now);
-        let waits = (channel, request.all);
-        if let Some(walk) = self.routing.walks.get_mut(&request.key) {
+        let meets = matches!(waits, Waiting::Command { .. });
+        if let Some(walk) = self.routing.walks.get_mut(&key) {
             walk.waiting.push(waits);
+            if meets && !std::mem::replace(&mut walk.meets, true) {
+                for peer in walk.providers.clone() {
+                    self.dial_provider(peer);
+                }
+            }
         } else {
             let walk = Walk {
                 started: now,
                 ended: None,
                 nodes: 0,
                 providers: BTreeSet::new(),
+                meets,
                 waiting: vec![waits],
             };
-            self.routing.walks.insert(request.key, walk);
-            self.lookups
-                .search(QueryUse::Walk(request.key), &request.key);
+            self.routing.walks.insert(key, walk);
+            self.lookups.search(QueryUse::Walk(key), &key);
             self.start_waiting_queries();
         }
-        self.answer_walk(&request.key);
+        self.answer_walk(&key);
     }
 
-    /// A walk for others has named providers, whom we meet.
+    /// A walk for others has named providers, whom we meet for commands.
     pub(super) fn walk_found(&mut self, key: &Multihash, providers: &[PeerId], nodes: u32) {
         let Some(walk) = self.routing.walks.get_mut(key) else {
             return;
@@ -193,8 +249,10 @@ impl EventLoop {
                 new.push(*peer);
             }
         }
-        for peer in new {
-            self.dial_provider(peer);
+        if walk.meets {
+            for peer in new {
+                self.dial_provider(peer);
+            }
         }
         self.answer_walk(key);
     }
@@ -233,25 +291,49 @@ impl EventLoop {
         let complete = walk
             .ended
             .is_some_and(|at| all_met || at.elapsed() >= MEETING);
-        if !complete && providers.is_empty() {
+        let (is_something, has_ended) = (!providers.is_empty(), walk.ended.is_some());
+        let nodes = walk.nodes;
+        let Some(walk) = self.routing.walks.get_mut(key) else {
+            return;
+        };
+        let due = |waits: &mut Waiting| waits.is_due(complete, is_something, has_ended);
+        let waiting: Vec<_> = walk.waiting.extract_if(.., due).collect();
+        if waiting.is_empty() {
             return;
         }
         let response = Response {
             complete,
-            nodes: walk.nodes,
+            nodes,
             providers,
             neighbours: self.neighbours(),
         };
-        let Some(walk) = self.routing.walks.get_mut(key) else {
-            return;
-        };
-        let ready = |(_, all): &mut (_, bool)| complete || !*all;
-        let waiting: Vec<_> = walk.waiting.extract_if(.., ready).collect();
-        for (channel, _) in waiting {
-            let routing = &mut self.swarm.behaviour_mut().routing;
-            // A command that has ended meanwhile needs no answer.
-            let _ = routing.send_response(channel, response.clone());
+        for waits in waiting {
+            // Who has gone meanwhile needs no answer.
+            match waits {
+                Waiting::Command { channel, .. } => {
+                    let routing = &mut self.swarm.behaviour_mut().routing;
+                    let _ = routing.send_response(channel, response.clone());
+                }
+                Waiting::Here { reply, .. } => {
+                    let _ = reply.send(self.all_places(key));
+                }
+            }
         }
+    }
+
+    /// Everybody who provides a key, met or not, with the addresses that are known.
+    fn all_places(&mut self, key: &Multihash) -> Vec<Place> {
+        let ourselves = self.own_place(key).map(|place| Place {
+            addresses: self.swarm.external_addresses().cloned().collect(),
+            ..place
+        });
+        let found = self.routing.walks.get(key);
+        let found = found.map(|walk| walk.providers.clone());
+        let others = found.into_iter().flatten().map(|peer| Place {
+            peer,
+            addresses: self.known_addresses(peer),
+        });
+        others.chain(ourselves).collect()
     }
 
     /// This node, if it announces the key itself. Its addresses are known to who asks.

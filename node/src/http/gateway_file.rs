@@ -12,6 +12,7 @@ use store::substitute::{Asked, FetchError, Fetched, Origin, Progress};
 use store::{Expected, Partial, Store, StoreError};
 
 use super::HttpSources;
+use super::throttle::Throttled;
 use super::transfer::{Failure, read_failure};
 use crate::pace::Pace;
 
@@ -107,7 +108,7 @@ impl GatewayFile {
         }
         while self.is_open() {
             let cid = self.open[0];
-            let block = self.http.block(url, &cid)?;
+            let block = self.http.block(url, &cid, share.progress)?;
             self.take(&block, share)?;
         }
         Ok(())
@@ -129,6 +130,8 @@ impl GatewayFile {
             url.push_str(&format!("&entity-bytes={at}:*"));
         }
         let body = self.http.get(&url, ACCEPT, None)?;
+        let (budget, progress) = (self.http.download.clone(), share.progress);
+        let body = Throttled::new(body, &budget, &url, progress);
         let mut reader = CarReader::new(body).map_err(archive_failure)?;
         while self.is_open() {
             let Some(section) = reader.next_section().map_err(archive_failure)? else {

@@ -21,6 +21,7 @@ use store::{Expected, Store};
 
 use super::attempts::Attempts;
 use super::gateway_file::GatewayFile;
+use super::throttle::Throttled;
 use super::transfer::{Download, Failure, read_failure};
 use super::{HttpSources, detached};
 use crate::ipns::{IpnsName, IpnsRecord, RECORD_BYTES_MAX};
@@ -95,7 +96,9 @@ impl Gateways {
     /// [`FetchError`].
     pub(crate) fn block(&self, cid: &Cid, progress: &dyn Progress) -> Result<Block, FetchError> {
         let cid = *cid;
-        let found = self.in_turn(progress, move |http, url, _| http.block(url, &cid))?;
+        let found = self.in_turn(progress, move |http, url, progress| {
+            http.block(url, &cid, progress)
+        })?;
         Ok(found.got)
     }
 
@@ -158,9 +161,15 @@ struct Found<T> {
 
 impl HttpSources {
     /// One block of a gateway.
-    pub(super) fn block(&self, url: &str, cid: &Cid) -> Result<Block, Failure> {
+    pub(super) fn block(
+        &self,
+        url: &str,
+        cid: &Cid,
+        progress: &dyn Progress,
+    ) -> Result<Block, Failure> {
         let url = format!("{url}/ipfs/{cid}?format=raw");
         let body = self.get(&url, "application/vnd.ipld.raw", None)?;
+        let body = Throttled::new(body, &self.download, &url, progress);
         let bytes = read_all(body, BLOCK_BYTES_MAX)?;
         let hash = Multihash::of(cid).map_err(|error| Failure::Broken(error.into()))?;
         Block::verify(hash, Bytes::from(bytes)).map_err(|mismatch| Failure::Invalid {

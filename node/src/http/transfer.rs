@@ -12,12 +12,14 @@ use std::io::{self, Read, Seek as _, SeekFrom};
 use std::time::Instant;
 
 use base::Sha256;
+use bitswap::Budget;
 use store::substitute::{FetchError, Origin, Progress};
 use store::{Blob, Expected, Partial, Store, StoreError};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Agent, Body, Timeout};
 
 use super::origin;
+use super::throttle::Throttled;
 use crate::config::Deadlines;
 use crate::pace::{Late, Pace};
 
@@ -30,6 +32,7 @@ const PIECE_BYTES: usize = 128 << 10;
 pub(super) struct Transfer<'a> {
     pub(super) agent: &'a Agent,
     pub(super) deadlines: &'a Deadlines,
+    pub(super) download: &'a Budget,
     pub(super) file_bytes_max: u64,
     pub(super) url: &'a str,
     pub(super) store: &'a Store,
@@ -277,7 +280,8 @@ impl Transfer<'_> {
             return self.request(partial);
         }
         self.accept(&response, partial)?;
-        let mut body = response.body_mut().as_reader();
+        let body = response.body_mut().as_reader();
+        let mut body = Throttled::new(body, self.download, self.url, self.progress);
         self.copy(&mut body, partial)
     }
 

@@ -162,10 +162,22 @@ impl Map {
         if let Some(gap) = self.gap(span) {
             return Closest::Gap(gap);
         }
+        Closest::Certain(self.nearest(key, span))
+    }
+
+    /// Known peers that keep the records of a key at `key` and take records, the closest first. Closer ones may be unknown.
+    pub(crate) fn keepers(&self, key: Position, now: u64) -> Vec<PeerId> {
+        let bits = self.smallest_full(key);
+        let known = self.nearest(key, bits.map_or(Span::ALL, |bits| key.span(bits)));
+        let is_willing = |peer: &PeerId| !self.is_shunned(peer, now);
+        known.into_iter().filter(is_willing).collect()
+    }
+
+    fn nearest(&self, key: Position, span: Span) -> Vec<PeerId> {
         let mut peers = self.within(span).to_vec();
         peers.sort_unstable_by_key(|(position, _)| position.distance(key));
         peers.truncate(REPLICAS);
-        Closest::Certain(peers.into_iter().map(|(_, peer)| peer).collect())
+        peers.into_iter().map(|(_, peer)| peer).collect()
     }
 
     /// Whether no unknown peer can be right at a position.

@@ -9,6 +9,7 @@
 //! [`Sweeper`] is pure: it is told the time, what is due, what lookups found and what arrived; it says what to look up and
 //! what to send where.
 
+mod census;
 mod map;
 mod position;
 mod queue;
@@ -19,6 +20,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::census::PollId;
 pub(crate) use self::map::Contact;
 pub(crate) use self::position::Position;
 pub(crate) use self::schedule::Schedule;

@@ -10,8 +10,7 @@ use base::Multihash;
 use libp2p::PeerId;
 use store::Provide;
 
-use crate::record_protocol::QUESTIONS_MAX;
-
+use super::census::{Census, PollId};
 use super::map::{Closest, Contact, Map, REPLICAS};
 use super::position::{Position, Span};
 use super::queue::{Entry, Queue, Urgency};
@@ -33,8 +32,6 @@ const DELIVERIES_WAITING_MAX: usize = 256;
 const RECORDS_PER_STREAM_MAX: usize = 1000;
 /// Streams to peers at a time. Most of their time is spent on dialling peers that are slow or gone.
 const STREAMS_MAX: usize = 32;
-/// Questions out at a time, each for some keys: they must not slow the rest down, and what is missed has another chance.
-const COUNTING_MAX: usize = 2;
 /// A key is announced when this part of its peers took the record: half of them may leave within the day, and most of
 /// what is left is found by every walk.
 const ENOUGH_DIVISOR: u32 = 5;
@@ -67,8 +64,12 @@ pub(crate) enum Action {
         to: Contact,
         keys: Vec<Multihash>,
     },
-    /// Ask a peer, which has just taken our records of these keys, how many others provide them.
-    Count { peer: PeerId, keys: Vec<Multihash> },
+    /// Ask a peer, which keeps our records of these keys, how many others provide them.
+    Count {
+        id: PollId,
+        to: Contact,
+        keys: Vec<Multihash>,
+    },
     /// An attempt to announce a key is over.
     Settled(Settled),
 }
@@ -147,10 +148,7 @@ pub(crate) struct Sweeper {
     deliveries: VecDeque<Delivery>,
     sending: HashMap<DeliveryId, Delivery>,
     settled: VecDeque<Settled>,
-    /// Whether others are counted, what is to be asked next, and how many questions are out.
-    counts_others: bool,
-    count: Option<(PeerId, Vec<Multihash>)>,
-    counting: usize,
+    census: Census,
     failures: HashMap<Multihash, Failure>,
     tally: Tally,
     next_id: u64,
@@ -181,9 +179,7 @@ impl Sweeper {
             deliveries: VecDeque::new(),
             sending: HashMap::new(),
             settled: VecDeque::new(),
-            counts_others: false,
-            count: None,
-            counting: 0,
+            census: Census::default(),
             failures: HashMap::new(),
             tally: Tally::new(),
             next_id: 0,
@@ -196,9 +192,9 @@ impl Sweeper {
         }
     }
 
-    /// Also asks how many others provide our keys: one peer, once for each key and cycle, as far as that goes without haste.
+    /// Also asks how many others provide our keys: some peers, once for each key and cycle, as far as that goes without haste.
     pub(crate) const fn counting_others(mut self, counts_others: bool) -> Self {
-        self.counts_others = counts_others;
+        self.census.enable(counts_others);
         self
     }
 
@@ -266,9 +262,8 @@ impl Sweeper {
             if let Some(settled) = self.settled.pop_front() {
                 return Some(Action::Settled(settled));
             }
-            if let Some((peer, keys)) = self.count.take() {
-                self.counting += 1;
-                return Some(Action::Count { peer, keys });
+            if let Some((id, to, keys)) = self.census.next() {
+                return Some(Action::Count { id, to, keys });
             }
             if let Some(deliver) = self.deliver(now) {
                 return Some(deliver);
@@ -518,22 +513,21 @@ impl Sweeper {
         }
         let settled = self.settled.len();
         self.ended(&keys, arrived, now);
-        if arrived && self.counts_others && self.counting < COUNTING_MAX {
+        if arrived && self.census.has_room() {
             // This peer was the last of theirs.
             let done = self.settled.range(settled..).filter(|key| key.note);
-            let keys: Vec<_> = done
-                .map(|settled| settled.key)
-                .take(QUESTIONS_MAX)
-                .collect();
-            if !keys.is_empty() {
-                self.count = Some((peer, keys));
-            }
+            let keys = done.map(|settled| settled.key).collect();
+            self.census.ask(&self.map, keys, now);
         }
     }
 
-    /// A question how many others provide keys is answered, or never will be.
-    pub(crate) fn counted(&mut self) {
-        self.counting -= 1;
+    /// A question how many others provide keys is answered, or never will be; what is to be believed of it.
+    pub(crate) fn counted(
+        &mut self,
+        id: PollId,
+        counts: &[(Multihash, u32)],
+    ) -> Vec<(Multihash, u32)> {
+        self.census.answered(id, counts)
     }
 
     fn ended(&mut self, keys: &[Multihash], arrived: bool, now: u64) {

@@ -14,6 +14,8 @@ const LOOKUPS_MAX: usize = 16;
 /// How long a lookup and a delivery take, in seconds.
 const LOOKUP_SECS: u64 = 3;
 const DELIVERY_SECS: u64 = 2;
+/// How many others provide each key.
+const OTHERS: u32 = 2;
 
 fn last() -> Multihash {
     Multihash::sha2_256(&Sha256::from_bytes([u8::MAX; 32]))
@@ -62,6 +64,8 @@ struct Node {
     /// Whether lookups find it, and whether it takes records.
     alive: bool,
     deaf: bool,
+    /// Says that everybody provides everything.
+    liar: bool,
     records: HashSet<Multihash>,
 }
 
@@ -88,8 +92,10 @@ struct World {
     announced: HashMap<Multihash, u32>,
     lookups: u64,
     streams: u64,
-    /// Keys whose other providers were asked for.
-    counted: HashSet<Multihash>,
+    /// What is believed of how many others provide keys.
+    counted: HashMap<Multihash, u32>,
+    /// How many liars each poll asked.
+    polls: HashMap<PollId, usize>,
 }
 
 impl World {
@@ -99,6 +105,7 @@ impl World {
             peer: peer(name),
             alive: true,
             deaf: false,
+            liar: false,
             records: HashSet::new(),
         };
         let nodes: Vec<_> = (0..nodes).map(|n| node(n + 1000 * seed as u32)).collect();
@@ -116,7 +123,8 @@ impl World {
             announced: HashMap::new(),
             lookups: 0,
             streams: 0,
-            counted: HashSet::new(),
+            counted: HashMap::new(),
+            polls: HashMap::new(),
         }
     }
 
@@ -198,11 +206,22 @@ impl World {
                     self.sweeper.noted(&[settled.key], true, self.now);
                 }
                 Action::Settled(_) => {}
-                Action::Count { peer, keys } => {
-                    let node = &self.nodes[self.of_peer[&peer]];
-                    assert!(keys.len() <= 32 && keys.iter().all(|key| node.records.contains(key)));
-                    self.counted.extend(keys);
-                    self.sweeper.counted();
+                Action::Count { id, to, keys } => {
+                    assert!(keys.len() <= 32 && !to.addresses.is_empty());
+                    let node = &self.nodes[self.of_peer[&to.peer]];
+                    let others = |key: &Multihash| match (node.liar, node.records.contains(key)) {
+                        (true, _) => 1_000_000,
+                        (false, true) => OTHERS,
+                        (false, false) => 0,
+                    };
+                    let counts: Vec<_> = keys.iter().map(|key| (*key, others(key))).collect();
+                    let answers = if node.alive { &counts[..] } else { &[] };
+                    let liars = self.polls.entry(id).or_default();
+                    *liars += usize::from(node.liar);
+                    let believed = self.sweeper.counted(id, answers);
+                    let is_fooled = believed.iter().any(|(_, others)| *others > OTHERS);
+                    assert!(!is_fooled || *liars > 1, "by {liars} of three");
+                    self.counted.extend(believed);
                 }
             }
         }
@@ -386,6 +405,7 @@ fn a_small_network_takes_one_lookup_for_everything_and_each_peer_one_stream() {
         position: Position::of(&peer(7).to_bytes()),
         alive: true,
         deaf: false,
+        liar: false,
         records: HashSet::new(),
     });
     world.of_peer.insert(peer(7), 6);
@@ -458,7 +478,7 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
-fn others_are_counted_by_asking_a_peer_that_has_just_taken_the_record() {
+fn others_are_counted_by_asking_peers_that_keep_the_record() {
     let mut world = World::new(10, 300);
     world.add_keys(0..200);
     world.run(3600, true);
@@ -470,4 +490,23 @@ fn others_are_counted_by_asking_a_peer_that_has_just_taken_the_record() {
         counted >= 150,
         "{counted} of 200 keys were asked for within a day"
     );
+    let right = world.counted.values().filter(|n| **n == OTHERS).count();
+    assert!(right * 10 >= counted * 9, "{right} of {counted}");
+}
+
+#[test]
+fn a_liar_cannot_make_rare_keys_look_common() {
+    let mut world = World::new(11, 300);
+    // Of three neighbours in the keyspace mostly one lies, or none.
+    let mut order: Vec<usize> = (0..world.nodes.len()).collect();
+    order.sort_unstable_by_key(|node| world.nodes[*node].position);
+    for node in order.into_iter().step_by(4) {
+        world.nodes[node].liar = true;
+    }
+    world.add_keys(0..200);
+    world.sweeper = Sweeper::new(LOOKUPS_MAX).counting_others(true);
+    world.run(24 * 3600, false);
+    assert!(world.counted.len() >= 100, "{}", world.counted.len());
+    let liars: Vec<_> = world.polls.values().copied().collect();
+    assert!(liars.iter().filter(|liars| **liars == 1).count() > 5);
 }

@@ -113,3 +113,30 @@ async fn a_fetch_stops_when_its_owner_wants_it_to() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_download_limit_can_be_changed_and_does_not_count_this_machine() {
+    let now = std::time::Instant::now();
+    let download = crate::Budget::new(Some(1), now);
+    download.charge(1 << 30, now);
+    let holder = TestNode::server(&[]).await;
+    let blob = holder.mirror(&content(1, 3 << 20));
+    let user = TestNode::start(Config {
+        listen: Vec::new(),
+        download: download.clone(),
+        ..config(DhtMode::Client, &[&holder.address])
+    })
+    .await;
+    let fetched = user.fetch_source(blob.sha256).await.unwrap();
+    assert_eq!(fetched.blob, blob);
+    assert!(download.ready(0, now).is_err(), "as far in debt as before");
+    let limits = crate::RunningLimits {
+        connections: 8,
+        connections_per_peer: 2,
+        memory_bytes: usize::MAX,
+        upload_bytes_per_sec: None,
+        download_bytes_per_sec: None,
+    };
+    user.client_handle().set_limits(limits).await.unwrap();
+    assert!(download.ready(0, now).is_ok());
+}

@@ -120,7 +120,8 @@ async fn a_server_keeps_the_newer_record_whoever_comes_with_an_older_one() {
     let reader = TestNode::client(&[&middle.address]).await;
     let key = identity::ephemeral();
     publish(&owner, &record(&key, 5)).await.unwrap();
-    publish(&forgetful, &record(&key, 4)).await.unwrap();
+    let older = publish(&forgetful, &record(&key, 4)).await.unwrap();
+    assert_eq!(older, 0, "who has a newer one has not taken it");
     assert_eq!(resolve(&reader, &key).await.unwrap().record.sequence(), 5);
 }
 

@@ -94,6 +94,21 @@ async fn a_file_is_fetched_through_directories_of_both_kinds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn content_that_lies_in_its_own_cid_is_there_without_anybody() {
+    let alone = TestNode::client(&[]).await;
+    let path = "ipfs://bafkqabtimvwgy3yk";
+    let fetched = fetch(&alone, path).await.unwrap();
+    assert_eq!(fetched.blob.sha256, Sha256::of(b"hello\n"));
+    let without_client = fetch_path(None, &path.parse().unwrap(), &alone.store, &NoProgress);
+    assert_eq!(without_client.unwrap().blob, fetched.blob);
+    let root = base::parse_root("bafkqabtimvwgy3yk").unwrap();
+    let (client, store) = (alone.client_handle().blocking(), alone.store.clone());
+    let by_cid = move || client.fetch_cid(root, &[], &store, &NoProgress);
+    let by_cid = tokio::task::spawn_blocking(by_cid).await.unwrap();
+    assert_eq!(by_cid.unwrap().blob, fetched.blob);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_path_below_a_name_follows_what_the_name_stands_for() {
     let middle = TestNode::server(&[]).await;
     let (holder, root, bytes) = holder(&middle).await;

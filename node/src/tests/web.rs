@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::paths::{directory, shard};
-use super::{TestNode, in_time};
+use super::{TestNode, config, in_time};
 use crate::ipns::IpnsRecord;
 use crate::names::settle;
 use crate::web::{NoFacts, Site, Web};
@@ -43,7 +43,11 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let node = TestNode::server(&[]).await;
+        Self::of(TestNode::server(&[]).await).await
+    }
+
+    /// The door of a node.
+    async fn of(node: TestNode) -> Self {
         let site = Site::new(
             node.client_handle().clone(),
             node.store.clone(),
@@ -425,6 +429,47 @@ async fn the_dht_is_asked_in_the_name_of_others_on_this_machine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_over_http_and_a_command_share_one_walk() {
+    let middle = TestNode::server(&[]).await;
+    let holder = TestNode::server(&[&middle.address]).await;
+    let blob = holder.mirror(b"somebody else has this");
+    middle.keeps(1).await;
+    let node = TestNode::server(&[&middle.address]).await;
+    let world = World::of(node).await;
+    let own = world.node.mirror(b"this is here");
+    middle.keeps(2).await;
+    let key = Multihash::sha2_256(&blob.sha256);
+    let path = format!(
+        "/routing/v1/providers/{}",
+        block_cid(Codec::Raw, &blob.sha256)
+    );
+    let user = TestNode::start(crate::Config {
+        listen: Vec::new(),
+        daemon: Some(world.node.peer_id()),
+        ..config(crate::DhtMode::Client, &[&world.node.address])
+    })
+    .await;
+    let found = user.client_handle().find_providers(key).await.unwrap();
+    assert_eq!(found.peers, [holder.peer_id()]);
+    // The DHT is gone: what the command's walk found is known here too.
+    middle.node.stop().await;
+    let reply = world.get(&path).await;
+    let found: serde_json::Value = serde_json::from_str(&reply.text()).unwrap();
+    assert_eq!(found["Providers"][0]["ID"], holder.peer_id().to_string());
+    // This node names itself for what it announces.
+    let path = format!(
+        "/routing/v1/providers/{}",
+        block_cid(Codec::Raw, &own.sha256)
+    );
+    let reply = world.get(&path).await;
+    let found: serde_json::Value = serde_json::from_str(&reply.text()).unwrap();
+    assert_eq!(
+        found["Providers"][0]["ID"],
+        world.node.peer_id().to_string()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_are_given_as_signed_records_if_they_are_here() {
     use crate::ipns::IpnsRecord;
     let world = World::new().await;
@@ -505,6 +550,7 @@ async fn limits_that_change_count_for_whoever_comes_next() {
         connections_per_peer: 1,
         memory_bytes: usize::MAX,
         upload_bytes_per_sec: Some(1 << 20),
+        download_bytes_per_sec: None,
     };
     world.node.client_handle().set_limits(none).await.unwrap();
     let late = TestNode::client(&[]).await;

@@ -1,7 +1,8 @@
 //! Delegated Routing V1: who announced a CID, as our own place in the DHT can find out.
 //!
 //! A command on this machine asks here instead of meeting the network anew; so can any other program that speaks the
-//! protocol. Strangers are not answered, for each question costs a walk through the DHT.
+//! protocol. Strangers are not answered, for each question costs a walk through the DHT. Walks are those of
+//! `event_loop/routing.rs`, shared with the commands that ask there.
 
 use base::Multihash;
 use hyper::header::{self, HeaderValue};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use super::body::Content;
 use super::request::{Refusal, cid};
 use super::site::{Answer, Visit, bytes};
-use crate::client::Providers;
+use crate::routing_protocol::Place;
 
 /// Providers named in one answer, as the specification says.
 const PROVIDERS_MAX: usize = 100;
@@ -43,12 +44,10 @@ pub(super) async fn providers(visit: &Visit<'_>) -> Answer {
     let key = Multihash::of(&cid)
         .map_err(|_| Refusal::new(422, "only CIDs of sha2-256 are looked for"))?;
     let client = &visit.site.client;
-    let deadline = client.shared().deadlines.dht_lookup;
-    let found = match tokio::time::timeout(deadline, client.find_providers(key)).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(_)) => return Err(Refusal::new(503, "the node has stopped")),
-        Err(_) => return Err(Refusal::new(504, "the DHT did not answer in time")),
-    };
+    let found = client
+        .walk(key)
+        .await
+        .map_err(|_| Refusal::new(503, "the node has stopped"))?;
     let records = records(&found);
     let seconds = if records.is_empty() {
         EMPTY_SECS
@@ -68,17 +67,14 @@ pub(super) async fn providers(visit: &Visit<'_>) -> Answer {
     Ok(response)
 }
 
-fn records(found: &Providers) -> Vec<Record> {
-    let record = |peer: &crate::PeerId| {
-        let addresses = found.addresses.get(peer).into_iter().flatten();
-        Record {
-            schema: "peer",
-            id: peer.to_string(),
-            addrs: addresses.map(ToString::to_string).collect(),
-            protocols: ["transport-bitswap"],
-        }
+fn records(found: &[Place]) -> Vec<Record> {
+    let record = |place: &Place| Record {
+        schema: "peer",
+        id: place.peer.to_string(),
+        addrs: place.addresses.iter().map(ToString::to_string).collect(),
+        protocols: ["transport-bitswap"],
     };
-    found.peers.iter().take(PROVIDERS_MAX).map(record).collect()
+    found.iter().take(PROVIDERS_MAX).map(record).collect()
 }
 
 fn document(providers: Vec<Record>) -> Response<Content> {

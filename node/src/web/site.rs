@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bitswap::Budget;
 use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
@@ -19,7 +20,6 @@ use super::request::{Asked, Refusal};
 use super::{files, gateway, metrics, page, routing};
 use crate::address::{Reach, reach_of_ip};
 use crate::client::Client;
-use crate::exchange::Upload;
 use crate::status::Status;
 
 /// Answers under way that read from the disk. Further visitors are told to come again (429).
@@ -69,7 +69,7 @@ pub struct Site {
     listens: bool,
     /// Whether our own network may read the pages too.
     pages_to_network: bool,
-    pub(super) upload: Upload,
+    pub(super) upload: Budget,
     pub(super) counters: Counters,
     transfers: Arc<Semaphore>,
 }

@@ -5,17 +5,18 @@
 //! order of the blocks; what is left goes into the index. Nothing is stored twice that way, and a broken block
 //! is found before anything is kept.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt as _;
 
-use base::{Cid, Codec, Multihash};
+use base::{Cid, Codec, Multihash, Sha256};
 use bytes::Bytes;
 
 use super::{CarError, CarReader, CarWriter};
 use crate::dag::{DagError, Leaf, Node, PbNode, Target, Walk, WalkLimits};
-use crate::store::insert_block;
+use crate::loose::{insert_loose, use_loose};
 use crate::{Blob, Block, BlockStore as _, Expected, Store};
 
 /// Most blocks of one archive: their places take 120 MB of memory. In chunks of 256 KiB that is 256 GiB.
@@ -50,16 +51,28 @@ impl Store {
             blocks: contents.places.len() as u64,
             ..CarImport::default()
         };
+        let mut wholes = HashMap::new();
         for root in &contents.roots {
             if !contents.is_file(self, root)? {
+                contents.note_parts(root, &mut wholes)?;
                 continue;
             }
-            match put_together(self, root, |hash| contents.get(self, hash))? {
-                Some(blob) => import.files.push((*root, blob)),
+            let parts = RefCell::new(Vec::new());
+            let load = |hash: &Multihash| {
+                parts.borrow_mut().push(*hash);
+                contents.get(self, hash)
+            };
+            match put_together(self, root, load)? {
+                Some(blob) => {
+                    for hash in parts.into_inner() {
+                        wholes.entry(hash).or_insert(blob.sha256);
+                    }
+                    import.files.push((*root, blob));
+                }
                 None => import.incomplete.push(*root),
             }
         }
-        contents.keep_rest(self)?;
+        contents.keep_rest(self, &wholes)?;
         import.roots = contents.roots;
         Ok(import)
     }
@@ -167,18 +180,75 @@ impl<'a> Contents<'a> {
             .is_some_and(|block| matches!(Node::decode(codec, block.bytes()), Ok(Node::File(_)))))
     }
 
-    /// Puts the blocks that are not parts of a blob into the index, in the order of the archive.
-    fn keep_rest(&self, store: &Store) -> Result<(), CarError> {
+    /// Notes which blocks are below a root that is no file, as far as nothing else has them.
+    fn note_parts(
+        &self,
+        root: &Cid,
+        wholes: &mut HashMap<Multihash, Sha256>,
+    ) -> Result<(), CarError> {
+        let Ok(Target::Block(codec, hash)) = Target::of(root) else {
+            return Ok(());
+        };
+        let whole = hash.digest();
+        let mut ahead = vec![(codec, hash)];
+        while let Some((codec, hash)) = ahead.pop() {
+            let Some(place) = self.places.get(&hash) else {
+                continue;
+            };
+            if wholes.contains_key(&hash) {
+                continue;
+            }
+            wholes.insert(hash, whole);
+            if codec != Codec::DagPb {
+                continue;
+            }
+            let block = self.read_block(&hash, *place)?;
+            // Any bytes may stand under any codec here; what is no node has nothing below it.
+            let node = PbNode::decode(block.bytes());
+            for link in node.into_iter().flat_map(|node| node.links) {
+                if let Ok(Target::Block(codec, hash)) = Target::of(&link.cid) {
+                    ahead.push((codec, hash));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the blocks that are not parts of a blob into the index, in the order of the archive. `wholes` tells of what a block
+    /// is part.
+    fn keep_rest(
+        &self,
+        store: &Store,
+        wholes: &HashMap<Multihash, Sha256>,
+    ) -> Result<(), CarError> {
         let mut places: Vec<_> = self.places.iter().collect();
         places.sort_unstable_by_key(|(_, (offset, _))| *offset);
-        let mut waiting = Vec::new();
-        let mut bytes = 0;
+        let mut rest = Vec::new();
+        let (mut here, mut size) = (Vec::new(), 0);
         for (hash, place) in places {
-            if !store.has(hash)? {
-                let block = self.read_block(hash, *place)?;
-                bytes += block.len();
-                waiting.push(block);
+            if store.has(hash)? {
+                here.push(hash);
+            } else {
+                size += place.1 as u64;
+                rest.push((hash, place));
             }
+        }
+        for whole in wholes.values() {
+            store.hold(whole)?;
+        }
+        // For all at once: what came first must not go for what comes last.
+        store.make_room(size, size, None)?;
+        store.index.write(|transaction| {
+            for hash in here {
+                use_loose(transaction, hash, wholes.get(hash))?;
+            }
+            Ok(())
+        })?;
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        for (hash, place) in rest {
+            let block = self.read_block(hash, *place)?;
+            bytes += block.len();
+            waiting.push((block, wholes.get(hash)));
             if bytes >= COMMIT_BYTES {
                 keep(store, &waiting)?;
                 waiting.clear();
@@ -189,10 +259,10 @@ impl<'a> Contents<'a> {
     }
 }
 
-fn keep(store: &Store, blocks: &[Block]) -> Result<(), CarError> {
+fn keep(store: &Store, blocks: &[(Block, Option<&Sha256>)]) -> Result<(), CarError> {
     Ok(store.index.write(|transaction| {
-        for block in blocks {
-            insert_block(transaction, block)?;
+        for (block, whole) in blocks {
+            insert_loose(transaction, block, *whole)?;
         }
         Ok(())
     })?)

@@ -26,6 +26,7 @@ use crate::forget::{forget_blob, forget_keys};
 use crate::hold::all_held;
 use crate::index::{from_sql, to_sql};
 use crate::layout::{locked_file, remove_if_there};
+use crate::loose::{forget_loose, parts_of};
 use crate::partial::{Unfinished, leaving};
 use crate::{Store, StoreError, crash};
 
@@ -37,7 +38,7 @@ const BATCH_BYTES: u64 = 4 << 30;
 /// What a collection removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// The blobs that went.
+    /// The blobs and loose blocks that went.
     pub removed: Vec<Entry>,
     /// Those that were planned to go and stayed, because somebody needed them meanwhile.
     pub spared: usize,
@@ -72,11 +73,13 @@ impl Store {
         rarity: &dyn Fn(&Sha256) -> Option<u32>,
     ) -> Result<Plan, StoreError> {
         self.index.write_uses();
-        let held = all_held(&self.layout)?;
+        let mut held = all_held(&self.layout)?;
+        held.extend(self.index.read(|c| parts_of(c, &held))?);
         let entry = |row: &rusqlite::Row<'_>| {
             let sha256 = Sha256::from_bytes(row.get(0)?);
             Ok(Entry {
                 sha256,
+                is_block: row.get(5)?,
                 bytes: from_sql(row.get(1)?),
                 used_unix_hours: from_sql(row.get(2)?),
                 providers: rarity(&sha256).or(row.get(4)?),
@@ -89,8 +92,15 @@ impl Store {
                 .prepare_cached(
                     "SELECT sha256, iif(path IS NULL, size, 0), used,
                      EXISTS (SELECT 1 FROM pin WHERE pin.sha256 = blob.sha256),
-                     (SELECT min(others) FROM provide WHERE hash IN (blob.sha256, blob.root))
-                     FROM blob",
+                     (SELECT min(others) FROM provide WHERE hash IN (blob.sha256, blob.root)),
+                     0
+                     FROM blob
+                     UNION ALL SELECT hash, size, used,
+                     EXISTS (SELECT 1 FROM loose_part JOIN pin ON pin.sha256 = whole
+                             WHERE loose_part.hash = loose.hash),
+                     (SELECT min(others) FROM provide WHERE provide.hash = loose.hash),
+                     1
+                     FROM loose",
                 )?
                 .query_map([], entry)?
                 .collect()
@@ -166,7 +176,8 @@ impl Store {
 
     fn remove_batch(&self, batch: &[Entry]) -> Result<Vec<Entry>, StoreError> {
         let leaving = self.index.write(|transaction| {
-            let held = all_held(&self.layout)?;
+            let mut held = all_held(&self.layout)?;
+            held.extend(parts_of(transaction, &held)?);
             let mut leaving = Vec::new();
             for entry in batch.iter().filter(|entry| !held.contains(&entry.sha256)) {
                 leaving.extend(self.forget(transaction, entry)?);
@@ -183,12 +194,20 @@ impl Store {
         Ok(leaving.into_iter().map(|leaving| leaving.entry).collect())
     }
 
-    /// Removes the rows of a blob unless it is needed.
+    /// Removes the rows of a blob or a loose block unless it is needed.
     fn forget(
         &self,
         transaction: &Transaction<'_>,
         entry: &Entry,
     ) -> Result<Option<Leaving>, StoreError> {
+        if entry.is_block {
+            let is_gone = forget_loose(transaction, entry)?;
+            let file = None;
+            return Ok(is_gone.then_some(Leaving {
+                entry: *entry,
+                file,
+            }));
+        }
         let Some(row) = BlobRow::find(transaction, &entry.sha256)? else {
             return Ok(None);
         };

@@ -4,11 +4,13 @@ use base::Sha256;
 
 use crate::partial::Unfinished;
 
-/// A blob as the plan sees it.
+/// A blob, or a loose block, as the plan sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which blob.
+    /// Which blob, or the hash of a block.
     pub sha256: Sha256,
+    /// Whether it is a block that no file here is made of.
+    pub is_block: bool,
     /// Bytes that its removal frees: none for a file that is served where its owner keeps it.
     pub bytes: u64,
     /// The hour of its last use, since 1970.
@@ -68,11 +70,11 @@ impl Plan {
         self.remove.iter().map(|entry| entry.bytes).sum::<u64>() + unfinished
     }
 
-    /// Number and bytes of the blobs that stay for a reason.
+    /// Number of the blobs, and bytes of blobs and blocks, that stay for a reason.
     pub fn staying(&self, why: Stays) -> (usize, u64) {
         let stay = self.stay.iter().filter(|(_, stays)| *stays == why);
         stay.fold((0, 0), |(count, bytes), (entry, _)| {
-            (count + 1, bytes + entry.bytes)
+            (count + usize::from(!entry.is_block), bytes + entry.bytes)
         })
     }
 }
@@ -130,6 +132,7 @@ mod tests {
         proptest::collection::vec(entry, 0..40).prop_map(|entries| {
             let number = |(n, (bytes, used_unix_hours, providers, is_pinned, is_in_use))| Entry {
                 sha256: Sha256::of(&usize::to_le_bytes(n)),
+                is_block: false,
                 bytes,
                 used_unix_hours,
                 providers,

@@ -184,3 +184,86 @@ fn a_file_that_lies_about_its_size_is_refused() {
         .unwrap_err();
     assert!(matches!(error, CarError::Dag { .. }), "{error}");
 }
+
+/// What a collection of all that may go removes: files, blocks.
+fn collect(store: &Store) -> (usize, usize) {
+    let everything = crate::gc::Goal {
+        free_bytes: None,
+        order: crate::gc::Order::LeastRecentlyUsed,
+    };
+    let plan = store.plan_collection(&everything, &|_| None).unwrap();
+    let collected = store.collect(&plan, &|| false).unwrap();
+    assert_eq!(collected.removed.len(), plan.remove.len());
+    let blocks = collected.removed.iter().filter(|entry| entry.is_block);
+    let blocks = blocks.count();
+    (collected.removed.len() - blocks, blocks)
+}
+
+#[test]
+fn blocks_that_are_part_of_no_file_are_cache_like_any_file() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    let blob = add(&from, &noise(1, 3000));
+    let folder = directory(&[("file", blob.root)]);
+    from.put(&folder).unwrap();
+    let root = base::block_cid(Codec::DagPb, &folder.hash().digest());
+    let import = to.import_car(&archive(&export(&from, &[root]))).unwrap();
+    assert!(import.files.is_empty());
+    let bytes = 3000 + folder.len() as u64;
+    assert_eq!(to.usage().unwrap().bytes, bytes);
+    // A file and a folder came, both as blocks, which stay while the folder is pinned.
+    let pinned = crate::Pin {
+        sha256: folder.hash().digest(),
+        kind: crate::PinKind::Other {
+            name: "folder".to_owned(),
+        },
+        added_unix_secs: 0,
+    };
+    to.pin(&pinned).unwrap();
+    assert_eq!(collect(&to), (0, 0));
+    to.unpin(&pinned.sha256, &pinned.kind).unwrap();
+    assert_eq!(collect(&to), (0, 2));
+    assert_eq!(to.usage().unwrap().bytes, 0);
+    assert!(!to.has(folder.hash()).unwrap());
+    // Within a quota they go for what is new.
+    to.import_car(&archive(&export(&from, &[root]))).unwrap();
+    let limits = crate::Limits {
+        quota_bytes: Some(4000),
+        keep_free_bytes: 0,
+    };
+    let full = to.clone().with_limits(limits);
+    let new = add(&full, &noise(2, 4000));
+    assert!(full.blob(&new.sha256).unwrap().is_some());
+    assert!(!to.has(folder.hash()).unwrap());
+}
+
+#[test]
+fn what_is_another_form_of_a_pinned_file_stays_with_it() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    let root = add_old_form(&from, &noise(1, 600_000));
+    let import = to.import_car(&archive(&export(&from, &[root]))).unwrap();
+    let blob = import.files[0].1.clone();
+    super::pin(&to, &blob);
+    assert_eq!(collect(&to), (0, 0));
+    assert!(!export(&to, &[root]).is_empty());
+    for pin in to.pins(None).unwrap() {
+        to.unpin(&pin.sha256, &pin.kind).unwrap();
+    }
+    let (files, blocks) = collect(&to);
+    assert!(files == 1 && blocks >= 3, "{files} {blocks}");
+    assert_eq!(to.usage().unwrap().bytes, 0);
+}
+
+#[test]
+fn a_block_that_becomes_part_of_a_file_goes_with_the_file_only() {
+    let (_dir, store) = store();
+    let bytes = noise(1, 3 << 20);
+    let other = super::store();
+    let blob = add(&other.1, &bytes);
+    let root = base::Multihash::of(&blob.root).unwrap();
+    store.put(&other.1.get(&root).unwrap().unwrap()).unwrap();
+    assert_eq!(add(&store, &bytes), blob);
+    super::pin(&store, &blob);
+    assert_eq!(collect(&store), (0, 0));
+    assert!(store.has(&root).unwrap());
+    assert_eq!(store.usage().unwrap().bytes, 3 << 20);
+}

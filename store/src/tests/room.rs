@@ -99,6 +99,32 @@ fn what_is_here_already_needs_no_room() {
 }
 
 #[test]
+fn a_file_that_is_here_already_is_added_again_to_a_full_store() {
+    let (_dir, store) = store();
+    let store = limited(&store, 3000);
+    let kept = add(&store, &noise(1, 2000));
+    pin(&store, &kept);
+    let cached = add(&store, &noise(2, 1000));
+    let path = store.root().join("file");
+    let add_file = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        store.add_file(&path, &mut std::fs::File::open(&path).unwrap())
+    };
+    assert_eq!(add_file(&noise(1, 2000)).unwrap(), kept);
+    assert!(
+        present(&store).contains(&cached.sha256),
+        "nothing goes for it"
+    );
+    let refused = add_file(&noise(3, 2000)).unwrap_err();
+    assert!(
+        matches!(refused, StoreError::QuotaExceeded { .. }),
+        "{refused}"
+    );
+    let new = add_file(&noise(4, 1000)).unwrap();
+    assert_eq!(present(&store), [kept.sha256, new.sha256].into());
+}
+
+#[test]
 fn a_file_of_unknown_length_is_stopped_while_it_grows() {
     let (_dir, store) = store();
     let limits = Limits {

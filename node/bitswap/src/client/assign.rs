@@ -36,8 +36,9 @@ impl Client {
     /// Assigns up to `wants_max` queued wants of a session; returns how many.
     pub(super) fn dispatch(&mut self, id: SessionId, wants_max: usize, now: Instant) -> usize {
         let mut placed = 0;
-        if self.is_full(id) {
+        if self.is_full(id, now) {
             self.probe_front(id, now);
+            self.await_download(id, now);
             return 0;
         }
         let mut skipped = 0;
@@ -67,6 +68,7 @@ impl Client {
             }
         }
         self.probe_front(id, now);
+        self.await_download(id, now);
         placed
     }
 
@@ -87,17 +89,19 @@ impl Client {
     }
 
     /// Whether a session has peers to ask and none of them has room: then there is no point in trying.
-    fn is_full(&self, id: SessionId) -> bool {
+    fn is_full(&self, id: SessionId, now: Instant) -> bool {
         let Some(session) = self.sessions.get(&id) else {
             return true;
         };
+        let is_open = self.may_download(now);
         let (mut usable, mut room) = (false, false);
         let (mut usable_whole, mut room_whole) = (false, false);
         for (ix, member) in &session.peers {
             let Some(peer) = self.peers.get(ix).filter(|peer| peer.is_usable()) else {
                 continue;
             };
-            let has_room = peer.room(member.proven, &self.config) > 0;
+            let has_room =
+                (is_open || peer.is_near()) && peer.room(member.proven, &self.config) > 0;
             let is_whole = !member.is_partial();
             usable = true;
             room |= has_room;
@@ -117,7 +121,7 @@ impl Client {
         let Some(peer) = self.peers.get(&ix).filter(|peer| peer.is_usable()) else {
             return;
         };
-        if peer.room(true, &self.config) == 0 || peer.sessions.is_empty() {
+        if self.room(ix, true, now) == 0 || peer.sessions.is_empty() {
             return;
         }
         let after = peer
@@ -141,11 +145,7 @@ impl Client {
                     }
                 }
             }
-            let room = self
-                .peers
-                .get(&ix)
-                .map_or(0, |peer| peer.room(true, &self.config));
-            if placed == 0 || room == 0 {
+            if placed == 0 || self.room(ix, true, now) == 0 {
                 break;
             }
         }
@@ -164,14 +164,12 @@ impl Client {
         }
     }
 
-    pub(super) fn has_room(&self, ix: PeerIx, id: SessionId) -> bool {
+    pub(super) fn has_room(&self, ix: PeerIx, id: SessionId, now: Instant) -> bool {
         let proven = self
             .sessions
             .get(&id)
             .is_some_and(|session| session.is_proven(ix));
-        self.peers
-            .get(&ix)
-            .is_some_and(|peer| peer.room(proven, &self.config) > 0)
+        self.room(ix, proven, now) > 0
     }
 
     /// Puts wants that lost their last asked peer back into the queues of their sessions.
@@ -229,6 +227,7 @@ impl Client {
         let (mut best, mut anybody): (Option<(Score, PeerIx)>, bool) = (None, false);
         let mut best_whole = None;
         let mut is_anybody_whole = false;
+        let is_open = self.may_download(now);
         for session in want.sessions.iter().filter_map(|id| self.sessions.get(id)) {
             for (ix, member) in &session.peers {
                 let Some(peer) = self.peers.get(ix).filter(|peer| peer.is_usable()) else {
@@ -241,7 +240,8 @@ impl Client {
                 anybody = true;
                 let is_sure = has || !member.is_partial();
                 is_anybody_whole |= is_sure;
-                if peer.room(member.proven, &self.config) == 0 {
+                let is_barred = !is_open && !peer.is_near();
+                if is_barred || peer.room(member.proven, &self.config) == 0 {
                     continue;
                 }
                 let doubt = match (has || member.dont_haves == 0, member.proven) {
@@ -366,7 +366,7 @@ impl Client {
     /// A want that is far back in the slow peer's queue moves over and costs nothing. The last one is probably on its
     /// way; it is asked for twice, and whoever comes second is the price for not waiting.
     pub(super) fn steal(&mut self, id: SessionId, thief: PeerIx, now: Instant) {
-        while self.has_room(thief, id) {
+        while self.has_room(thief, id, now) {
             let Some(session) = self
                 .sessions
                 .get(&id)

@@ -20,6 +20,7 @@ impl Client {
             let next = match wake {
                 Wake::Peer(ix) => self.check_peer(ix, now),
                 Wake::Session(id) => self.check_session(id, now),
+                Wake::Download => self.resume_downloads(now),
             };
             if let Some(next) = next {
                 // What is due now was done now; a wake-up in the past would spin.

@@ -29,6 +29,9 @@ impl Client {
         if bytes > BLOCK_BYTES_MAX {
             return self.ban(from, Misbehaviour::OversizeBlock, now);
         }
+        if !peer.is_near() {
+            self.config.download.charge(bytes, now);
+        }
         if let Some(want) = self.wants.remove(&cid) {
             peer.ledger.add_received(bytes);
             self.take_block(from, want, cid, block, now);

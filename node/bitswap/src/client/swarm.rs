@@ -93,7 +93,7 @@ impl Client {
 
     /// Asks a peer for what it said it has, as far as nobody else is asked for it and it has room.
     pub(super) fn take_offers(&mut self, id: SessionId, ix: PeerIx, now: Instant) {
-        while self.has_room(ix, id) {
+        while self.has_room(ix, id, now) {
             let session = self.sessions.get_mut(&id);
             let member = session.and_then(|session| session.peers.get_mut(&ix));
             let Some(cid) = member.and_then(|member| member.offers.pop_front()) else {
@@ -134,7 +134,7 @@ impl Client {
 
     /// A peer said that it has this: it is asked at once if it has room, or kept in mind.
     pub(super) fn offered(&mut self, id: SessionId, ix: PeerIx, cid: &Cid, now: Instant) {
-        if self.has_room(ix, id) {
+        if self.has_room(ix, id, now) {
             return self.take_offer(id, ix, cid, now);
         }
         let session = self.sessions.get_mut(&id);

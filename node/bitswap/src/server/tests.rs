@@ -436,3 +436,50 @@ fn several_entries_for_one_cid_become_one() {
     let merged = merge(vec![Entry::Cancel(cid(1)), wants(WantType::Block, true)]);
     assert_eq!(merged, [(cid(1), Change::Cancel)]);
 }
+
+#[test]
+fn a_stranger_is_answered_as_by_somebody_who_has_nothing() {
+    let content = blocks(2, 4 << 10);
+    let mut f = Fixture::new(&[]);
+    f.x.handle_stranger(1, f.now);
+    let mut silent = want_blocks(&content[1..]);
+    for entry in &mut silent {
+        if let Entry::Want { send_dont_have, .. } = entry {
+            *send_dont_have = false;
+        }
+    }
+    f.entries(1, want_blocks(&content[..1]));
+    f.entries(1, silent);
+    assert_eq!(f.serve(&content), (0, 0), "the store is not even asked");
+    let dont_have = (*content[0].cid(), Presence::DontHave);
+    assert_eq!(presences(&mut f), [dont_have]);
+    // What arrives later is no news to it.
+    f.x.notify_new_block(content[0].cid());
+    assert_eq!(presences(&mut f), []);
+    assert_eq!(f.serve(&content), (0, 0));
+    // Asked again, as when it turns out to be no stranger.
+    f.entries(1, want_blocks(&content[..1]));
+    assert_eq!(presences(&mut f), [dont_have]);
+    f.x.handle_connected(1, crate::Reach::Far, f.now);
+    assert_eq!(cids_of(&drain(&mut f, &content)).len(), 2);
+}
+
+#[test]
+fn a_stranger_is_asked_nothing_and_forgotten_when_it_leaves() {
+    let content = blocks(1, 4 << 10);
+    let mut f = Fixture::new(&[]);
+    f.x.handle_stranger(1, f.now);
+    let session = f.x.open_session(f.now);
+    f.x.want(session, &[*content[0].cid()], f.now);
+    // It wants the same, and offers what was not asked for.
+    f.entries(1, want_blocks(&content));
+    f.block(1, content[0].clone());
+    f.presence(1, *content[0].cid(), Presence::Have);
+    let wants = f.wants();
+    assert!(wants.is_empty(), "{wants:?}");
+    f.x.handle_disconnected(1, f.now);
+    f.x.close_session(session, f.now);
+    f.events();
+    assert_eq!(f.x.residue(), 0);
+    assert!(f.x.ledger(1).is_none());
+}

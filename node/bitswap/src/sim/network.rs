@@ -19,6 +19,8 @@ pub struct NodeConfig {
     pub up_bytes_per_sec: u64,
     /// Download capacity, shared by all its links.
     pub down_bytes_per_sec: u64,
+    /// What it limits its own download from far nodes to.
+    pub download_bytes_per_sec: Option<u64>,
     /// Longest time its store takes for an answer.
     pub store_delay_max: Duration,
     /// How it lies, if it does.
@@ -32,6 +34,7 @@ impl Default for NodeConfig {
         Self {
             up_bytes_per_sec: 10_000_000,
             down_bytes_per_sec: 100_000_000,
+            download_bytes_per_sec: None,
             store_delay_max: Duration::from_millis(1),
             lie: None,
             reachable: true,

@@ -214,3 +214,70 @@ fn the_only_holder_may_pause_for_some_seconds_and_nothing_is_missing_for_it() {
         );
     }
 }
+
+/// Bytes that a leecher fetches from three far nodes within its own limit, and how long that takes.
+fn limited(limit: u64, size: usize, seed: u64) -> (f64, f64) {
+    let content = blocks(30 * limit / size as u64, size);
+    let mut world = World::new(seed);
+    let far = [(); 3].map(|()| world.add_node(line(4_000_000), &content));
+    let leecher = world.add_node(
+        NodeConfig {
+            download_bytes_per_sec: Some(limit),
+            ..NodeConfig::default()
+        },
+        &[],
+    );
+    world.fetch(leecher, &cids(&content), &far);
+    assert!(world.run(FOREVER));
+    assert_eq!(world.received_bytes(leecher) as u64, bytes(&content));
+    (bytes(&content) as f64, world.elapsed().as_secs_f64())
+}
+
+#[test]
+fn a_download_limit_holds_and_is_used_whatever_the_size_of_blocks() {
+    for (limit, size) in [
+        (1_000_000, 16 << 10),
+        (1_000_000, 1 << 20),
+        (200_000, 1 << 20),
+    ] {
+        for seed in 0..4 {
+            let (bytes, secs) = limited(limit, size, seed);
+            // The first second's credit; and a block is asked for as soon as there is any.
+            let most = limit as f64 * (secs + 1.0) + 3.0 * size as f64;
+            assert!(bytes < most, "{limit} in {size}: {bytes} in {secs}");
+            let least = limit as f64 * secs * 0.8;
+            assert!(bytes > least, "{limit} in {size}: {bytes} in {secs}");
+        }
+    }
+}
+
+#[test]
+fn near_peers_are_not_held_up_by_the_download_limit() {
+    let content = blocks(100, 1 << 20);
+    let mut world = World::new(1);
+    let near = world.add_node(line(50_000_000), &content);
+    let far = world.add_node(line(50_000_000), &content);
+    let leecher = world.add_node(
+        NodeConfig {
+            download_bytes_per_sec: Some(100_000),
+            ..NodeConfig::default()
+        },
+        &[],
+    );
+    let link = LinkConfig {
+        reach: Reach::Near,
+        ..LinkConfig::default()
+    };
+    world.set_link(leecher, near, link);
+    let session = world.fetch(leecher, &cids(&content), &[near, far]);
+    assert!(world.run(FOREVER));
+    assert!(
+        world.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        world.elapsed()
+    );
+    let stats = world.exchange(leecher).session_stats(session);
+    let peers = stats.expect("it is open").peers;
+    let of_far = peers.iter().find(|(peer, _)| *peer == far);
+    assert!(of_far.is_none_or(|(_, share)| share.bytes <= 4 << 20));
+}
