@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::{Sha256, parse_root};
 use netconfig::{MirrorTable, Mirrors};
-use node::HttpSources;
+use node::{HttpSources, Page};
 use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Origin, Progress, SourceFetcher, SourceRequest,
@@ -41,6 +41,19 @@ impl WebUrls {
             mirrors,
             online,
         })
+    }
+
+    /// Opens what lies at a URL, with nobody to vouch for it.
+    ///
+    /// # Errors
+    /// When it cannot be had, or may not be asked for.
+    pub fn page(&self, url: &str) -> Result<Page, FetchError> {
+        if !self.is_ours(url) {
+            return Err(FetchError::Missing {
+                asked: Asked::default(),
+            });
+        }
+        self.http.page(url)
     }
 
     fn is_ours(&self, url: &str) -> bool {

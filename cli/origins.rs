@@ -62,6 +62,11 @@ impl Origins {
         &self.remote
     }
 
+    /// What a URL names, where no digest is known yet.
+    pub const fn web(&self) -> &WebUrls {
+        &self.web
+    }
+
     /// Everybody, in order.
     pub fn fetchers(&self) -> Vec<Box<dyn SourceFetcher + '_>> {
         let mut fetchers: Vec<Box<dyn SourceFetcher + '_>> = Vec::new();

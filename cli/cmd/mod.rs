@@ -19,9 +19,11 @@ pub mod lint;
 pub mod log;
 pub mod mirror;
 pub mod name;
+pub mod new;
 pub mod node;
 pub mod pin;
 pub mod publish;
+pub mod refresh;
 pub mod run;
 pub mod store;
 pub mod unpin;
@@ -48,6 +50,8 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Closure(args) => closure::run(&context, &args),
         Command::Why(args) => why::run(&context, &args),
         Command::Graph(args) => graph::run(&context, &args),
+        Command::New(args) => new::run(&context, &args),
+        Command::Refresh(args) => refresh::run(&context, &args),
         Command::Lint(args) => lint::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Publish(args) => publish::run(&context, &args),

@@ -11,6 +11,7 @@ mod detached;
 mod gateway_file;
 mod gateways;
 mod hosts;
+mod page;
 mod statements;
 mod throttle;
 mod transfer;
@@ -36,6 +37,7 @@ use self::attempts::Attempts;
 pub use self::cache::HttpCache;
 use self::detached::detached;
 use self::hosts::Hosts;
+pub use self::page::Page;
 use self::transfer::{Download, Failure, Transfer, request_failure, status_failure};
 use crate::config::Deadlines;
 

@@ -2,8 +2,6 @@
 //!
 //! Nothing that they say is believed: statements are signed, and what does not verify is left out as from peers.
 
-use std::fs::File;
-use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,7 @@ use store::substitute::{Progress, Query, QueryError};
 
 use super::HttpSources;
 use super::attempts::Attempts;
+use super::page::open_file;
 use super::transfer::{Failure, read_failure};
 use crate::realisation_protocol::{StatementsError, read_statements};
 
@@ -82,7 +81,7 @@ impl HttpSources {
     fn statements(&self, base: &str, pkghash: &PkgHash) -> Result<Vec<SignedRealisation>, Failure> {
         let url = format!("{base}/{pkghash}.realisations");
         let statements = match url.strip_prefix("file://") {
-            Some(path) => read_statements(open(path)?, pkghash),
+            Some(path) => read_statements(open_file(path)?, pkghash),
             None => {
                 let body = self.get(&url, ACCEPT, Some(self.deadlines.request))?;
                 read_statements(body, pkghash)
@@ -96,11 +95,4 @@ impl HttpSources {
             },
         })
     }
-}
-
-fn open(path: &str) -> Result<File, Failure> {
-    File::open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::Missing,
-        _ => Failure::Refused(error.to_string()),
-    })
 }
