@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use base::Sha256;
@@ -116,7 +115,7 @@ fn ingest(store: &Store, path: &Path) -> CmdResult<Blob> {
     }
     let mut ingest = store.ingest()?;
     ingest.reserve(meta.len())?;
-    io::copy(&mut file, &mut ingest)?;
+    ingest.copy_from(&mut file)?;
     Ok(ingest.finish(&Expected::anything())?)
 }
 
