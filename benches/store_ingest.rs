@@ -132,13 +132,7 @@ impl Bench {
             }
         } else {
             let mut file = File::open(&self.file).unwrap();
-            let mut buffer = vec![0; 256 << 10];
-            loop {
-                match file.read(&mut buffer).unwrap() {
-                    0 => break,
-                    length => ingest.append(&buffer[..length]).unwrap(),
-                }
-            }
+            ingest.copy_from(&mut file).unwrap();
         }
         ingest.finish(&Expected::anything()).unwrap();
     }

@@ -4,7 +4,6 @@
 //! below a directory that was not there before, so nothing that exists is followed or replaced.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 
 use node::{ContentPath, TreeEntry, fetch_tree};
@@ -64,7 +63,7 @@ fn copy(store: &Store, fetched: &Fetched, path: &Path) -> CmdResult {
         .open_blob(&sha256)?
         .ok_or_else(|| Failure::new(Exit::Other, format!("`{sha256}` vanished from the store")))?;
     File::create_new(path)
-        .and_then(|mut file| io::copy(&mut blob, &mut file))
+        .and_then(|mut file| blob.copy_to(&mut file))
         .map(drop)
         .map_err(|e| Failure::from(e).context(format!("cannot write `{}`", path.display())))
 }

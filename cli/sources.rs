@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fmt, fs, io, iter};
+use std::{fmt, fs, iter};
 
 use base::{Multihash, PackageName, Sha256};
 use builder::Observer as _;
@@ -205,7 +205,7 @@ impl SourceSet {
             };
             fs::create_dir_all(dir)?;
             let mut out = OutFile::create(&dir.join(&wanted.file))?;
-            io::copy(&mut blob, out.file())?;
+            blob.copy_to(out.file())?;
             out.finish()?;
         }
         Ok(())

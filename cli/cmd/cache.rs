@@ -115,6 +115,6 @@ fn write_output(store: &Store, blob: &store::Blob, path: &Path) -> CmdResult {
         )
     })?;
     let mut out = OutFile::create(path)?;
-    io::copy(&mut file, out.file())?;
+    file.copy_to(out.file())?;
     out.finish()
 }

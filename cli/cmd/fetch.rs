@@ -222,10 +222,10 @@ fn write_blob(store: &Store, blob: &Blob, output: &Path) -> CmdResult {
     })?;
     if output == Path::new("-") {
         let mut out = io::stdout().lock();
-        io::copy(&mut file, &mut out)?;
+        file.copy_to(&mut out)?;
         return Ok(out.flush()?);
     }
     let mut out = OutFile::create(output)?;
-    io::copy(&mut file, out.file())?;
+    file.copy_to(out.file())?;
     out.finish()
 }

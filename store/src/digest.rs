@@ -3,12 +3,15 @@
 //! Memory is one small record per MiB, nothing in proportion to the bytes. Where they come from and whether they are
 //! written anywhere is the caller's business: files taken in are, files served in place are not.
 
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use base::{Codec, Hasher, Multihash, Sha256};
+use bytes::Bytes;
 use rusqlite::Transaction;
 
+use crate::beside::Whole;
 use crate::dag::{Profile, Subtree, TreeBuilder};
 use crate::index::to_sql;
 use crate::layout::Stamp;
@@ -22,12 +25,16 @@ const PROFILE: Profile = Profile::UNIXFS_V1_2025;
 pub(crate) const CHUNK_BYTES: usize = PROFILE.chunk_bytes;
 /// Files below this length in bytes have no node but the root.
 pub(crate) const ONE_NODE_BYTES: u64 = (CHUNK_BYTES * PROFILE.links_max) as u64;
+/// From this length in bytes on, a file is worth a thread that hashes the whole: what takes some milliseconds.
+const BESIDE_BYTES: u64 = 4 << 20;
+
+const _: () = assert!(BESIDE_BYTES > CHUNK_BYTES as u64);
 
 /// A file of which a part was seen.
 #[derive(Debug)]
 pub(crate) struct FileDigest {
     size: u64,
-    whole: Hasher,
+    whole: Whole,
     chunk: Chunk,
     leaves: Vec<Sha256>,
     tree: TreeBuilder,
@@ -49,7 +56,7 @@ impl FileDigest {
     pub(crate) fn new() -> Self {
         Self {
             size: 0,
-            whole: Hasher::new(),
+            whole: Whole::new(),
             chunk: Chunk::First { length: 0 },
             leaves: Vec::new(),
             tree: TreeBuilder::new(PROFILE),
@@ -63,33 +70,50 @@ impl FileDigest {
     }
 
     /// The SHA-256 of what was seen.
-    pub(crate) fn sha256(&self) -> Sha256 {
-        self.whole.clone().finish()
+    pub(crate) fn sha256(&mut self) -> Sha256 {
+        self.whole.wait()
     }
 
     /// Takes in bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.update_with(bytes, |whole, at| whole.update(&bytes[at]));
+    }
+
+    /// Takes in bytes that a thread may hash beside us, when the file has turned out to be a large one.
+    pub(crate) fn update_shared(&mut self, bytes: &Bytes) {
+        self.share();
+        self.update_with(bytes, |whole, at| whole.update_shared(&bytes.slice(at)));
+    }
+
+    fn share(&mut self) {
+        if self.size >= BESIDE_BYTES {
+            self.whole.move_beside();
+        }
+    }
+
+    fn update_with(&mut self, bytes: &[u8], whole: impl Fn(&mut Whole, Range<usize>)) {
         self.size += bytes.len() as u64;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let length = rest.len().min(CHUNK_BYTES - self.chunk.length());
-            let (piece, more) = rest.split_at(length);
-            self.whole.update(piece);
+        let mut at = 0;
+        while at < bytes.len() {
+            let length = (bytes.len() - at).min(CHUNK_BYTES - self.chunk.length());
+            let piece = &bytes[at..at + length];
+            whole(&mut self.whole, at..at + length);
             self.chunk.update(piece);
             if self.chunk.length() == CHUNK_BYTES {
                 self.end_chunk();
             }
-            rest = more;
+            at += length;
         }
     }
 
     /// Takes in the bytes of a verified block; where it is exactly one chunk, its hash is not computed again.
     pub(crate) fn update_leaf(&mut self, leaf: &Block) {
         if self.chunk.length() > 0 || leaf.len() > CHUNK_BYTES || leaf.is_empty() {
-            return self.update(leaf.bytes());
+            return self.update_shared(leaf.bytes());
         }
+        self.share();
         self.size += leaf.len() as u64;
-        self.whole.update(leaf.bytes());
+        self.whole.update_shared(leaf.bytes());
         self.chunk = Chunk::Known(leaf.clone());
         if leaf.len() == CHUNK_BYTES {
             self.end_chunk();
@@ -121,7 +145,10 @@ impl FileDigest {
             hasher: Hasher::new(),
         };
         let (digest, length) = match std::mem::replace(&mut self.chunk, next) {
-            Chunk::First { length } => (self.whole.clone().finish(), length),
+            Chunk::First { length } => {
+                let digest = self.whole.so_far();
+                (digest.expect("no thread before the second chunk"), length)
+            }
             Chunk::Hashing { length, hasher } => (hasher.finish(), length),
             Chunk::Known(block) => (block.hash().digest(), block.len()),
         };

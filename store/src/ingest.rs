@@ -1,4 +1,5 @@
-//! Taking a file in: one pass that writes, hashes the whole and its chunks, then makes it durable and visible.
+//! Taking a file in: one pass that writes, hashes the whole and its chunks, then makes it durable and visible. A large
+//! file is hashed on two threads, see `beside`.
 //!
 //! The order is what makes it safe to kill the process anywhere: the temporary file is synchronised first; then, under
 //! the index's write lock, it gets its name among the blobs, the directory is synchronised, and the rows are committed.
@@ -6,15 +7,17 @@
 //! cut short.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _, Seek as _, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base::{Cid, Hasher, Sha256};
+use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
 use tempfile::NamedTempFile;
 
+use crate::beside::each_piece;
 use crate::blob::BlobRow;
 use crate::crash;
 use crate::digest::{Digested, FileDigest};
@@ -132,6 +135,26 @@ impl Ingest {
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         check_blob_size(self.written().saturating_add(bytes.len() as u64))?;
         self.digest.update(bytes);
+        self.write_out(bytes)
+    }
+
+    /// Appends all that can be read, as [`io::copy`] does, but a large file is hashed on two processors.
+    ///
+    /// # Errors
+    /// When `source` could not be read or the bytes not written; the file cannot be finished then.
+    pub fn copy_from(&mut self, source: &mut impl Read) -> io::Result<u64> {
+        let before = self.written();
+        each_piece(
+            source,
+            |error| error,
+            |piece| self.append_shared(&piece).map_err(into_io),
+        )?;
+        Ok(self.written() - before)
+    }
+
+    fn append_shared(&mut self, bytes: &Bytes) -> Result<(), StoreError> {
+        check_blob_size(self.written().saturating_add(bytes.len() as u64))?;
+        self.digest.update_shared(bytes);
         self.write_out(bytes)
     }
 
@@ -265,15 +288,8 @@ impl Store {
         }
         let mut ingest = self.ingest()?;
         ingest.reserve(size)?;
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            match file.read(&mut piece) {
-                Ok(0) => return ingest.finish(&Expected::anything()),
-                Ok(length) => ingest.append(&piece[..length])?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(unreadable(e)),
-            }
-        }
+        ingest.copy_from(file).map_err(unreadable)?;
+        ingest.finish(&Expected::anything())
     }
 }
 

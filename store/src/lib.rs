@@ -12,6 +12,7 @@
 //! * [`substitute`]: who can get outputs and sources from elsewhere. The network implements it, the builder uses it.
 
 pub mod archive;
+mod beside;
 mod blob;
 mod block;
 pub mod car;

@@ -5,13 +5,14 @@
 //! A file that is not what it was is forgotten and left alone.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base::Sha256;
 
-use crate::blob::{BlobRow, READ_BYTES, open_file};
+use crate::beside::each_piece;
+use crate::blob::{BlobRow, open_file};
 use crate::digest::{Digested, FileDigest};
 use crate::forget::forget_blob;
 use crate::ingest::check_blob_size;
@@ -66,14 +67,10 @@ fn digest_at_rest(path: &Path) -> Result<(Digested, Stamp), StoreError> {
         return Err(failed(io::ErrorKind::InvalidInput.into()));
     }
     let mut digest = FileDigest::new();
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        match file.read(&mut buffer).map_err(failed)? {
-            0 => break,
-            length => digest.update(&buffer[..length]),
-        }
-        check_blob_size(digest.size())?;
-    }
+    each_piece(&mut file, failed, |piece| {
+        digest.update_shared(&piece);
+        check_blob_size(digest.size())
+    })?;
     let stamp = Stamp::of(&before);
     let after = fs::metadata(path).map_err(failed)?;
     if Stamp::of(&after) != stamp || digest.size() != stamp.size {

@@ -12,6 +12,9 @@ use crate::wire::varint_len;
 
 /// Bytes read ahead while the next frame's length is unknown: a window's worth of small answers in one read.
 const READ_AHEAD_BYTES: usize = 8 * 1024;
+/// A frame's buffer grows by so many bytes at a time, while they are warm in the cache: zeroing it as a whole would write a
+/// large block to memory twice.
+const GROW_BYTES: usize = 32 * 1024;
 /// A length up to 4 MiB has at most four varint bytes.
 const LENGTH_BYTES_MAX: usize = varint_len(MESSAGE_BYTES_MAX as u64);
 
@@ -96,8 +99,7 @@ impl FrameDecoder {
     /// Where the stream's next bytes belong; never empty. Tell by [`filled`](Self::filled) how many were put there.
     pub fn space(&mut self) -> &mut [u8] {
         if let Some(large) = &mut self.large {
-            large.grow();
-            return &mut large.buffer[large.filled..];
+            return large.space();
         }
         if self.ahead.is_empty() {
             self.ahead = vec![0; READ_AHEAD_BYTES];
@@ -161,8 +163,8 @@ impl FrameDecoder {
             return Ok(false);
         }
         let filled = body.len();
-        let mut buffer = vec![0; length.min(FRAME_COMMIT_BYTES)];
-        buffer[..filled].copy_from_slice(body);
+        let mut buffer = Vec::with_capacity(length.min(FRAME_COMMIT_BYTES));
+        buffer.extend_from_slice(body);
         self.large = Some(Large {
             length,
             filled,
@@ -206,14 +208,17 @@ impl FrameDecoder {
 }
 
 impl Large {
-    /// Reserves the rest of the frame once the bytes reserved first have really arrived.
-    fn grow(&mut self) {
+    /// Where the next bytes belong. The rest of the frame is reserved once the bytes reserved first have really arrived.
+    fn space(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {
-            // A fresh zeroed allocation can come from untouched pages; growing in place would write every zero.
-            let mut whole = vec![0; self.length];
-            whole[..self.filled].copy_from_slice(&self.buffer);
-            self.buffer = whole;
+            if self.filled == self.buffer.capacity() {
+                self.buffer.reserve_exact(self.length - self.filled);
+            }
+            let room = self.buffer.capacity().min(self.length);
+            let length = room.min(self.filled + GROW_BYTES);
+            self.buffer.resize(length, 0);
         }
+        &mut self.buffer[self.filled..]
     }
 }
 
@@ -274,7 +279,9 @@ mod tests {
         decoder.space()[..4].copy_from_slice(&[0x80, 0x80, 0x80, 0x02]);
         decoder.filled(4);
         assert_eq!(decoder.next_frame(), Ok(None));
-        assert_eq!(decoder.space().len(), FRAME_COMMIT_BYTES);
+        assert!(decoder.space().len() <= FRAME_COMMIT_BYTES);
+        let large = decoder.large.unwrap();
+        assert!(large.buffer.capacity() <= FRAME_COMMIT_BYTES);
     }
 
     #[test]

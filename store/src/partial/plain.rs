@@ -60,7 +60,7 @@ impl Partial {
     }
 
     /// Whether the bytes that are there are the whole file: whoever was killed just before the end need not ask again.
-    pub fn is_whole(&self, sha256: &Sha256) -> bool {
+    pub fn is_whole(&mut self, sha256: &Sha256) -> bool {
         self.written() > 0 && self.digest.sha256() == *sha256
     }
 

@@ -12,11 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base::{Block, Multihash, Sha256};
-use bytes::BytesMut;
 
 use super::journal::{self, Place};
 use super::plain;
-use crate::blob::open_file;
+use crate::blob::{open_file, read_at};
 use crate::layout::{JOURNAL_SUFFIX, Layout};
 use crate::{Store, StoreError};
 
@@ -102,9 +101,9 @@ impl Body {
             Place::File { offset, .. } => (&self.data, offset),
             Place::Journal { offset, .. } => (&self.journal, offset),
         };
-        let mut bytes = BytesMut::zeroed(usize::try_from(place.length()).ok()?);
-        let read = file.read_exact_at(&mut bytes, offset).ok();
-        let block = read.and_then(|()| Block::verify(*hash, bytes.freeze()).ok());
+        let length = usize::try_from(place.length()).ok()?;
+        let read = read_at(file, offset, length).ok();
+        let block = read.and_then(|bytes| Block::verify(*hash, bytes).ok());
         if block.is_none() {
             tracing::debug!(%digest, "a block of a partial is damaged");
             self.forget(&digest);

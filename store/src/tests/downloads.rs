@@ -28,7 +28,7 @@ fn a_download_goes_on_where_it_ended_and_becomes_the_blob() {
     assert_eq!(store.blob(&sha256).unwrap(), None);
     // Another process goes on.
     let store = Store::open(store.root()).unwrap();
-    let download = store.download(&sha256).unwrap();
+    let mut download = store.download(&sha256).unwrap();
     assert_eq!(download.written(), 2_000_001);
     assert!(!download.is_whole(&sha256));
     drop(download);
@@ -46,7 +46,7 @@ fn who_was_killed_just_before_the_end_has_the_whole_file() {
     let (_dir, store) = store();
     drop(begun(&store, &bytes, 1000));
     let sha256 = Sha256::of(&bytes);
-    let download = store.download(&sha256).unwrap();
+    let mut download = store.download(&sha256).unwrap();
     assert!(download.is_whole(&sha256));
     download.finish(&Expected::sha256(sha256)).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Taking files in.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 
 use base::{Codec, Multihash};
@@ -57,6 +57,31 @@ fn every_block_of_a_file_is_served_from_it() {
     assert_eq!(file_count(&store, "blobs"), 1);
     let index = std::fs::metadata(store.root().join("index.sqlite-wal")).map_or(0, |m| m.len());
     assert!(index < CHUNK as u64, "{index} bytes");
+}
+
+#[test]
+fn a_file_hashed_on_two_threads_is_the_same_file() {
+    // Large enough for a thread, and pieces that end where no chunk does.
+    for length in [CHUNK - 1, 4 * CHUNK, 6 * CHUNK + 300_001] {
+        let (_dir, store) = store();
+        let bytes = noise(9, length);
+        let mut ingest = store.ingest().unwrap();
+        ingest.append(&bytes[..7]).unwrap();
+        let copied = ingest.copy_from(&mut &bytes[7..length - 9]).unwrap();
+        assert_eq!(copied, length as u64 - 16);
+        ingest.append(&bytes[length - 9..]).unwrap();
+        let blob = ingest.finish(&Expected::anything()).unwrap();
+        assert_eq!(blob.sha256, Sha256::of(&bytes));
+        let tree = build_file(Profile::UNIXFS_V1_2025, &bytes[..], &mut |_| {}).unwrap();
+        assert_eq!(blob.root, tree.cid);
+        let mut file = store.open_blob(&blob.sha256).unwrap().unwrap();
+        let mut copy = tempfile::tempfile().unwrap();
+        assert_eq!(file.copy_to(&mut copy).unwrap(), length as u64);
+        let mut read = Vec::new();
+        copy.rewind().unwrap();
+        copy.read_to_end(&mut read).unwrap();
+        assert!(read == bytes);
+    }
 }
 
 #[test]
