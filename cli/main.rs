@@ -79,8 +79,7 @@ fn run(cli: Cli, ui: &Ui) -> CmdResult {
 }
 
 /// A daemon that waits should be small. The allocator asks for huge pages, and each is taken whole for a few objects. Only for
-/// the daemon, not in the allocator's build: the programs that other commands start would
-/// inherit it.
+/// the daemon, not in the allocator's build: the programs that other commands start would inherit it.
 fn without_huge_pages() {
     // A kernel without huge pages has nothing to switch off.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
