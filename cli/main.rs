@@ -69,10 +69,20 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> CmdResult {
+    if cli.command.is_daemon() {
+        without_huge_pages();
+    }
     start_tracing(cli.command.is_daemon());
     let interrupt = Interrupt::install()?;
     let context = Context::new(cli.global, ui.clone(), interrupt);
     cmd::run(context, cli.command)
+}
+
+/// A daemon that waits should be small. The allocator asks for huge pages, and each is taken whole for a few objects. Only for
+/// the daemon, not in the allocator's build: the programs that other commands start would inherit it.
+fn without_huge_pages() {
+    // A kernel without huge pages has nothing to switch off.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Libraries are silent unless $RUST_LOG asks them to speak. A daemon has nobody to whom it could return an error, so what

@@ -45,6 +45,14 @@ impl Notify {
         self.send(&format!("READY=1\nSTATUS={what}"));
     }
 
+    /// The daemon reads its configuration again; [`Self::ready`] says that it did. The time lets the manager tell which of
+    /// its requests is answered.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+    }
+
     /// The daemon ends on purpose.
     pub fn stopping(&self) {
         self.send("STOPPING=1");

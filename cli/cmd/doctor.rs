@@ -13,7 +13,7 @@ use crate::units;
 /// Free space below which a build of any size is likely to fail, in bytes.
 const FREE_BYTES_WANTED: u64 = 1 << 30;
 
-/// Check what this machine and home need: sandbox, store, disk, keys, configuration, first peers
+/// Check what this machine and home need: sandbox, store, disk, keys, configuration, daemon, first peers
 ///
 /// Prints one line for each check: `ok`, `warn` or `fail`, the check, what was found. Ends with the exit code of the
 /// first failed check. Opens no socket with `--offline`.
@@ -195,10 +195,36 @@ fn configuration(context: &Context) -> CmdResult<String> {
 
 fn running(context: &Context) -> Check {
     match context.home().map(daemon::is_running) {
-        Ok(true) => Check::ok("daemon", "runs"),
+        Ok(true) => reachable(context),
         Ok(false) => Check::warn("daemon", "does not run", "`p2pkgs node run` starts it"),
         Err(failure) => Check::fail("daemon", &failure),
     }
+}
+
+/// Whether others get through to the daemon. One that has just started does not know yet.
+fn reachable(context: &Context) -> Check {
+    const CHECK: &str = "daemon";
+    let state = match context.home().and_then(daemon::read_state) {
+        Ok(state) => state,
+        Err(failure) => return Check::fail(CHECK, &failure),
+    };
+    let count = |name: &str| state[name].as_array().map_or(0, Vec::len);
+    let addresses = match (count("listen_addrs"), count("external_addrs")) {
+        (0, _) => return Check::ok(CHECK, "runs, and only asks: it listens nowhere"),
+        (_, 0) => {
+            let hint = "let TCP and UDP at the ports of `network.listen` through to this machine; until then others come \
+                        through relays, if at all";
+            return Check::warn(
+                CHECK,
+                "runs, but no address is known to work for others",
+                hint,
+            );
+        }
+        (_, addresses) => addresses,
+    };
+    let plural = if addresses == 1 { "" } else { "es" };
+    let found = format!("runs, others reach it at {addresses} address{plural}");
+    Check::ok(CHECK, found)
 }
 
 /// Dials the first peers, all at once.
@@ -229,7 +255,7 @@ fn peers(context: &Context) -> Check {
         Ok(Some((reached, network.bootstrap.len())))
     };
     match reached() {
-        Ok(None) => Check::ok(CHECK, "none to be reached"),
+        Ok(None) => Check::ok(CHECK, "none are named, so none was asked"),
         Ok(Some((0, all))) => {
             let failure = Failure::new(Exit::Network, format!("none of {all} can be reached"))
                 .hint("is there a network? `--offline` works without one");

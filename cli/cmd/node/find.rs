@@ -35,7 +35,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     drop(progress);
     if found.peers.is_empty() {
         let message = format!("nobody announces `{shown}`: {}", found.asked);
-        return Err(Failure::new(Exit::NotFound, message));
+        let failure = Failure::new(Exit::NotFound, message);
+        return Err(match found.asked.dht_nodes == 0 {
+            true => failure.hint("`p2pkgs doctor` says whom this home knows"),
+            false => failure,
+        });
     }
     context.ui.status(found.asked);
     if context.ui.json() {
@@ -63,7 +67,10 @@ fn parse(context: &Context, text: &str) -> CmdResult<Multihash> {
     if let Ok(cid) = parse_cid(text) {
         return Ok(Multihash::of(&cid)?);
     }
-    let mut tree = context.tree()?;
+    let mut tree = context.tree().map_err(|failure| {
+        let text = sanitize::line(text);
+        failure.context(format!("`{text}` is neither a CID nor a sha256"))
+    })?;
     let name = tree.package_name(text)?;
     let graph = context.graph(&mut tree, std::slice::from_ref(&name))?;
     Ok(graph.pkghash(graph.roots()[0]).dht_key())

@@ -130,18 +130,21 @@ async fn serve(context: &Context, client: &Client, is_listening: bool) -> CmdRes
         addrs: &addrs,
         http: &http,
     })?;
-    notify.ready(&format!("node {}", status.peer_id));
+    let is = format!("node {}", status.peer_id);
+    notify.ready(&is);
     let mut told = addrs;
     let mut written = Instant::now();
     while !context.interrupt.is_set() {
         tokio::time::sleep(LOOK_EVERY).await;
-        if context.interrupt.take_reload()
-            && let Err(error) = reloading.reload(context, client, store).await
-        {
-            context.ui.warn(format!(
-                "the configuration stays as it was: {}",
-                error.message()
-            ));
+        if context.interrupt.take_reload() {
+            notify.reloading();
+            if let Err(error) = reloading.reload(context, client, store).await {
+                context.ui.warn(format!(
+                    "the configuration stays as it was: {}",
+                    error.message()
+                ));
+            }
+            notify.ready(&is);
         }
         if written.elapsed() < STATE_EVERY {
             continue;

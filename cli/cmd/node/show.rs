@@ -42,9 +42,7 @@ pub fn status(context: &Context) -> CmdResult {
     for url in state["http"].as_array().into_iter().flatten() {
         lines.push(("HTTP at", format!("{}/status", text(url))));
     }
-    for address in state["external_addrs"].as_array().into_iter().flatten() {
-        lines.push(("announces", text(address)));
-    }
+    lines.extend(reachable(&state).map(|at| ("reachable at", at)));
     lines.extend([
         (
             "peers",
@@ -72,16 +70,26 @@ pub fn status(context: &Context) -> CmdResult {
         .try_for_each(|(what, value)| context.ui.data(format!("{what}: {value}")))
 }
 
+/// Where others get through to the node, as far as it knows; these addresses are announced.
+fn reachable(state: &Value) -> impl Iterator<Item = String> {
+    let known = state["external_addrs"].as_array();
+    let known: Vec<_> = known.into_iter().flatten().map(text).collect();
+    let none = known.is_empty();
+    let nowhere = "no address that others confirmed, `p2pkgs doctor` says what helps";
+    known.into_iter().chain(none.then(|| nowhere.to_owned()))
+}
+
 /// What announcing has done: since the start, within the last cycle, and when it did so last.
 fn announced(provide: &Value) -> String {
     let number = |name: &str| provide[name].as_u64().unwrap_or_default();
+    let counted = |name: &str, noun| units::count(number(name) as usize, noun);
     let mut line = format!(
-        "{} done, {} failed; last 22 hours: {} keys in {} of 256 regions with {} lookups",
+        "{} done, {} failed; last 22 hours: {} in {} of 256 regions with {}",
         number("done"),
         number("failed"),
-        number("cycle_keys"),
+        counted("cycle_keys", "key"),
         number("cycle_regions"),
-        number("cycle_lookups"),
+        counted("cycle_lookups", "lookup"),
     );
     if let Some(at) = provide["last_unix_secs"].as_u64() {
         let last = UNIX_EPOCH + Duration::from_secs(at);

@@ -1,19 +1,50 @@
-//! `/metrics`: what a mirror's operator wants to watch, in the OpenMetrics text format.
+//! `/metrics`: what a mirror's operator wants to watch, as OpenMetrics for who asks for that, as Prometheus does, and else
+//! in the older text format, which every tool reads (`promtool check metrics` reads nothing else).
 //!
 //! Names follow what the field uses: `process_*` as every Prometheus client library, `libp2p_swarm_*` as go-libp2p and
 //! Kubo, units and suffixes as the format demands. The format is a dozen lines to write, so no library does it.
 
 use std::fmt::{Display, Write as _};
 
-use hyper::StatusCode;
+use hyper::{StatusCode, header};
 use store::Usage;
 
 use super::process::Process;
 use super::site::{Answer, Visit, blocking, broken, bytes};
 use crate::status::Status;
 
-/// The format's name.
-const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How the numbers are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Format {
+    /// Prometheus' text format: a counter's family is called like its sample, with `_total`.
+    #[default]
+    Text,
+    /// OpenMetrics: a counter's family lacks the `_total` of its sample, and the text has an end.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The one a visitor asks for. Nobody names OpenMetrics who prefers the other.
+    fn of(accepted: Option<&str>) -> Self {
+        let open = |kind: &str| {
+            let name = kind.split(';').next().unwrap_or_default();
+            name.trim()
+                .eq_ignore_ascii_case("application/openmetrics-text")
+        };
+        match accepted {
+            Some(kinds) if kinds.split(',').any(open) => Self::OpenMetrics,
+            _ => Self::Text,
+        }
+    }
+
+    /// The media type.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// `/metrics`
 pub(super) async fn answer(visit: &Visit<'_>) -> Answer {
@@ -21,7 +52,11 @@ pub(super) async fn answer(visit: &Visit<'_>) -> Answer {
     let status = site.status().await?;
     let store = site.store.clone();
     let usage = blocking(move || store.usage().map_err(|e| broken(&e))).await?;
-    let mut out = Metrics::default();
+    let format = Format::of(visit.asked.header(header::ACCEPT));
+    let mut out = Metrics {
+        format,
+        ..Metrics::default()
+    };
     out.process(&Process::now());
     out.node(&status);
     out.store(&usage, site.store.limits().quota_bytes);
@@ -41,7 +76,7 @@ pub(super) async fn answer(visit: &Visit<'_>) -> Answer {
         "Answers being read from the disk.",
         site.transfers(),
     );
-    Ok(bytes(StatusCode::OK, KIND, out.finish().into()))
+    Ok(bytes(StatusCode::OK, format.kind(), out.finish().into()))
 }
 
 /// A number of the node: its name, what it means, where it stands.
@@ -75,7 +110,10 @@ const COUNTERS: &[Row] = &[
 
 /// A text in the making.
 #[derive(Debug, Default)]
-struct Metrics(String);
+struct Metrics {
+    format: Format,
+    text: String,
+}
 
 impl Metrics {
     /// Everything the node says of itself.
@@ -230,11 +268,14 @@ impl Metrics {
     }
 
     fn counter(&mut self, name: &str, help: &str) {
-        self.family(name, "counter", help);
+        match self.format {
+            Format::Text => self.family(&format!("{name}_total"), "counter", help),
+            Format::OpenMetrics => self.family(name, "counter", help),
+        }
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}");
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     fn total(&mut self, name: &str, labels: &[(&str, &str)], number: impl Display) {
@@ -249,11 +290,13 @@ impl Metrics {
         } else {
             format!("{{{}}}", labels.join(","))
         };
-        let _ = writeln!(self.0, "{name}{labels} {number}");
+        let _ = writeln!(self.text, "{name}{labels} {number}");
     }
 
     fn finish(mut self) -> String {
-        self.0.push_str("# EOF\n");
-        self.0
+        if self.format == Format::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
+        self.text
     }
 }

@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use bitswap::{Config, Entry, Event, Exchange, LoadId, Message, Presence, TransmitId, WantType};
+use bitswap::{
+    Config, Entry, Event, Exchange, LoadId, Message, Presence, Reach, TransmitId, WantType,
+};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
@@ -74,7 +76,10 @@ fuzz_target!(|steps: Vec<Step>| {
                     exchange.search_ended(session, now);
                 }
             }
-            Step::Connect(peer) => exchange.handle_connected(peer % PEERS, now),
+            Step::Connect(peer) => {
+                let reach = if peer % PEERS == 0 { Reach::Near } else { Reach::Far };
+                exchange.handle_connected(peer % PEERS, reach, now);
+            }
             Step::Disconnect(peer) => {
                 transmits.retain(|(to, _)| *to != peer % PEERS);
                 exchange.handle_disconnected(peer % PEERS, now);
