@@ -1,4 +1,5 @@
-//! What packagers use: `check` tries what was built where nothing else is, `lint` reads what was written.
+//! What packagers use: `new`, `check`, which tries what was built where nothing else is, `lint`, which reads what was written,
+//! and `refresh`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -123,4 +124,57 @@ fn lint_reads_recipes_and_what_they_built() {
         said.contains("output of hello: `lib/made.la`: libtool's notes"),
         "{said}"
     );
+}
+
+#[test]
+fn a_new_package_has_its_source_and_builds_when_it_is_filled_in() {
+    let env = TestEnv::new();
+    let home = env.home("user");
+    fs::write(env.path("origin").join("pub_said-1.2.txt"), "what was said").unwrap();
+    let url = format!("{}/pub/said-1.2.txt", env.origin.as_ref().unwrap().url());
+    let made = home
+        .run(&["new", "said", "--from", &url])
+        .assert_exit(0)
+        .assert_says("nobody vouches for its sha256 but you");
+    let dir = env.tree().join("pkg/said");
+    assert_eq!(made.stdout.trim(), dir.to_str().unwrap());
+    let sha256 = base::Sha256::of(b"what was said");
+    let fetch = fs::read_to_string(dir.join("fetch")).unwrap();
+    assert_eq!(fetch, format!("url: {url}\nsha256: {sha256}\n"));
+    home.run(&["new", "said"])
+        .assert_exit(2)
+        .assert_says("there is a package `said` already");
+    home.run(&["new", "gone", "--from", &format!("{url}.gone")])
+        .assert_exit(3);
+    assert!(!env.tree().join("pkg/gone").exists());
+    if !sandbox_works() {
+        return;
+    }
+    let build = "#!/bin/sh\nset -eu\nmkdir \"$DESTDIR/share\"\ncp said-*.txt \"$DESTDIR/share/\"\n";
+    write(&env, "said/build", build);
+    fs::write(dir.join("build-deps"), "../toy\n").unwrap();
+    home.run(&["build", "said"]).assert_exit(0);
+}
+
+#[test]
+fn newer_releases_are_found_in_the_directory_of_a_source() {
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let origin = env.origin.as_ref().unwrap().url();
+    let fetch = |file: &str| format!("url: {origin}/pub/{file}\nsha256: {}\n", "0".repeat(64));
+    let listing = "<a href=\"one-1.9.tar.gz\">x</a> <a href=\"one-1.10.tar.gz\">x</a> <a href=\"one-2.0rc1.tar.gz\">x</a> <a href=\"two-3.tar.gz\">";
+    fs::write(env.path("origin").join("pub_"), listing).unwrap();
+    for (name, file) in [("one", "one-1.9.tar.gz"), ("two", "two-3.tar.gz")] {
+        fs::create_dir(env.tree().join("pkg").join(name)).unwrap();
+        write(&env, &format!("{name}/build"), "#!/bin/sh\n");
+        fs::write(env.tree().join("pkg").join(name).join("fetch"), fetch(file)).unwrap();
+    }
+    let told = home.run(&["refresh", "one", "two"]).assert_exit(0);
+    assert_eq!(
+        told.stdout,
+        format!("one 1.9 1.10 {origin}/pub/one-1.10.tar.gz\n")
+    );
+    home.run(&["--offline", "refresh", "one"])
+        .assert_exit(7)
+        .assert_says("no server's listing could be read");
 }
