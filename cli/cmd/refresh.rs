@@ -121,8 +121,8 @@ fn place(url: &str) -> Option<Place> {
         let mut parts = path.split('/');
         let (owner, project) = (parts.next()?, parts.next()?);
         // A release's files have a folder of its tag, an archive of the tag has its name.
-        let tag = match (parts.next()?, parts.next()?) {
-            ("releases", "download") => format!("{}.tar.gz", parts.next()?),
+        let tag = match (parts.next(), parts.next(), parts.next()) {
+            (Some("releases"), Some("download"), Some(tag)) => format!("{tag}.tar.gz"),
             _ => name.to_owned(),
         };
         return Some(Place {
