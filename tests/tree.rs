@@ -17,9 +17,9 @@ use builder::testing::{REQUIRE_SANDBOX, can_go_on};
 const REQUIRE_ORIGINS: &str = "P2PKGS_REQUIRE_ORIGINS";
 /// How often sources are asked for: origins are other people's servers, and one that is slow today is no fault of ours.
 const TRIES: usize = 3;
-/// Set to a file that holds the gcc seed's archive, to have its packages built, which takes most of an hour.
+/// Set to a file that holds the gcc seed's archive, to have its packages built, which takes as long as a stage of it.
 const GCC_SEED: &str = "P2PKGS_GCC_SEED";
-/// Seeds, which are used by builds and checked by their digests. Only the first is made here: the other takes hours.
+/// Seeds, which are used by builds and checked by their digests. Only the first is made here: the other takes too long.
 const SEEDS: [&str; 2] = ["seed", "seed-gcc"];
 /// Packages that are built twice: quick ones, by hand, by configure and by make alone.
 const BUILT_TWICE: [&str; 4] = ["bzip2", "dash", "lua", "tree"];

@@ -10,7 +10,7 @@ use crate::seeds;
 /// Make the seed that everything else is built from, and compare it with the pinned one
 ///
 /// The seed's sha256 is pinned in the program and in the tree, so nobody needs to do this to use it; anybody can do it to
-/// believe it. `tiny` takes a minute, `gcc` more than an hour; what was interrupted goes on where it was.
+/// believe it. `tiny` takes a minute, `gcc` half an hour on two idle cores; what was interrupted goes on where it was.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
