@@ -1,6 +1,8 @@
 //! Seeds that nobody has: `bootstrap:NAME` in a recipe is answered by rebuilding the seed with the host's C compiler.
 
-use bootstrap::{Event, Request, Seed, TINY_STAGE_0};
+use std::sync::{Mutex, PoisonError};
+
+use bootstrap::{Event, Forecast, Request, Seed, stage_0_script};
 use recipe::{Policy, System};
 use store::substitute::{
     Asked, FetchError, Fetched, First, Origin, Progress, SourceFetcher, SourceRequest,
@@ -45,7 +47,7 @@ impl SourceFetcher for RebuiltSeeds<'_> {
         })?;
         let seed = seeds.iter().find(|seed| Some(seed.name.as_str()) == name);
         // A tree may pin another seed than the one this program knows how to make.
-        let Some(seed) = seed.filter(|seed| seed.sha256 == request.sha256) else {
+        let Some(seed) = seed.filter(|seed| seed.sha256 == Some(request.sha256)) else {
             return Err(missing());
         };
         self.bench.ui.status(format!(
@@ -77,7 +79,7 @@ pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
     let options = options(Policy::SubstituteOrBuild, None);
-    let stage_0 = TINY_STAGE_0;
+    let stage_0 = stage_0_script(seed).unwrap_or_default();
     let request = Request {
         seed,
         compiler,
@@ -86,7 +88,11 @@ pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
         resume: true,
     };
     let (mut tree, system) = (bench.tree.clone(), System::host());
-    let tell = |event| tell(&bench.ui, compiler, &event);
+    let forecast = Mutex::new(Forecast::new(&seed.times));
+    let tell = |event| {
+        let mut forecast = forecast.lock().unwrap_or_else(PoisonError::into_inner);
+        tell(&bench.ui, compiler, &mut forecast, &event);
+    };
     let rebuilt = bootstrap::rebuild(&context, &mut tree, &system, &request, &tell)?;
     Ok(rebuilt.blob)
 }
@@ -99,7 +105,7 @@ pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
     let options = options(Policy::SubstituteOrBuild, None);
-    let (compiler, stage_0) = (DEFAULT_COMPILER, TINY_STAGE_0);
+    let (compiler, stage_0) = (DEFAULT_COMPILER, &[][..]);
     let request = Request {
         seed,
         compiler,
@@ -108,7 +114,11 @@ pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
         resume: false,
     };
     let (mut tree, system) = (bench.tree.clone(), System::host());
-    let tell = |event| tell(&bench.ui, DEFAULT_COMPILER, &event);
+    let tell = |event| {
+        // The one stage it takes is like the last of a rebuild, and called the first.
+        let mut forecast = Forecast::new(&[]);
+        tell(&bench.ui, DEFAULT_COMPILER, &mut forecast, &event);
+    };
     Ok(bootstrap::verify(&context, &mut tree, &system, &request, &tell)?.blob)
 }
 
@@ -131,12 +141,22 @@ pub fn named(name: &str) -> CmdResult<Seed> {
         })
 }
 
-fn tell(ui: &Ui, compiler: &str, event: &Event) {
+fn tell(ui: &Ui, compiler: &str, forecast: &mut Forecast, event: &Event) {
     match event {
-        Event::Stage { stage: 0, .. } => {
-            ui.status(format!("stage 0: from the host's `{compiler}`"));
+        Event::Stage { stage, .. } => {
+            let of = forecast.last().filter(|last| stage <= last);
+            let of = of.map(|last| format!(" of {last}")).unwrap_or_default();
+            let from = match stage.checked_sub(1) {
+                Some(before) => format!("from stage {before}"),
+                None => format!("from the host's `{compiler}`"),
+            };
+            let left = forecast.left(*stage).map(units::duration);
+            let left = left.map(|time| format!(", about {time} to go"));
+            ui.status(format!(
+                "stage {stage}{of}: {from}{}",
+                left.unwrap_or_default()
+            ));
         }
-        Event::Stage { stage, .. } => ui.status(format!("stage {stage}: from stage {}", stage - 1)),
         Event::Done {
             stage,
             blob,
@@ -147,6 +167,7 @@ fn tell(ui: &Ui, compiler: &str, event: &Event) {
             let reused = if *reused > 0 {
                 format!(", {reused} built before")
             } else {
+                forecast.took(*stage, *elapsed);
                 String::new()
             };
             ui.status(format!(

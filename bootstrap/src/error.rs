@@ -67,6 +67,12 @@ pub enum Error {
         /// Its digest.
         sha256: Sha256,
     },
+    /// There is nothing yet that could be verified.
+    #[error("the seed `{seed}` is not pinned yet")]
+    NotPinned {
+        /// Which seed.
+        seed: PackageName,
+    },
     /// The bytes kept changing.
     #[error("no two consecutive stages of {stages} are equal")]
     NoFixedPoint {
@@ -109,7 +115,7 @@ impl Error {
         match self {
             Self::Build(error) => error.kind(),
             Self::NoFixedPoint { .. } | Self::NotReproducible { .. } => ErrorKind::NotReproducible,
-            Self::MissingSeed { .. } => ErrorKind::Missing,
+            Self::MissingSeed { .. } | Self::NotPinned { .. } => ErrorKind::Missing,
             Self::Store(StoreError::Busy { .. }) => ErrorKind::Busy,
             Self::Store(StoreError::DiskFull { .. })
             | Self::Archive {

@@ -6,11 +6,14 @@
 //! stage before), and turns until the bytes stop changing. From then on it does not matter which compiler was first.
 //! [`verify`] goes round once from the pinned seed.
 //!
+//! * [`Forecast`] says how long that will take.
 //! * [`seeds`] is the list of seeds that this program was built with.
 //! * [`explain`] tells how two archives differ, to the first differing byte.
 
 mod diff;
 mod error;
+mod forecast;
+mod hosted;
 mod merge;
 mod rebuild;
 mod seeds;
@@ -18,6 +21,8 @@ mod stage;
 
 pub use crate::diff::explain;
 pub use crate::error::Error;
-pub use crate::rebuild::{Rebuilt, STAGES_MAX, TINY_STAGE_0, Verified, rebuild, verify};
+pub use crate::forecast::Forecast;
+pub use crate::hosted::stage_0_script;
+pub use crate::rebuild::{Rebuilt, STAGES_MAX, Verified, rebuild, verify};
 pub use crate::seeds::{Seed, SeedsError, parse_seeds, seeds};
 pub use crate::stage::{Event, Request};

@@ -2,21 +2,20 @@
 
 use std::time::Instant;
 
-use base::{Multihash, PackageName};
-use builder::{Context, HostedBuild, log_path};
+use base::Multihash;
+use builder::Context;
 use recipe::{PackageSource, System};
 use store::{Blob, Pin, PinKind, ProvideKind};
 
 use crate::diff::explain;
 use crate::error::Error;
+use crate::hosted;
 use crate::seeds::Seed;
 use crate::stage::{Event, Recipes, Request};
 
 /// Most stages after stage 0. The first that a compiler built by itself is the second, a fixed point shows one later;
 /// twice that without one means that something keeps changing.
 pub const STAGES_MAX: usize = 6;
-/// How the tiny seed is made from the host's compiler.
-pub const TINY_STAGE_0: &[u8] = include_bytes!("../tiny/stage0.sh");
 
 /// A seed that was made again and is the pinned one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +34,8 @@ pub struct Verified {
 }
 
 /// Makes a seed with the host's C compiler, and then with itself until two stages are equal, and compares it with the
-/// pin. What was made is in the store, pinned, under its plain SHA-256, even if it is not what is pinned in the list.
+/// pin, if there is one. What was made is in the store, pinned, under its plain SHA-256, even if it is not what is pinned
+/// in the list.
 ///
 /// # Errors
 /// [`Error::NotReproducible`] when something else came out, [`Error::NoFixedPoint`] when it never settled, and whatever
@@ -47,11 +47,11 @@ pub fn rebuild<S: PackageSource>(
     request: &Request<'_>,
     events: &dyn Fn(Event),
 ) -> Result<Rebuilt, Error> {
-    let recipes = Recipes::load(request.seed, request.seed.sha256, tree, system)?;
+    let recipes = Recipes::load(request.seed, request.seed.content(), tree, system)?;
     for recipe in recipes.all() {
         context.fetch_sources(recipe, request.options)?;
     }
-    let mut stages = vec![stage_0(context, &recipes, request, events)?];
+    let mut stages = vec![stage_0(context, tree, system, request, events)?];
     for stage in 1..=STAGES_MAX {
         let before = stages[stage - 1].clone();
         let recipes = Recipes::load(request.seed, before.sha256, tree, system)?;
@@ -80,7 +80,7 @@ pub fn rebuild<S: PackageSource>(
 /// Builds the packages that a seed is made from with the pinned seed, and compares what comes out with the pin.
 ///
 /// # Errors
-/// [`Error::MissingSeed`] when the pinned seed is not in the store, [`Error::NotReproducible`] when something else came
+/// [`Error::NotPinned`] and [`Error::MissingSeed`] when there is no pinned seed, or not in the store, [`Error::NotReproducible`] when something else came
 /// out, and whatever keeps the packages from being built.
 pub fn verify<S: PackageSource>(
     context: &Context<'_>,
@@ -89,13 +89,13 @@ pub fn verify<S: PackageSource>(
     request: &Request<'_>,
     events: &dyn Fn(Event),
 ) -> Result<Verified, Error> {
-    let Seed { name, sha256, .. } = request.seed;
-    let missing = || Error::MissingSeed {
-        seed: name.clone(),
-        sha256: *sha256,
+    let seed = request.seed.name.clone();
+    let Some(sha256) = request.seed.sha256 else {
+        return Err(Error::NotPinned { seed });
     };
-    let pinned = context.store.blob(sha256)?.ok_or_else(missing)?;
-    let recipes = Recipes::load(request.seed, *sha256, tree, system)?;
+    let missing = || Error::MissingSeed { seed, sha256 };
+    let pinned = context.store.blob(&sha256)?.ok_or_else(missing)?;
+    let recipes = Recipes::load(request.seed, sha256, tree, system)?;
     for recipe in recipes.all() {
         context.fetch_sources(recipe, request.options)?;
     }
@@ -104,9 +104,10 @@ pub fn verify<S: PackageSource>(
     Ok(Verified { blob })
 }
 
-fn stage_0(
+fn stage_0<S: PackageSource>(
     context: &Context<'_>,
-    recipes: &Recipes,
+    tree: &mut S,
+    system: &System,
     request: &Request<'_>,
     events: &dyn Fn(Event),
 ) -> Result<Blob, Error> {
@@ -115,28 +116,12 @@ fn stage_0(
         from: None,
     });
     let started = Instant::now();
-    let name: PackageName = request.seed.name.clone();
-    let build = HostedBuild {
-        name: &name,
-        script: request.stage_0,
-        recipes: &recipes.all(),
-        compiler: request.compiler,
-    };
-    // No package hash names it: its log is named after the seed that is pinned.
-    let log = log_path(
-        context.logs,
-        &base::PkgHash::from_digest(request.seed.sha256),
-    );
-    let finished = context
-        .workshop(request.options)
-        .build_on_host(&build, &log)?;
-    let blob = finished.ingest(context.store)?;
-    let elapsed = started.elapsed();
+    let (blob, reused) = hosted::build(context, tree, system, request)?;
     events(Event::Done {
         stage: 0,
         blob: blob.clone(),
-        elapsed,
-        reused: 0,
+        elapsed: started.elapsed(),
+        reused,
     });
     Ok(blob)
 }
@@ -164,16 +149,16 @@ fn keep(context: &Context<'_>, request: &Request<'_>, blob: &Blob) -> Result<(),
 }
 
 fn compare(context: &Context<'_>, seed: &Seed, made: &Blob) -> Result<(), Error> {
-    if made.sha256 == seed.sha256 {
+    let Some(pinned) = seed.sha256.filter(|pinned| *pinned != made.sha256) else {
         return Ok(());
-    }
-    let differences = match context.store.blob(&seed.sha256)? {
+    };
+    let differences = match context.store.blob(&pinned)? {
         Some(pinned) => explain(context.store, &pinned, made, context.scratch)?,
         None => Vec::new(),
     };
     Err(Error::NotReproducible {
         seed: seed.name.clone(),
-        pinned: seed.sha256,
+        pinned,
         made: made.sha256,
         differences,
     })

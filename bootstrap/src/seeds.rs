@@ -1,9 +1,11 @@
 //! `seeds.rec`: which seeds there are, what their archives must be, and which recipes they are merged from.
 //!
 //! One record per seed: `seed:` its name, `sha256:` and `size:` of its archive, `from:` the packages whose outputs it is
-//! merged from. The list is compiled into the program: what a program believes to be its seed changes only with it.
+//! merged from, `steps:` the order in which stage 0 builds them if it does so one at a time, `seconds:` how long each stage takes on two idle cores.
+//! A record without `sha256:` and `size:` is of a seed that is still being made. The list is compiled into the program: what a program believes to be its seed changes only with it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use base::rec::{self, RecError, Record};
 use base::{NameError, PackageName, ParseDigestError, Sha256};
@@ -16,12 +18,25 @@ const BUILT_IN: &[u8] = include_bytes!("../seeds.rec");
 pub struct Seed {
     /// Its name, as in `bootstrap:NAME`.
     pub name: PackageName,
-    /// SHA-256 of its archive.
-    pub sha256: Sha256,
-    /// Length of its archive in bytes.
-    pub size: u64,
+    /// SHA-256 of its archive; `None` while nothing is pinned yet.
+    pub sha256: Option<Sha256>,
+    /// Length of its archive in bytes; there exactly if the digest is.
+    pub size: Option<u64>,
     /// The packages whose outputs it is merged from, at least one, sorted.
     pub from: Vec<PackageName>,
+    /// The order in which stage 0 builds them one at a time, some perhaps twice; empty if one script builds all at once.
+    pub steps: Vec<PackageName>,
+    /// How long each stage takes, stage 0 first, measured on two idle cores; as many stages as it takes until the last two
+    /// are equal. Empty if it was not measured.
+    pub times: Vec<Duration>,
+}
+
+impl Seed {
+    /// The content that stands for the seed where it does not matter: the pinned one, or none that there is.
+    pub(crate) fn content(&self) -> Sha256 {
+        self.sha256
+            .unwrap_or_else(|| Sha256::of(self.name.as_str().as_bytes()))
+    }
 }
 
 /// Why a text is no list of seeds.
@@ -57,11 +72,21 @@ pub enum SeedsError {
         #[source]
         source: ParseDigestError,
     },
-    /// A size that is no number.
-    #[error("line {line}: malformed size")]
-    Size {
+    /// A size or a time that is no number.
+    #[error("line {line}: malformed number in `{field}`")]
+    Number {
         /// Where the record begins.
         line: usize,
+        /// In which field.
+        field: &'static str,
+    },
+    /// A step that is none of the packages.
+    #[error("line {line}: `{name}` is in `steps:` and not in `from:`")]
+    Step {
+        /// Where the record begins.
+        line: usize,
+        /// The step.
+        name: PackageName,
     },
     /// Two seeds of one name.
     #[error("line {line}: the seed `{name}` occurs twice")]
@@ -104,15 +129,32 @@ pub fn parse_seeds(bytes: &[u8]) -> Result<Vec<Seed>, SeedsError> {
 fn parse_seed(record: &Record) -> Result<Seed, SeedsError> {
     let line = record.line();
     let get = |field| record.get(field).ok_or(SeedsError::Missing { line, field });
-    let name = |text: &str| {
+    let name = |text: &str| -> Result<PackageName, SeedsError> {
         text.parse()
             .map_err(|source| SeedsError::Name { line, source })
     };
-    let digest = get("sha256")?.parse();
-    let mut from = get("from")?
-        .split_whitespace()
-        .map(name)
-        .collect::<Result<Vec<PackageName>, _>>()?;
+    let number = |text: &str, field| {
+        text.parse::<u64>()
+            .map_err(|_| SeedsError::Number { line, field })
+    };
+    let digest = |text: &str| {
+        text.parse()
+            .map_err(|source| SeedsError::Digest { line, source })
+    };
+    let sha256 = record.get("sha256").map(digest).transpose()?;
+    // Neither of them is of use without the other.
+    let pinned = sha256.is_some() || record.get("size").is_some();
+    if pinned {
+        get("sha256")?;
+    }
+    let size = pinned.then(|| get("size")).transpose()?;
+    let size = size.map(|text| number(text, "size")).transpose()?;
+    let names = |text: &str| {
+        text.split_whitespace()
+            .map(name)
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let mut from = names(get("from")?)?;
     if from.is_empty() {
         return Err(SeedsError::Missing {
             line,
@@ -121,13 +163,23 @@ fn parse_seed(record: &Record) -> Result<Seed, SeedsError> {
     }
     from.sort();
     from.dedup();
+    let steps = names(record.get("steps").unwrap_or_default())?;
+    if let Some(step) = steps.iter().find(|step| !from.contains(step)) {
+        return Err(SeedsError::Step {
+            line,
+            name: step.clone(),
+        });
+    }
+    let times = record.get("seconds").unwrap_or_default().split_whitespace();
+    let times = times.map(|text| number(text, "seconds").map(Duration::from_secs));
+    let times = times.collect::<Result<Vec<_>, _>>()?;
     Ok(Seed {
         name: name(get("seed")?)?,
-        sha256: digest.map_err(|source| SeedsError::Digest { line, source })?,
-        size: get("size")?
-            .parse()
-            .map_err(|_| SeedsError::Size { line })?,
+        sha256,
+        size,
         from,
+        steps,
+        times,
     })
 }
 
@@ -150,10 +202,59 @@ mod tests {
     fn fields_are_read_and_names_sorted() {
         let text = record("tiny", &"ab".repeat(32), "12", "tcc busybox  make\ttcc");
         let seeds = parse_seeds(text.as_bytes()).unwrap();
-        assert_eq!(seeds[0].size, 12);
-        assert_eq!(seeds[0].sha256.to_hex(), "ab".repeat(32));
+        assert_eq!(seeds[0].size, Some(12));
+        assert_eq!(seeds[0].sha256.unwrap().to_hex(), "ab".repeat(32));
         let from: Vec<_> = seeds[0].from.iter().map(PackageName::as_str).collect();
         assert_eq!(from, ["busybox", "make", "tcc"]);
+        assert_eq!(
+            (&seeds[0].steps[..], &seeds[0].times[..]),
+            (&[][..], &[][..])
+        );
+    }
+
+    #[test]
+    fn a_seed_may_have_steps_and_times_and_no_pin_yet() {
+        let text = "seed: big\nfrom: cc libc\nsteps: libc cc libc\nseconds: 60 5 5\n";
+        let seeds = parse_seeds(text.as_bytes()).unwrap();
+        let steps: Vec<_> = seeds[0].steps.iter().map(PackageName::as_str).collect();
+        assert_eq!(steps, ["libc", "cc", "libc"]);
+        assert_eq!(seeds[0].times, [60, 5, 5].map(Duration::from_secs));
+        assert_eq!((seeds[0].sha256, seeds[0].size), (None, None));
+        let error = |more: &str| parse_seeds((text.to_owned() + more).as_bytes()).unwrap_err();
+        assert_eq!(
+            error("size: 5\n"),
+            SeedsError::Missing {
+                line: 1,
+                field: "sha256"
+            }
+        );
+        assert_eq!(
+            error(&format!("sha256: {}\n", "0".repeat(64))),
+            SeedsError::Missing {
+                line: 1,
+                field: "size"
+            }
+        );
+        let text = text.replace("seconds: 60", "seconds: 1m");
+        let error = parse_seeds(text.as_bytes()).unwrap_err();
+        assert_eq!(
+            error,
+            SeedsError::Number {
+                line: 1,
+                field: "seconds"
+            }
+        );
+        let text = text.replace("steps: libc", "steps: musl");
+        let error = parse_seeds(text.as_bytes()).unwrap_err();
+        assert!(matches!(error, SeedsError::Step { line: 1, name } if name.as_str() == "musl"));
+    }
+
+    #[test]
+    fn every_built_in_seed_has_a_script_for_stage_0() {
+        for seed in seeds().unwrap() {
+            let script = crate::stage_0_script(&seed).unwrap_or_default();
+            assert!(script.starts_with(b"#!/bin/sh\n"), "{}", seed.name);
+        }
     }
 
     #[test]
@@ -164,7 +265,7 @@ mod tests {
             error("\nseed: a\n".into()),
             SeedsError::Missing {
                 line: 2,
-                field: "sha256"
+                field: "from"
             }
         );
         assert!(matches!(
@@ -177,7 +278,10 @@ mod tests {
         ));
         assert_eq!(
             error(record("a", &digest, "-1", "b")),
-            SeedsError::Size { line: 1 }
+            SeedsError::Number {
+                line: 1,
+                field: "size"
+            }
         );
         assert_eq!(
             error(record("a", &digest, "1", " ")),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use base::{PackageName, Sha256};
 use builder::{Context, Input, Options, log_path};
-use recipe::{Graph, PackageFiles, PackageId, PackageSource, Recipe, System};
+use recipe::{Derivation, Graph, PackageFiles, PackageId, PackageSource, Recipe, System};
 use store::Blob;
 
 use crate::error::Error;
@@ -24,7 +24,7 @@ pub struct Request<'a> {
     pub seed: &'a Seed,
     /// The host's C compiler with its options; only [`crate::rebuild`] uses it.
     pub compiler: &'a str,
-    /// The script of stage 0; only [`crate::rebuild`] uses it. [`crate::TINY_STAGE_0`] for the tiny seed.
+    /// The script of stage 0; only [`crate::rebuild`] uses it. See [`crate::stage_0_script`].
     pub stage_0: &'a [u8],
     /// How to build.
     pub options: &'a Options,
@@ -99,6 +99,20 @@ impl Recipes {
             .iter()
             .map(|id| self.graph.recipe(*id))
             .collect()
+    }
+
+    /// A package of that name that the seed is made from.
+    pub(crate) fn id(&self, name: &PackageName) -> Option<PackageId> {
+        let id = self.graph.id(name)?;
+        self.packages.contains(&id).then_some(id)
+    }
+
+    pub(crate) fn recipe(&self, id: PackageId) -> &Recipe {
+        self.graph.recipe(id)
+    }
+
+    pub(crate) fn derivation(&self, id: PackageId) -> Derivation {
+        self.graph.derivation(id)
     }
 
     /// Builds a stage from a merged tree and merges what comes out.

@@ -11,7 +11,6 @@
 // The name by which the other crates know it.
 extern crate p2pkgs_bootstrap as bootstrap;
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use base::Sha256;
@@ -33,12 +32,34 @@ for applet in sh cat cp mkdir ls test expr; do ln -s busybox "$DESTDIR/bin/$appl
 cp /src/count/start "$DESTDIR/share/count"
 "#;
 
+/// The same, one package at a time: the tools, the count for which it needs them, and the tools once more.
+const STEPS_0: &str = r#"#!/bin/sh
+set -eu
+test -x "$CC" && test -x "/src/$(ls /src)/build" && test -z "$(ls -A)" && test -z "$(ls -A "$DESTDIR")"
+if (: >/stage/x) 2>/dev/null; then exit 1; fi
+case $(ls /src) in
+tools)
+	test -e /src/tools/source.txt
+	test ! -e /stage/bin || test -e /stage/share/count
+	mkdir "$DESTDIR/bin"
+	cp "$(command -v busybox.static || command -v busybox)" "$DESTDIR/bin/busybox"
+	for applet in sh cat cp mkdir ls test expr; do ln -s busybox "$DESTDIR/bin/$applet"; done
+	;;
+count)
+	mkdir "$DESTDIR/share"
+	/stage/bin/busybox cat /src/count/start >"$DESTDIR/share/count"
+	;;
+esac
+"#;
+
 /// Gives on the tools it was built with.
 const TOOLS: &str = "mkdir $DESTDIR/bin\ncp -a /bin/. $DESTDIR/bin/";
 
 struct Circle {
     world: World,
     seed: Seed,
+    stage_0: &'static str,
+    compiler: &'static str,
     resume: bool,
     events: Mutex<Vec<Event>>,
 }
@@ -57,21 +78,29 @@ fn circle(next: &str) -> Option<Circle> {
         world,
         seed: Seed {
             name: name("toy"),
-            sha256: Sha256::of(b"not pinned yet"),
-            size: 0,
+            sha256: None,
+            size: None,
             from: vec![name("count"), name("tools")],
+            steps: Vec::new(),
+            times: Vec::new(),
         },
+        stage_0: STAGE_0,
+        compiler: "sh",
         resume: true,
         events: Mutex::default(),
     };
-    circle.pin(circle.seed.sha256);
+    circle.put_seed(Sha256::of(b"not pinned yet"));
     Some(circle)
 }
 
 impl Circle {
     /// Writes a digest where the tree and the list of seeds say which the seed is.
     fn pin(&mut self, sha256: Sha256) {
-        self.seed.sha256 = sha256;
+        self.seed.sha256 = Some(sha256);
+        self.put_seed(sha256);
+    }
+
+    fn put_seed(&mut self, sha256: Sha256) {
         let fetch = format!("url: bootstrap:toy\nfile: seed.tar.zst\nsha256: {sha256}\n");
         let files = PackageFiles {
             fetch: Some(fetch.into()),
@@ -88,8 +117,8 @@ impl Circle {
         self.world.with_context(|context, options| {
             let request = Request {
                 seed: &self.seed,
-                compiler: "sh",
-                stage_0: STAGE_0.as_bytes(),
+                compiler: self.compiler,
+                stage_0: self.stage_0.as_bytes(),
                 options,
                 resume: self.resume,
             };
@@ -109,9 +138,7 @@ impl Circle {
 
     /// Rebuilds, pins what came out, and returns it.
     fn rebuild_and_pin(&mut self) -> Sha256 {
-        let Err(Error::NotReproducible { made, .. }) = self.rebuild() else {
-            panic!("nothing was pinned that could have been made")
-        };
+        let made = self.rebuild().unwrap().blob.sha256;
         self.pin(made);
         made
     }
@@ -145,6 +172,37 @@ fn stages_follow_each_other_until_two_are_equal() {
     circle.resume = false;
     assert_eq!(circle.rebuild().unwrap(), rebuilt);
     assert_eq!(circle.reused(), [0, 0, 0, 0]);
+}
+
+#[test]
+fn stage_0_may_be_made_a_package_at_a_time_and_goes_on_where_it_was_cut() {
+    let Some(mut circle) = circle("$old") else {
+        return;
+    };
+    circle.stage_0 = STEPS_0;
+    circle.seed.steps = ["tools", "count", "tools"].map(name).to_vec();
+    let rebuilt = circle.rebuild().unwrap();
+    assert_eq!(rebuilt.stages.len(), 2, "it is the seed at once");
+    assert_eq!(circle.rebuild().unwrap(), rebuilt);
+    // Another compiler, or another script, starts anew.
+    circle.compiler = "cat";
+    assert_eq!(circle.rebuild().unwrap(), rebuilt);
+    assert_eq!(circle.reused(), [0, 0, 3, 2, 0, 2]);
+}
+
+#[test]
+fn what_is_not_what_is_pinned_is_told_apart_and_kept() {
+    let Some(mut circle) = circle("$old") else {
+        return;
+    };
+    let made = circle.rebuild().unwrap().blob.sha256;
+    circle.pin(Sha256::of(b"another"));
+    let error = circle.rebuild().unwrap_err();
+    assert!(
+        matches!(error, Error::NotReproducible { made: m, .. } if m == made),
+        "{error}"
+    );
+    assert!(circle.world.store.blob(&made).unwrap().is_some());
 }
 
 #[test]
@@ -253,19 +311,14 @@ fn packages_that_disagree_or_need_more_than_the_seed_are_refused() {
 
 #[test]
 fn a_seed_that_is_not_here_cannot_be_verified() {
-    let Some(circle) = circle("$old") else {
+    let Some(mut circle) = circle("$old") else {
         return;
     };
     let error = circle.verify().unwrap_err();
+    assert!(matches!(error, Error::NotPinned { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Missing);
-}
-
-#[test]
-fn the_built_in_stage_0_is_a_shell_script() {
-    assert!(bootstrap::TINY_STAGE_0.starts_with(b"#!/bin/sh\n"));
-    assert!(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tiny/stage0.sh")
-            .exists()
-    );
+    circle.pin(Sha256::of(b"nowhere"));
+    let error = circle.verify().unwrap_err();
+    assert!(matches!(error, Error::MissingSeed { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Missing);
 }

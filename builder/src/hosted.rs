@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use base::PackageName;
+use base::{PackageName, Sha256};
 use recipe::Recipe;
 
 use crate::build::{Finished, Workshop};
@@ -16,11 +16,13 @@ use crate::error::Error;
 use crate::observe::{Event, Phase};
 use crate::probe::find_program;
 use crate::request::{BuildRequest, DESTDIR, HOME, Mount, build_env};
-use crate::root::{add_files, add_sources, below, make_dir, write_file};
+use crate::root::{Input, add_files, add_sources, below, make_dir, unpack_all, write_file};
 use crate::scratch::Scratch;
 
 /// Where each recipe's script, sources and files lie, in a folder of its name.
 const SOURCES: &str = "/src";
+/// Where the inputs are mounted, read-only: not in the root, for there the host is.
+const STAGE: &str = "/stage";
 /// Where the script is mounted.
 const SCRIPT: &str = "/stage0";
 /// Where the host's compiler and tools are looked for. Not the caller's own path: that may begin with wrappers.
@@ -37,12 +39,14 @@ pub struct HostedBuild<'a> {
     pub script: &'a [u8],
     /// The recipes whose scripts, sources and files it finds in `/src`.
     pub recipes: &'a [&'a Recipe],
+    /// What earlier builds on the host have made; it finds it in `/stage`.
+    pub inputs: &'a [Input],
     /// The host's C compiler with its options, for `$CC`.
     pub compiler: &'a str,
 }
 
 impl Workshop<'_> {
-    /// Runs such a build; the recipes' sources must be in the store.
+    /// Runs such a build; the recipes' sources and the inputs must be in the store.
     ///
     /// # Errors
     /// As [`Self::build`].
@@ -58,9 +62,14 @@ impl Workshop<'_> {
         });
         let scratch = Scratch::new(self.scratch)?;
         let root = scratch.root();
-        for dir in ["", SOURCES, "/home", HOME, DESTDIR, "/tmp"] {
+        for dir in ["", SOURCES, STAGE, "/home", HOME, DESTDIR, "/tmp"] {
             make_dir(&below(&root, dir))?;
         }
+        unpack_all(
+            &below(&root, STAGE),
+            &build.inputs.iter().collect::<Vec<_>>(),
+            self.store,
+        )?;
         for recipe in build.recipes {
             self.lay_out(recipe, &below(&root, SOURCES).join(recipe.name().as_str()))?;
         }
@@ -73,10 +82,12 @@ impl Workshop<'_> {
                 at: at.into(),
             });
         }
-        mounts.push(Mount::ReadOnly {
-            from: below(&root, SOURCES),
-            at: SOURCES.into(),
-        });
+        for at in [SOURCES, STAGE] {
+            mounts.push(Mount::ReadOnly {
+                from: below(&root, at),
+                at: at.into(),
+            });
+        }
         mounts.push(Mount::ReadOnly {
             from: script,
             at: SCRIPT.into(),
@@ -104,6 +115,20 @@ impl Workshop<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// The host's compiler by its full path, with its options, and the digest of that program, so that another one, or
+/// another version, is told apart.
+///
+/// # Errors
+/// [`Error::NoCompiler`] where there is none of that name, [`Error::Io`] when it cannot be read.
+pub fn host_compiler(compiler: &str) -> Result<(String, Sha256), Error> {
+    let found = by_path(compiler).ok_or_else(|| Error::NoCompiler {
+        compiler: compiler.to_owned(),
+    })?;
+    let program = Path::new(found.split(' ').next().unwrap_or(&found));
+    let bytes = fs::read(program).map_err(|e| Error::io("read", program, e))?;
+    Ok((found, Sha256::of(&bytes)))
 }
 
 /// A compiler by its full path, with its options: the script puts programs of the same name before the host's.

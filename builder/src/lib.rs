@@ -45,7 +45,7 @@ pub use crate::check::{DIFFERENCES_MAX, check, differences};
 pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
 pub use crate::forecast::{Forecast, forecast};
-pub use crate::hosted::HostedBuild;
+pub use crate::hosted::{HostedBuild, host_compiler};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;

@@ -10,7 +10,7 @@ use crate::seeds;
 /// Make the seed that everything else is built from, and compare it with the pinned one
 ///
 /// The seed's sha256 is pinned in the program and in the tree, so nobody needs to do this to use it; anybody can do it to
-/// believe it.
+/// believe it. `tiny` takes a minute, `gcc` half an hour on two idle cores; what was interrupted goes on where it was.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -20,6 +20,8 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make a seed with the host's C compiler ($CC, else cc), then with itself until the bytes stop changing
+    ///
+    /// The seed `gcc` also wants the C++ compiler that goes with it, static libraries for both, and make.
     Rebuild {
         /// Which seed
         #[arg(default_value = "tiny")]
@@ -53,15 +55,19 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     };
     let blob = made.map_err(|error| match error {
         bootstrap::Error::Build(builder::Error::Cancelled) => Failure::interrupted(),
-        bootstrap::Error::MissingSeed { .. } => {
+        bootstrap::Error::MissingSeed { .. } | bootstrap::Error::NotPinned { .. } => {
             Failure::from(error).hint(format!("`p2pkgs bootstrap rebuild {}` makes it", seed.name))
         }
         error => Failure::from(error),
     })?;
     drop(bench);
-    context
-        .ui
-        .status(format!("the seed {} is the pinned one", seed.name));
+    context.ui.status(match seed.sha256 {
+        Some(_) => format!("the seed {} is the pinned one", seed.name),
+        None => format!(
+            "the seed {} is made from itself, but not pinned: there is nothing to compare it with",
+            seed.name
+        ),
+    });
     if context.ui.json() {
         return context.ui.json_data(&Made {
             seed: seed.name.to_string(),
