@@ -193,6 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn another_compiler_has_another_digest() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("cc");
+        fs::write(&program, "version 1").unwrap();
+        let named = format!("{} -O2", program.display());
+        let expected = (named.clone(), Sha256::of(b"version 1"));
+        assert_eq!(host_compiler(&named).unwrap(), expected);
+        fs::write(&program, "version 2").unwrap();
+        assert_ne!(host_compiler(&named).unwrap(), expected);
+        let missing = host_compiler("no-such-compiler").unwrap_err();
+        assert!(matches!(missing, Error::NoCompiler { .. }), "{missing}");
+    }
+
+    #[test]
     fn the_host_is_shown_read_only_without_homes_and_with_its_links() {
         let host = tempfile::tempdir().unwrap();
         for dir in [
