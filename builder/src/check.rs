@@ -8,6 +8,7 @@ use recipe::{Graph, PackageId};
 use store::archive::{self, Entry, EntryKind, UnpackLimits};
 
 use crate::error::Error;
+use crate::observe::Event;
 use crate::realise::{Context, Failure, Options, Realised, Report};
 use crate::root::{Input, open};
 use crate::runner::Runner;
@@ -41,7 +42,11 @@ pub fn check(
         Err(failure) => return Err(merged(report, *failure)),
     };
     for id in built {
-        if let Err(error) = check_one(&runner, context, graph, id, &mut report, &for_builds) {
+        let checked = check_one(&runner, context, graph, id, &mut report, &for_builds);
+        // Whatever came of the second build, it is over; the first one's output is in the store.
+        let package = graph.name(id);
+        context.observer.event(&Event::Present { package });
+        if let Err(error) = checked {
             let go_on = options.keep_going && !matches!(error, Error::Cancelled);
             errors.push(error);
             if !go_on {
