@@ -150,6 +150,17 @@ impl DiskTree {
         Ok(names)
     }
 
+    /// As [`Self::package_names`]; all packages of the tree where none is named.
+    ///
+    /// # Errors
+    /// As [`Self::package_names`].
+    pub fn package_names_or_all(&self, typed: &[String]) -> CmdResult<Vec<PackageName>> {
+        match typed {
+            [] => Ok(self.names()),
+            typed => self.package_names(typed),
+        }
+    }
+
     /// The bytes of a regular file below a package's `files/`, as far as `recipe` allows any.
     ///
     /// # Errors

@@ -29,7 +29,10 @@ const PROGRAM_FOLDERS: [&str; 2] = ["/bin", "/usr/bin"];
 ///
 /// # Errors
 /// [`Error::Io`] when a file cannot be read.
-pub(crate) fn missing(root: &Path, paths: &[Vec<u8>]) -> Result<Vec<String>, Error> {
+pub(crate) fn missing<'p>(
+    root: &Path,
+    paths: impl IntoIterator<Item = &'p [u8]>,
+) -> Result<Vec<String>, Error> {
     let mut lines = Vec::new();
     for path in paths {
         let path = Path::new(OsStr::from_bytes(path));
@@ -235,8 +238,7 @@ mod tests {
     }
 
     fn lines(root: &tempfile::TempDir, paths: &[&str]) -> Vec<String> {
-        let paths: Vec<_> = paths.iter().map(|p| p.as_bytes().to_vec()).collect();
-        missing(root.path(), &paths).unwrap()
+        missing(root.path(), paths.iter().map(|path| path.as_bytes())).unwrap()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use base::{Hasher, PackageName, Sha256};
 use recipe::{FileKind, Recipe, RecipeFile, Script};
-use store::archive::{Conflicts, MTIME_UNIX_SECS, UnpackLimits, Unpacker};
+use store::archive::{self, Conflicts, Entry, MTIME_UNIX_SECS, UnpackLimits, Unpacker};
 use store::{Blob, Store, StoreError};
 
 use crate::error::Error;
@@ -103,6 +103,15 @@ pub(crate) fn open(store: &Store, input: &Input) -> Result<Verified<impl Read + 
             source: io::ErrorKind::NotFound.into(),
         }),
     }
+}
+
+/// The entries of an output of the store, every byte of which was verified.
+pub(crate) fn entries(store: &Store, input: &Input) -> Result<Vec<Entry>, Error> {
+    let mut archive = open(store, input)?;
+    let entries = archive::list(&mut archive, &UnpackLimits::default())
+        .map_err(|e| Error::archive(&input.name, e))?;
+    archive.finish()?;
+    Ok(entries)
 }
 
 /// A reader that knows what it should have read: the disk may have changed a byte since the store took the file in.

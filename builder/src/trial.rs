@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use recipe::Recipe;
-use store::archive::{self, UnpackLimits};
 
 use crate::build::Workshop;
 use crate::error::Error;
@@ -43,7 +42,8 @@ impl Workshop<'_> {
         let package = trial.recipe.name();
         let scratch = Scratch::new(self.scratch)?;
         root::fill(&scratch, trial.closure, self.store)?;
-        let missing = references::missing(&scratch.root(), &self.paths(trial.output)?)?;
+        let entries = root::entries(self.store, trial.output)?;
+        let missing = references::missing(&scratch.root(), entries.iter().map(|e| &*e.path))?;
         if !missing.is_empty() {
             return Err(Error::Incomplete {
                 package: package.clone(),
@@ -65,14 +65,5 @@ impl Workshop<'_> {
                 self.failure(package, ending, &log, scratch),
             )),
         }
-    }
-
-    /// The paths of an output's entries.
-    fn paths(&self, output: &Input) -> Result<Vec<Vec<u8>>, Error> {
-        let mut archive = root::open(self.store, output)?;
-        let entries = archive::list(&mut archive, &UnpackLimits::default())
-            .map_err(|e| Error::archive(&output.name, e))?;
-        archive.finish()?;
-        Ok(entries.into_iter().map(|entry| entry.path).collect())
     }
 }

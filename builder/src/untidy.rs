@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use store::Store;
-use store::archive::{self, Entry, EntryKind, UnpackLimits};
+use store::archive::{Entry, EntryKind};
 
 use crate::error::Error;
 use crate::root::{self, Input};
@@ -16,25 +16,17 @@ const PATHS_MAX: usize = 3;
 /// # Errors
 /// [`Error::Archive`] or [`Error::Store`] when one of them cannot be read.
 pub fn untidy(store: &Store, output: &Input, closure: &[Input]) -> Result<Vec<String>, Error> {
-    let own = list(store, output)?;
+    let own = root::entries(store, output)?;
     let mut remarks = about(&own);
     let files: BTreeSet<&[u8]> = own.iter().filter(|e| is_file(e)).map(path).collect();
     for other in closure.iter().filter(|other| other.name != output.name) {
-        let theirs = list(store, other)?;
+        let theirs = root::entries(store, other)?;
         let both = theirs.iter().filter(|e| is_file(e)).map(path);
         let both: Vec<_> = both.filter(|path| files.contains(path)).collect();
         let what = format!("`{}`, which it runs with, has the same", other.name);
         remarks.extend(remark(&both, &what));
     }
     Ok(remarks)
-}
-
-fn list(store: &Store, input: &Input) -> Result<Vec<Entry>, Error> {
-    let mut archive = root::open(store, input)?;
-    let entries = archive::list(&mut archive, &UnpackLimits::default())
-        .map_err(|e| Error::archive(&input.name, e))?;
-    archive.finish()?;
-    Ok(entries)
 }
 
 fn path(entry: &Entry) -> &[u8] {

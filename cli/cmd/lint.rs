@@ -2,7 +2,7 @@
 
 use base::PackageName;
 use builder::{Context as BuildContext, Input, TOP_LEVEL, untidy};
-use recipe::{Graph, PackageId, PackageSource as _, lint};
+use recipe::{Graph, PackageId, lint};
 use serde::Serialize;
 
 use crate::bench::Bench;
@@ -32,10 +32,7 @@ struct Said {
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     let mut tree = context.tree()?;
-    let names = match &args.packages[..] {
-        [] => tree.names(),
-        typed => tree.package_names(typed)?,
-    };
+    let names = tree.package_names_or_all(&args.packages)?;
     let graph = context.graph(&mut tree, &names)?;
     let bench = Bench::open(context, tree)?;
     let sources = bench.fetcher();

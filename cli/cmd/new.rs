@@ -1,7 +1,7 @@
 //! `p2pkgs new`
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -16,8 +16,6 @@ use crate::units;
 
 /// Largest source that is taken, in bytes: four times the largest of the tree.
 const SOURCE_BYTES_MAX: u64 = 1 << 30;
-/// Bytes copied at a time.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// Begin a package: a folder with the files that it needs
 ///
@@ -83,20 +81,12 @@ fn fetch(context: &Context, urls: &[String]) -> CmdResult<Source> {
 
 fn ingest(store: &Store, body: impl io::Read) -> CmdResult<Blob> {
     let mut ingest = store.ingest()?;
-    let mut body = body.take(SOURCE_BYTES_MAX + 1);
-    let (mut buffer, mut length) = (vec![0; BUFFER_BYTES], 0);
-    loop {
-        let n = body.read(&mut buffer)?;
-        length += n as u64;
-        if length > SOURCE_BYTES_MAX {
-            let most = units::bytes(SOURCE_BYTES_MAX);
-            return Err(Failure::usage(format!("it is larger than {most}")));
-        }
-        if n == 0 {
-            return Ok(ingest.finish(&Expected::anything())?);
-        }
-        ingest.append(&buffer[..n])?;
+    let length = ingest.copy_from(&mut body.take(SOURCE_BYTES_MAX + 1))?;
+    if length > SOURCE_BYTES_MAX {
+        let most = units::bytes(SOURCE_BYTES_MAX);
+        return Err(Failure::usage(format!("it is larger than {most}")));
     }
+    Ok(ingest.finish(&Expected::anything())?)
 }
 
 fn write(dir: &Path, name: &PackageName, source: Option<&Source>) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use base::PackageName;
-use recipe::{PackageSource as _, Recipe, Release, SourceUrl, links};
+use recipe::{Recipe, Release, SourceUrl, links};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -51,10 +51,7 @@ struct Place {
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     let mut tree = context.tree()?;
-    let names = match &args.packages[..] {
-        [] => tree.names(),
-        typed => tree.package_names(typed)?,
-    };
+    let names = tree.package_names_or_all(&args.packages)?;
     let graph = context.graph(&mut tree, &names)?;
     let ids = names.iter().filter_map(|name| graph.id(name));
     let places: Vec<(PackageName, Vec<Place>)> = ids
