@@ -129,6 +129,11 @@ impl Command {
     pub const fn is_daemon(&self) -> bool {
         matches!(self, Self::Node(args) if args.is_daemon())
     }
+
+    /// Whether it only moves bytes between peers and the store, and starts no program.
+    pub const fn is_exchange(&self) -> bool {
+        self.is_daemon() || matches!(self, Self::Fetch(_))
+    }
 }
 
 /// Prints what the command line parser has to say: help and versions on stdout, mistakes on stderr.
