@@ -116,6 +116,7 @@ pub enum Command {
     Name(cmd::name::Args),
     Cache(cmd::cache::Args),
     Car(cmd::car::Args),
+    Bundle(cmd::bundle::Args),
     Store(cmd::store::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),

@@ -187,6 +187,20 @@ impl SourceSet {
         conclude(context, failures)
     }
 
+    /// The sources that are here, by the names recipes use.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn here(&self, store: &Store) -> CmdResult<Vec<(&str, Blob)>> {
+        let mut here = Vec::new();
+        for wanted in self.sources.values() {
+            if let Some(blob) = store.blob(&wanted.sha256)? {
+                here.push((wanted.file.as_str(), blob));
+            }
+        }
+        Ok(here)
+    }
+
     /// Copies the sources that are here into a directory, under the names recipes use.
     ///
     /// # Errors

@@ -9,7 +9,8 @@
 //! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], [`run`], output checks, archive.
 //! * [`Trial`] is how a built package is tried in a root of its run closure alone.
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
-//! * [`venv`] composes closures into directories that commands run in, and exports them.
+//! * [`venv`] composes closures into directories that commands run in, and exports them; [`Image`] and [`squashfs`] export them
+//!   for others to run, [`sbom`] says what they are made of.
 
 mod build;
 mod bwrap;
@@ -18,6 +19,7 @@ mod diagnose;
 mod error;
 mod forecast;
 mod hosted;
+mod image;
 mod log;
 mod lookup;
 mod masks;
@@ -33,6 +35,7 @@ mod runner;
 mod scratch;
 mod signer;
 mod sources;
+mod squashfs;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trial;
@@ -46,6 +49,7 @@ pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
 pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
+pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
@@ -60,5 +64,6 @@ pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;
 pub use crate::signer::Signer;
 pub use crate::sources::FetchedItem;
+pub use crate::squashfs::squashfs;
 pub use crate::trial::Trial;
 pub use crate::untidy::untidy;
