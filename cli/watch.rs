@@ -222,6 +222,7 @@ fn named(package: &PackageName, source: Option<&str>) -> String {
 const fn doing(phase: Phase) -> &'static str {
     match phase {
         Phase::Sources => "getting sources",
+        Phase::Waiting => "waiting for a job",
         Phase::Unpacking => "unpacking",
         Phase::Running => "running",
         Phase::Packing => "packing",

@@ -7,7 +7,8 @@ use base::PackageName;
 use recipe::Recipe;
 use store::{Blob, Store};
 
-use crate::error::{BuildFailure, Error};
+use crate::error::{BuildFailure, Error, ProcessError};
+use crate::jobs::{JobServer, Lending, Seat};
 use crate::log::Log;
 use crate::observe::{Event, Observer, Phase};
 use crate::output;
@@ -32,8 +33,8 @@ pub struct Workshop<'a> {
     pub scratch: &'a Path,
     /// How long a build may take, and how much it may print.
     pub limits: Limits,
-    /// What a build's `make` may run at once.
-    pub cores: usize,
+    /// What all builds together may run at once.
+    pub jobs: &'a JobServer,
     /// Whether the scratch directory of a failed build is left for the user to look at.
     pub keep_failed: bool,
 }
@@ -49,6 +50,8 @@ impl std::fmt::Debug for Workshop<'_> {
 pub struct Finished {
     package: PackageName,
     scratch: Scratch,
+    /// Packing takes a processor, too.
+    _seat: Seat,
     /// How long the script ran.
     pub elapsed: Duration,
 }
@@ -61,14 +64,15 @@ impl Workshop<'_> {
     /// and whatever keeps a build from being started.
     pub fn build(&self, recipe: &Recipe, inputs: &[Input], log: &Path) -> Result<Finished, Error> {
         let sandbox = self.sandbox.get()?;
+        let seat = self.seat(recipe.name())?;
         self.phase(recipe, Phase::Unpacking);
         let scratch = Scratch::new(self.scratch)?;
         root::fill(&scratch, inputs, self.store)?;
         let script = root::add_recipe(&scratch, recipe, self.files, self.store)?;
         let top_level = root::top_level(&scratch.root())?;
-        let mut request = BuildRequest::for_recipe(&script, top_level, self.cores);
+        let mut request = BuildRequest::for_recipe(&script, top_level, self.jobs.jobs());
         sandbox.mask(&mut request);
-        self.run(recipe.name(), &request, scratch, log)
+        self.run(recipe.name(), &request, scratch, seat, log)
     }
 
     /// Runs a request whose output lies in the scratch root's `$DESTDIR`, and checks that output.
@@ -80,6 +84,7 @@ impl Workshop<'_> {
         package: &PackageName,
         request: &BuildRequest,
         scratch: Scratch,
+        seat: Seat,
         log: &Path,
     ) -> Result<Finished, Error> {
         self.observer.event(&Event::Building {
@@ -87,9 +92,21 @@ impl Workshop<'_> {
             phase: Phase::Running,
         });
         let mut log = Log::create(log)?;
-        let (ending, elapsed) = self.run_script(package, request, &mut log)?;
+        let lending = seat.lend().map_err(ProcessError::Start)?;
+        let ran = self.run_script(package, request, Some(&lending), &mut log);
+        // Whatever it still held can be used by others while it is packed.
+        drop(lending);
+        let (ending, elapsed) = ran?;
         match ending {
-            Ending::Exited(0) => self.check_output(package, scratch, elapsed),
+            Ending::Exited(0) => {
+                let scratch = self.check_output(package, scratch)?;
+                Ok(Finished {
+                    package: package.clone(),
+                    scratch,
+                    _seat: seat,
+                    elapsed,
+                })
+            }
             Ending::Cancelled => Err(Error::Cancelled),
             ending => Err(Error::BuildFailed(
                 self.failure(package, ending, &log, scratch),
@@ -102,6 +119,7 @@ impl Workshop<'_> {
         &self,
         package: &PackageName,
         request: &BuildRequest,
+        lending: Option<&Lending>,
         log: &mut Log,
     ) -> Result<(Ending, Duration), Error> {
         let sandbox = self.sandbox.get()?;
@@ -111,7 +129,14 @@ impl Workshop<'_> {
             self.observer.event(&Event::Output { package, text });
         };
         let cancelled = || self.observer.cancelled();
-        let ending = run(sandbox, request, &self.limits, &mut output, &cancelled)?;
+        let ending = run(
+            sandbox,
+            request,
+            lending,
+            &self.limits,
+            &mut output,
+            &cancelled,
+        )?;
         let elapsed = started.elapsed();
         if let Some(error) = log.take_error() {
             self.warn(
@@ -122,12 +147,17 @@ impl Workshop<'_> {
         Ok((ending, elapsed))
     }
 
-    fn check_output(
-        &self,
-        package: &PackageName,
-        scratch: Scratch,
-        elapsed: Duration,
-    ) -> Result<Finished, Error> {
+    /// The job that a build owns, once there is one.
+    pub(crate) fn seat(&self, package: &PackageName) -> Result<Seat, Error> {
+        self.observer.event(&Event::Building {
+            package,
+            phase: Phase::Waiting,
+        });
+        let cancelled = || self.observer.cancelled();
+        self.jobs.seat(&cancelled).ok_or(Error::Cancelled)
+    }
+
+    fn check_output(&self, package: &PackageName, scratch: Scratch) -> Result<Scratch, Error> {
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Packing,
@@ -149,11 +179,7 @@ impl Workshop<'_> {
         for leak in output::leaks(&destdir, scratch.path())? {
             self.warn(package, &leak);
         }
-        Ok(Finished {
-            package: package.clone(),
-            scratch,
-            elapsed,
-        })
+        Ok(scratch)
     }
 
     pub(crate) fn failure(

@@ -56,6 +56,7 @@ impl Workshop<'_> {
         let compiler = by_path(build.compiler).ok_or_else(|| Error::NoCompiler {
             compiler: build.compiler.to_owned(),
         })?;
+        let seat = self.seat(package)?;
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Unpacking,
@@ -93,7 +94,7 @@ impl Workshop<'_> {
             at: SCRIPT.into(),
         });
         mounts.extend([Mount::Proc, Mount::Dev]);
-        let mut env = build_env(HOST_PATH, self.cores);
+        let mut env = build_env(HOST_PATH, self.jobs.jobs());
         env.insert("CC".into(), compiler.into());
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
@@ -103,7 +104,7 @@ impl Workshop<'_> {
             command,
         };
         sandbox.mask(&mut request);
-        self.run(package, &request, scratch, log)
+        self.run(package, &request, scratch, seat, log)
     }
 
     fn lay_out(&self, recipe: &Recipe, dir: &Path) -> Result<(), Error> {

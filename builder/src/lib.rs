@@ -6,7 +6,8 @@
 //!
 //! * [`realise`] drives [`recipe::Plan`]: lookup, substitute, build. [`check`] builds again and compares, [`forecast`] is
 //!   the dry run.
-//! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], [`run`], output checks, archive.
+//! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], output checks, archive.
+//! * [`JobServer`] keeps all builds together within the jobs that the user allowed.
 //! * [`Trial`] is how a built package is tried in a root of its run closure alone.
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
 //! * [`venv`] composes closures into directories that commands run in, and exports them.
@@ -18,6 +19,7 @@ mod diagnose;
 mod error;
 mod forecast;
 mod hosted;
+mod jobs;
 mod log;
 mod lookup;
 mod masks;
@@ -46,11 +48,12 @@ pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
 pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
+pub use crate::jobs::{JobServer, Seat};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
 pub use crate::probe::{LazySandbox, Sandbox};
-pub use crate::process::{Ending, Limits, run};
+pub use crate::process::{Ending, Limits};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
     BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,

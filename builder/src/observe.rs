@@ -88,6 +88,8 @@ pub enum Event<'a> {
 pub enum Phase {
     /// Its sources are fetched.
     Sources,
+    /// It waits until others leave it a job.
+    Waiting,
     /// Its scratch root is filled.
     Unpacking,
     /// Its script runs.

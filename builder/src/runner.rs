@@ -12,6 +12,7 @@ use store::{Blob, ProvideOrigin, StoreError};
 
 use crate::build::Workshop;
 use crate::error::{Error, Wanted};
+use crate::jobs::JobServer;
 use crate::log::log_path;
 use crate::lookup::{Found, Lookup, Offer};
 use crate::observe::{Event, FetchProgress, Phase};
@@ -70,7 +71,9 @@ impl<'a> Runner<'a> {
                 if self.context.observer.cancelled() {
                     plan.stop();
                 }
-                while let Some(action) = plan.poll_if(|kind| running.has_room(kind, self.options)) {
+                while let Some(action) =
+                    plan.poll_if(|kind| running.has_room(kind, self.context.jobs))
+                {
                     running.count(action.kind, 1);
                     let work = self.prepare(action, &mut ledger);
                     let answers = answers.clone();
@@ -476,11 +479,11 @@ struct Running {
 }
 
 impl Running {
-    fn has_room(&self, kind: ActionKind, options: &Options) -> bool {
+    fn has_room(&self, kind: ActionKind, jobs: &JobServer) -> bool {
         match kind {
             ActionKind::Lookup => self.lookups < LOOKUPS,
             ActionKind::Substitute | ActionKind::Fetch => self.transfers < TRANSFERS,
-            ActionKind::Build => self.builds < options.jobs.max(1),
+            ActionKind::Build => self.builds < jobs.builds_max(),
         }
     }
 

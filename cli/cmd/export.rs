@@ -49,7 +49,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         (Format::Tar, _) => {}
     }
     let options = args.get.options()?;
-    let session = Session::open(context, &args.packages)?;
+    let session = Session::open(context, args.get.jobs, &args.packages)?;
     let report = session.realise(&options)?;
     let inputs = session.closure(&report)?;
     if args.format == Format::Dir {

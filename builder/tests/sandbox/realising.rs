@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use builder::testing::{World, full, name};
-use builder::{Error, ErrorKind, How, forecast};
+use builder::{Error, ErrorKind, How, JobServer, forecast};
 use recipe::Policy;
 use store::PinClass;
 
@@ -79,7 +79,6 @@ fn independent_packages_are_built_at_once_within_the_bound() {
         return;
     };
     world.observer.meet = 2;
-    world.options.jobs = 2;
     let names = ["a", "b", "c", "d"];
     for package in names {
         world.package(package, "mkdir $DESTDIR/share");
@@ -92,7 +91,7 @@ fn a_failure_stops_or_is_worked_around_as_asked() {
     let Some(mut world) = World::new() else {
         return;
     };
-    world.options.jobs = 1;
+    world.jobs = JobServer::new(1).unwrap();
     world.package("bad", "exit 1");
     world.package_from("needs-bad", "true", "../bad\n../seed\n", "");
     world.package("good", "mkdir $DESTDIR/share");
