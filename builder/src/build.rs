@@ -10,7 +10,7 @@ use store::{Blob, Store};
 use crate::error::{BuildFailure, Error, ProcessError};
 use crate::jobs::{JobServer, Lending, Seat};
 use crate::log::Log;
-use crate::observe::{Event, Observer, Phase};
+use crate::observe::{Busy, Event, Observer, Phase};
 use crate::output;
 use crate::probe::LazySandbox;
 use crate::process::{Ending, Limits, run};
@@ -46,25 +46,42 @@ impl std::fmt::Debug for Workshop<'_> {
 }
 
 /// A build that ended well; its output still lies in the scratch directory.
-#[derive(Debug)]
-pub struct Finished {
+pub struct Finished<'a> {
     package: PackageName,
     scratch: Scratch,
+    _busy: Busy<'a>,
     /// Packing takes a processor, too.
     _seat: Seat,
     /// How long the script ran.
     pub elapsed: Duration,
 }
 
-impl Workshop<'_> {
+impl std::fmt::Debug for Finished<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Finished({})", self.package)
+    }
+}
+
+/// What a build holds from its beginning to its end.
+pub(crate) struct Begun<'a> {
+    busy: Busy<'a>,
+    seat: Seat,
+}
+
+impl<'a> Workshop<'a> {
     /// Builds a package whose sources are in the store. `inputs` are the outputs of its build closure.
     ///
     /// # Errors
     /// [`Error::BuildFailed`] with the last lines of the log, [`Error::Output`] when what it made is no package,
     /// and whatever keeps a build from being started.
-    pub fn build(&self, recipe: &Recipe, inputs: &[Input], log: &Path) -> Result<Finished, Error> {
+    pub fn build(
+        &self,
+        recipe: &Recipe,
+        inputs: &[Input],
+        log: &Path,
+    ) -> Result<Finished<'a>, Error> {
         let sandbox = self.sandbox.get()?;
-        let seat = self.seat(recipe.name())?;
+        let begun = self.begin(recipe.name())?;
         self.phase(recipe, Phase::Unpacking);
         let scratch = Scratch::new(self.scratch)?;
         root::fill(&scratch, inputs, self.store)?;
@@ -72,7 +89,7 @@ impl Workshop<'_> {
         let top_level = root::top_level(&scratch.root())?;
         let mut request = BuildRequest::for_recipe(&script, top_level, self.jobs.jobs());
         sandbox.mask(&mut request);
-        self.run(recipe.name(), &request, scratch, seat, log)
+        self.run(recipe.name(), &request, scratch, begun, log)
     }
 
     /// Runs a request whose output lies in the scratch root's `$DESTDIR`, and checks that output.
@@ -84,15 +101,15 @@ impl Workshop<'_> {
         package: &PackageName,
         request: &BuildRequest,
         scratch: Scratch,
-        seat: Seat,
+        begun: Begun<'a>,
         log: &Path,
-    ) -> Result<Finished, Error> {
+    ) -> Result<Finished<'a>, Error> {
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Running,
         });
         let mut log = Log::create(log)?;
-        let lending = seat.lend().map_err(ProcessError::Start)?;
+        let lending = begun.seat.lend().map_err(ProcessError::Start)?;
         let ran = self.run_script(package, request, Some(&lending), &mut log);
         // Whatever it still held can be used by others while it is packed.
         drop(lending);
@@ -103,7 +120,8 @@ impl Workshop<'_> {
                 Ok(Finished {
                     package: package.clone(),
                     scratch,
-                    _seat: seat,
+                    _busy: begun.busy,
+                    _seat: begun.seat,
                     elapsed,
                 })
             }
@@ -147,14 +165,16 @@ impl Workshop<'_> {
         Ok((ending, elapsed))
     }
 
-    /// The job that a build owns, once there is one.
-    pub(crate) fn seat(&self, package: &PackageName) -> Result<Seat, Error> {
+    /// Waits for the job that a build owns.
+    pub(crate) fn begin(&self, package: &PackageName) -> Result<Begun<'a>, Error> {
+        let busy = Busy::new(self.observer, package);
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Waiting,
         });
         let cancelled = || self.observer.cancelled();
-        self.jobs.seat(&cancelled).ok_or(Error::Cancelled)
+        let seat = self.jobs.seat(&cancelled).ok_or(Error::Cancelled)?;
+        Ok(Begun { busy, seat })
     }
 
     fn check_output(&self, package: &PackageName, scratch: Scratch) -> Result<Scratch, Error> {
@@ -210,7 +230,7 @@ impl Workshop<'_> {
     }
 }
 
-impl Finished {
+impl Finished<'_> {
     /// Packs the output into the store.
     ///
     /// # Errors

@@ -45,18 +45,22 @@ pub struct HostedBuild<'a> {
     pub compiler: &'a str,
 }
 
-impl Workshop<'_> {
+impl<'a> Workshop<'a> {
     /// Runs such a build; the recipes' sources and the inputs must be in the store.
     ///
     /// # Errors
     /// As [`Self::build`].
-    pub fn build_on_host(&self, build: &HostedBuild<'_>, log: &Path) -> Result<Finished, Error> {
+    pub fn build_on_host(
+        &self,
+        build: &HostedBuild<'_>,
+        log: &Path,
+    ) -> Result<Finished<'a>, Error> {
         let sandbox = self.sandbox.get()?;
         let package = build.name;
         let compiler = by_path(build.compiler).ok_or_else(|| Error::NoCompiler {
             compiler: build.compiler.to_owned(),
         })?;
-        let seat = self.seat(package)?;
+        let begun = self.begin(package)?;
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Unpacking,
@@ -104,7 +108,7 @@ impl Workshop<'_> {
             command,
         };
         sandbox.mask(&mut request);
-        self.run(package, &request, scratch, seat, log)
+        self.run(package, &request, scratch, begun, log)
     }
 
     fn lay_out(&self, recipe: &Recipe, dir: &Path) -> Result<(), Error> {

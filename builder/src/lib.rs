@@ -12,6 +12,7 @@
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
 //! * [`venv`] composes closures into directories that commands run in, and exports them.
 
+mod ahead;
 mod build;
 mod bwrap;
 mod check;

@@ -11,6 +11,7 @@
 // The name by which the other crates know it.
 extern crate p2pkgs_builder as builder;
 
+mod ahead;
 mod hermetic;
 mod jobs;
 mod limits;

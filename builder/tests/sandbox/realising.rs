@@ -103,6 +103,35 @@ fn a_failure_stops_or_is_worked_around_as_asked() {
 }
 
 #[test]
+fn every_failure_is_told_when_it_was_worked_around() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.keep_going = true;
+    world.package("bad", "exit 1");
+    world.package("worse", "exit 2");
+    world.package_from("needs-worse", "true", "../worse\n../seed\n", "");
+    world.package("empty", "touch $DESTDIR/stray");
+    world.package("good", "mkdir $DESTDIR/share");
+    let failure = world
+        .realise(&["bad", "needs-worse", "empty", "good"])
+        .unwrap_err();
+    let all = std::iter::once(&failure.error).chain(&failure.others);
+    let mut told: Vec<_> = all.map(ToString::to_string).collect();
+    told.sort();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(
+        told[0].contains("`bad` failed") && told[1].contains("`worse` failed"),
+        "{told:?}"
+    );
+    assert!(told[2].contains("`empty`"), "{told:?}");
+    assert_eq!(failure.report.built, [name("good")]);
+    let skipped = [(name("needs-worse"), name("worse"))];
+    assert_eq!(failure.report.skipped, skipped);
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
 fn a_source_nobody_has_is_named_and_nothing_is_built() {
     let Some(mut world) = World::new() else {
         return;
