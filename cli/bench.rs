@@ -18,6 +18,7 @@ use crate::keys::BuildKey;
 use crate::origins::Origins;
 use crate::seeds::RebuiltSeeds;
 use crate::substituters;
+use crate::times::Times;
 use crate::tree::DiskTree;
 use crate::ui::Ui;
 use crate::watch::Watch;
@@ -65,7 +66,8 @@ impl Bench {
             ui: context.ui.clone(),
             // What a build has found must still be there when it is needed.
             store: context.store()?.holding()?,
-            watch: Watch::new(&context.ui, &context.interrupt),
+            watch: Watch::new(&context.ui, &context.interrupt)
+                .remembering(Times::open(home.path("build-times"))),
             trust: context.trust()?,
             sandbox: LazySandbox::new(search_path()),
             scratch: home.path("scratch"),
