@@ -29,7 +29,7 @@ const TRANSFERS: usize = 4;
 
 /// What comes back from a thread.
 enum Message {
-    Done(Action, Answer),
+    Done(Action, Box<Answer>),
     /// Sources of a package that is built later.
     Ahead(Vec<FetchedItem>),
 }
@@ -94,7 +94,8 @@ impl<'a> Runner<'a> {
                     let answers = answers.clone();
                     scope.spawn(move || {
                         // The inbox lives as long as this scope: sending cannot fail.
-                        let _ = answers.send(Message::Done(action, self.act(action.id, work)));
+                        let _ = answers
+                            .send(Message::Done(action, Box::new(self.act(action.id, work))));
                     });
                 }
                 while let Some(id) = ahead.start() {
@@ -110,7 +111,7 @@ impl<'a> Runner<'a> {
                 match inbox.recv() {
                     Ok(Message::Done(action, answer)) => {
                         running.count(action.kind, -1);
-                        let outcome = self.settle(answer, &mut ledger);
+                        let outcome = self.settle(*answer, &mut ledger);
                         plan.handle(action.id, outcome);
                         if self.will_be_built(&plan, action, outcome) {
                             ahead.expect(action.id);
@@ -479,7 +480,9 @@ impl<'a> Runner<'a> {
         if plan.is_success() {
             return Ok(report);
         }
-        let mut errors = errors.into_iter();
+        // That each build was cancelled is said once, by the whole.
+        let is_failure = |error: &Error| !matches!(error, Error::Cancelled);
+        let mut errors = errors.into_iter().filter(is_failure);
         let cancelled = self.context.observer.cancelled();
         let error = if cancelled { None } else { errors.next() }.unwrap_or(Error::Cancelled);
         Err(Box::new(Failure {
