@@ -29,6 +29,7 @@ mod session;
 mod sources;
 mod substituters;
 mod summary;
+mod times;
 mod tree;
 mod ui;
 mod units;

@@ -141,7 +141,7 @@ impl SourceSet {
     /// # Errors
     /// The first source that could not be had; the others are fetched nevertheless.
     pub fn fetch(&self, context: &Context) -> CmdResult {
-        let bench = Bench::open(context, context.tree()?)?;
+        let bench = Bench::open(context, context.tree()?, None)?;
         let fetcher = bench.fetcher();
         self.fetch_from(context, &fetcher, &bench.store, &bench.watch)
     }

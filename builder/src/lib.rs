@@ -6,12 +6,14 @@
 //!
 //! * [`realise`] drives [`recipe::Plan`]: lookup, substitute, build. [`check`] builds again and compares, [`forecast`] is
 //!   the dry run.
-//! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], [`run`], output checks, archive.
+//! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], output checks, archive.
+//! * [`JobServer`] keeps all builds together within the jobs that the user allowed.
 //! * [`Trial`] is how a built package is tried in a root of its run closure alone.
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
 //! * [`venv`] composes closures into directories that commands run in, and exports them; [`Image`] and [`squashfs`] export them
 //!   for others to run, [`sbom`] says what they are made of.
 
+mod ahead;
 mod build;
 mod bwrap;
 mod check;
@@ -20,6 +22,7 @@ mod error;
 mod forecast;
 mod hosted;
 mod image;
+mod jobs;
 mod log;
 mod lookup;
 mod masks;
@@ -50,11 +53,12 @@ pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError
 pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
 pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
+pub use crate::jobs::{JobServer, Seat};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
 pub use crate::probe::{LazySandbox, Sandbox};
-pub use crate::process::{Ending, Limits, run};
+pub use crate::process::{Ending, Limits};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
     BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,

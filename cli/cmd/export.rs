@@ -94,7 +94,7 @@ impl ImageArgs {
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     check(args)?;
     let options = args.get.options()?;
-    let session = Session::open(context, &args.packages)?;
+    let session = Session::open(context, args.get.jobs, &args.packages)?;
     let report = session.realise(&options)?;
     let export = Export {
         args,

@@ -22,7 +22,7 @@ use crate::units;
 
 pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdResult {
     let options = args.get.options()?;
-    let session = Session::open(context, &args.packages)?;
+    let session = Session::open(context, args.get.jobs, &args.packages)?;
     let store = &session.bench.store;
     let mut sources = if args.no_sources {
         BTreeMap::new()
