@@ -106,6 +106,7 @@ pub enum Command {
     New(cmd::new::Args),
     Lint(cmd::lint::Args),
     Refresh(cmd::refresh::Args),
+    Weather(cmd::weather::Args),
     Log(cmd::log::Args),
     Publish(cmd::publish::Args),
     Node(cmd::node::Args),

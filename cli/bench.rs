@@ -5,16 +5,18 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base::TrustPolicy;
+use base::{PkgHash, TrustPolicy};
 use builder::{Context as BuildContext, JobServer, LazySandbox};
 use store::Store;
-use store::substitute::{First, Race, SourceFetcher};
+use store::substitute::{First, Progress, Query, Race, SourceFetcher, Substituter as _};
 
 use crate::context::Context;
 use crate::error::CmdResult;
 use crate::keys::BuildKey;
+use crate::network::Remote;
 use crate::origins::Origins;
 use crate::seeds::RebuiltSeeds;
 use crate::substituters;
@@ -108,6 +110,24 @@ impl Bench {
             logs: &self.logs,
             now_unix_secs: unix_secs(),
         }
+    }
+
+    /// What others say of a package, and who was asked.
+    ///
+    /// # Errors
+    /// When the lookup failed as a whole; an empty answer is no error.
+    pub fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> CmdResult<Query> {
+        Ok(self.substituters.query(pkghash, progress)?)
+    }
+
+    /// Whom the user believes.
+    pub const fn trust(&self) -> &TrustPolicy {
+        &self.trust
+    }
+
+    /// This command's door to the network.
+    pub const fn remote(&self) -> &Arc<Remote> {
+        self.origins.remote()
     }
 
     /// Fails with exit code 8, and what to do about it, where no sandbox works.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The whole idea on real software, with real processes that know only one peer.
 #
-# A mirror seeds the sources of the package tree from their origins. A builder finds them through the DHT by their sha256,
+# A mirror seeds the sources of a few packages from their origins. A builder finds them through the DHT by their sha256,
 # builds, signs and announces. A user fetches what was built and never builds. Then mirror and builder are killed, and a
 # second user fetches the same from the first. Last, with everyone gone, a miss says who was asked.
 #
@@ -125,7 +125,8 @@ meeting_pid=$pid
 
 step "A mirror: fetches the sources from their origins (the seed is made with this machine's C compiler, if nobody has it)"
 home mirror "$meeting"
-in_home mirror mirror seed --all >/dev/null
+# shellcheck disable=SC2086 # a list of words
+in_home mirror mirror seed $packages >/dev/null
 in_home mirror mirror list | awk '{ bytes += $3 } END { printf "    holds %d sources, %.1f MB\n", NR, bytes / 1e6 }' >&2
 daemon mirror
 mirror_pid=$pid

@@ -29,6 +29,7 @@ pub mod run;
 pub mod store;
 pub mod unpin;
 pub mod venv;
+pub mod weather;
 pub mod why;
 
 use crate::args::Command;
@@ -53,6 +54,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Graph(args) => graph::run(&context, &args),
         Command::New(args) => new::run(&context, &args),
         Command::Refresh(args) => refresh::run(&context, &args),
+        Command::Weather(args) => weather::run(&context, &args),
         Command::Lint(args) => lint::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Publish(args) => publish::run(&context, &args),

@@ -158,6 +158,9 @@ pub struct Plan {
     lookups: VecDeque<PackageId>,
     transfers: VecDeque<Action>,
     builds: BTreeSet<PackageId>,
+    /// The longest chain of builds that waits for each package, and how many outcomes it does not know of.
+    after: Vec<Duration>,
+    outcomes_since: usize,
     /// How long each package's build is thought to take.
     times: Box<[Duration]>,
 }
@@ -203,6 +206,8 @@ impl Plan {
             lookups: VecDeque::new(),
             transfers: VecDeque::new(),
             builds: BTreeSet::new(),
+            after: Vec::new(),
+            outcomes_since: 0,
             times: order::with_median(&vec![None; graph.len()]),
         };
         roots.iter().for_each(|root| plan.need(*root));
@@ -254,6 +259,7 @@ impl Plan {
     pub fn handle(&mut self, id: PackageId, outcome: Outcome) {
         let state = self.state(id);
         self.running = self.running.saturating_sub(1);
+        self.outcomes_since += 1;
         match (state, outcome) {
             (State::Running(ActionKind::Lookup), Outcome::Present) => {
                 self.realised(id, State::Present);

@@ -59,6 +59,9 @@ mod service;
 /// Closed networks.
 mod private_swarm;
 
+/// What of a tree can be had from others: `weather`.
+mod weather;
+
 /// Groups that share a key in an open network.
 mod group;
 

@@ -13,6 +13,10 @@ use crate::graph::PackageId;
 /// What a build is thought to take while none has ever been timed: then the number of builds in the chain decides.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
+/// The chains are measured again when one in so many packages has changed since: each time costs a look at all of them, and a
+/// plan of a hundred thousand must not take the square of that. Smaller plans are measured after every outcome.
+const MEASURED_AGAIN: usize = 1000;
+
 /// The times of all packages, from those that are known: for the others the median.
 pub(super) fn with_median(known: &[Option<Duration>]) -> Box<[Duration]> {
     let mut sorted: Vec<_> = known.iter().flatten().copied().collect();
@@ -23,12 +27,17 @@ pub(super) fn with_median(known: &[Option<Duration>]) -> Box<[Duration]> {
 
 impl Plan {
     /// The most urgent of what can be built now; of equals the one that lies deepest.
-    pub(super) fn most_urgent(&self) -> Option<PackageId> {
+    pub(super) fn most_urgent(&mut self) -> Option<PackageId> {
         if self.builds.len() < 2 {
             return self.builds.first().copied();
         }
-        let after = self.longest_after();
-        let urgency = |id: &PackageId| self.times[id.index()].saturating_add(after[id.index()]);
+        let stale = self.outcomes_since.saturating_mul(MEASURED_AGAIN) >= self.items.len();
+        if self.after.is_empty() || stale {
+            self.after = self.longest_after();
+            self.outcomes_since = 0;
+        }
+        let urgency =
+            |id: &PackageId| self.times[id.index()].saturating_add(self.after[id.index()]);
         let first = self
             .builds
             .iter()
