@@ -7,14 +7,14 @@ use base::PackageName;
 use recipe::Recipe;
 use store::{Blob, Store};
 
-use crate::error::{BuildFailure, Error};
+use crate::error::{BuildFailure, Error, chain};
 use crate::log::Log;
 use crate::observe::{Event, Observer, Phase};
 use crate::output;
 use crate::probe::LazySandbox;
 use crate::process::{Ending, Limits, run};
 use crate::request::BuildRequest;
-use crate::root::{self, Input, RecipeFiles};
+use crate::root::{self, Input, RecipeFiles, Root};
 use crate::scratch::Scratch;
 
 /// What builds need from the machine and the caller, whatever the package.
@@ -63,10 +63,12 @@ impl Workshop<'_> {
         let sandbox = self.sandbox.get()?;
         self.phase(recipe, Phase::Unpacking);
         let scratch = Scratch::new(self.scratch)?;
-        root::fill(&scratch, inputs, self.store)?;
+        let layers = self.sandbox.layers(self.scratch);
+        let mut root = Root::new(&scratch, inputs, self.store, layers.as_ref())?;
         let script = root::add_recipe(&scratch, recipe, self.files, self.store)?;
-        let top_level = root::top_level(&scratch.root())?;
+        let top_level = std::mem::take(&mut root.top_level);
         let mut request = BuildRequest::for_recipe(&script, top_level, self.cores);
+        request.stack = root.stack.take();
         sandbox.mask(&mut request);
         self.run(recipe.name(), &request, scratch, log)
     }
@@ -199,15 +201,4 @@ impl Finished {
         output::pack_to(&self.package, &root::destdir(&self.scratch), &path)?;
         Ok(path)
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -237,6 +237,17 @@ impl Error {
     }
 }
 
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 fn fetch_kind(error: &FetchError) -> ErrorKind {
     match error {
         FetchError::Missing { .. } => ErrorKind::Missing,

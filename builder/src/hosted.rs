@@ -97,6 +97,7 @@ impl Workshop<'_> {
         env.insert("CC".into(), compiler.into());
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
+            stack: None,
             mounts,
             env,
             directory: HOME.into(),

@@ -18,6 +18,7 @@ mod diagnose;
 mod error;
 mod forecast;
 mod hosted;
+mod layers;
 mod log;
 mod lookup;
 mod masks;
@@ -33,6 +34,7 @@ mod runner;
 mod scratch;
 mod signer;
 mod sources;
+mod stack;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trial;
@@ -46,6 +48,7 @@ pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
 pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
+pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
@@ -54,7 +57,7 @@ pub use crate::process::{Ending, Limits, run};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
     BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,
-    SOURCE_DATE_EPOCH, build_env, check_env,
+    SOURCE_DATE_EPOCH, Stack, build_env, check_env,
 };
 pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;

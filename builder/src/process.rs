@@ -20,7 +20,6 @@ use rustix::fs::Mode;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, umask};
 
-use crate::bwrap::argv;
 use crate::error::ProcessError;
 use crate::probe::Sandbox;
 use crate::request::BuildRequest;
@@ -92,9 +91,7 @@ pub fn run(
     let mut command = Command::new(sandbox.bwrap());
     command
         .env_clear()
-        .arg("--info-fd")
-        .arg(info_writer.as_raw_fd().to_string())
-        .args(argv(request, sandbox.features()))
+        .args(sandbox.argv(request, info_writer.as_raw_fd()))
         // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
         .process_group(0)
         .stdin(Stdio::null())

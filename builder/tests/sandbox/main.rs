@@ -17,5 +17,6 @@ mod ordinary_user;
 mod outputs;
 mod realising;
 mod reproducible;
+mod stacking;
 mod substituting;
 mod venvs;
