@@ -24,6 +24,8 @@ pub struct Features {
     /// `--disable-userns` (0.8 and later): the build cannot make user namespaces of its own, which is the part of the
     /// kernel that sandbox escapes most often went through.
     pub disable_userns: bool,
+    /// `--add-seccomp-fd` (0.6.1 and later): system calls that no build needs are refused.
+    pub seccomp: bool,
 }
 
 /// The arguments of bubblewrap, without the program's name.
@@ -119,6 +121,7 @@ mod tests {
             &request,
             Features {
                 disable_userns: true,
+                seccomp: true,
             },
         );
         let expected = "--unshare-user --unshare-net --unshare-pid --unshare-ipc --unshare-uts \

@@ -32,6 +32,7 @@ mod request;
 mod root;
 mod runner;
 mod scratch;
+mod seccomp;
 mod signer;
 mod sources;
 mod stack;

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,11 +21,14 @@ use crate::process::{Ending, Limits, run};
 use crate::request::{BuildRequest, Mount, Stack};
 use crate::root::{make_dir, write_file};
 use crate::scratch::Scratch;
+use crate::seccomp::Filters;
 
 /// The oldest bubblewrap we drive: it has `--clearenv`.
 pub(crate) const VERSION_MIN: (u32, u32) = (0, 5);
 /// The first bubblewrap with `--disable-userns`.
 const VERSION_DISABLE_USERNS: (u32, u32) = (0, 8);
+/// The first minor version with `--add-seccomp-fd`; 0.6.0 lacks it, which the attempt finds out.
+const VERSION_SECCOMP: (u32, u32) = (0, 6);
 /// A sandbox that does nothing takes some ten milliseconds; a machine that needs a hundred times that can still build.
 const PROBE_LIMITS: Limits = Limits {
     wall: Duration::from_secs(20),
@@ -38,6 +43,7 @@ pub struct Sandbox {
     features: Features,
     masks: Vec<Mount>,
     stacker: Option<Stacker>,
+    filters: Option<Filters>,
 }
 
 impl Sandbox {
@@ -57,12 +63,14 @@ impl Sandbox {
         }
         let features = Features {
             disable_userns: version.is_some_and(|v| v >= VERSION_DISABLE_USERNS),
+            seccomp: version.is_some_and(|v| v >= VERSION_SECCOMP),
         };
         let sandbox = Self {
             bwrap,
             features,
             masks: masks(),
             stacker: stacker(search_path),
+            filters: Filters::new(),
         };
         let mut attempts = vec![sandbox.clone()];
         if !rustix::process::geteuid().is_root() {
@@ -73,10 +81,13 @@ impl Sandbox {
                 ..sandbox.clone()
             });
         }
-        attempts.extend(attempts.clone().into_iter().map(|attempt| Self {
-            features: Features::default(),
-            ..attempt
-        }));
+        let strongest = attempts.clone();
+        for features in weaker(features) {
+            attempts.extend(strongest.iter().cloned().map(|attempt| Self {
+                features,
+                ..attempt
+            }));
+        }
         let mut first_output = None;
         for attempt in attempts {
             match attempt.attempt() {
@@ -94,9 +105,32 @@ impl Sandbox {
         &self.bwrap
     }
 
-    /// The arguments of bubblewrap for a request; it writes who runs inside to the descriptor `info`.
-    pub(crate) fn argv(&self, request: &BuildRequest, info: RawFd) -> Vec<OsString> {
+    /// Whether system calls that no build needs are refused.
+    pub fn filters(&self) -> bool {
+        self.features.seccomp && self.filters.is_some()
+    }
+
+    /// The filters of system calls, each as a file to be inherited.
+    pub(crate) fn filter_files(&self) -> io::Result<Vec<File>> {
+        match &self.filters {
+            Some(filters) if self.features.seccomp => filters.files(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The arguments of bubblewrap for a request; it writes who runs inside to the descriptor `info`, and reads the filters
+    /// from `filters`.
+    pub(crate) fn argv(
+        &self,
+        request: &BuildRequest,
+        info: RawFd,
+        filters: &[File],
+    ) -> Vec<OsString> {
         let mut own = vec![OsString::from("--info-fd"), info.to_string().into()];
+        for filter in filters {
+            own.push("--add-seccomp-fd".into());
+            own.push(filter.as_raw_fd().to_string().into());
+        }
         own.extend(argv(request, self.features));
         match (&request.stack, &self.stacker) {
             (Some(stack), Some(stacker)) => {
@@ -196,6 +230,19 @@ impl Sandbox {
             Err(error) => Err(chain(&error)),
         }
     }
+}
+
+/// What is done without where the kernel, or whoever confines us, does not allow all of it: least first.
+fn weaker(features: Features) -> [Features; 3] {
+    let with_userns = Features {
+        disable_userns: false,
+        ..features
+    };
+    let unfiltered = Features {
+        seccomp: false,
+        ..features
+    };
+    [with_userns, unfiltered, Features::default()]
 }
 
 fn stacker(search_path: &OsStr) -> Option<Stacker> {

@@ -8,6 +8,7 @@
 //!
 //! Standard output and error share one pipe: the log keeps the order in which lines were written.
 
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -88,16 +89,17 @@ pub fn run(
 ) -> Result<Ending, ProcessError> {
     let (log, log_writer) = io::pipe().map_err(ProcessError::Start)?;
     let (info, info_writer) = io::pipe().map_err(ProcessError::Start)?;
+    let filters = sandbox.filter_files().map_err(ProcessError::Start)?;
     let mut command = Command::new(sandbox.bwrap());
     command
         .env_clear()
-        .args(sandbox.argv(request, info_writer.as_raw_fd()))
+        .args(sandbox.argv(request, info_writer.as_raw_fd(), &filters))
         // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(log_writer.try_clone().map_err(ProcessError::Start)?)
         .stderr(log_writer);
-    let child = spawn(&mut command, info_writer).map_err(ProcessError::Start)?;
+    let child = spawn(&mut command, info_writer, filters).map_err(ProcessError::Start)?;
     // The command still holds the write ends of the log: without this the log would never end.
     drop(command);
     let mut watch = Watch::new(child, log, info)?;
@@ -112,20 +114,23 @@ pub fn run(
     Ok(ending.or(too_much).unwrap_or(Ending::Exited(status)))
 }
 
-/// Starts a process that gets the three standard descriptors, the info pipe, and nothing else.
+/// Starts a process that gets the three standard descriptors, the info pipe, the filters, and nothing else.
 ///
 /// Rust opens everything close-on-exec, but a shell, a `make` or a test runner may have left us descriptors that are
 /// not: in the sandbox they would be holes. The info pipe must be inherited, and two builds starting at once must not
 /// inherit each other's: hence the lock, which also covers the process-wide umask.
-fn spawn(command: &mut Command, info_writer: PipeWriter) -> io::Result<Child> {
+fn spawn(command: &mut Command, info_writer: PipeWriter, filters: Vec<File>) -> io::Result<Child> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     close_fds::set_fds_cloexec(FIRST_EXTRA_FD, &[]);
     rustix::io::fcntl_setfd(&info_writer, FdFlags::empty())?;
+    for filter in &filters {
+        rustix::io::fcntl_setfd(filter, FdFlags::empty())?;
+    }
     let before = umask(Mode::WGRP | Mode::WOTH);
     let child = command.spawn();
     umask(before);
-    drop(info_writer);
+    drop((info_writer, filters));
     child
 }
 

@@ -12,6 +12,7 @@
 extern crate p2pkgs_builder as builder;
 
 mod hermetic;
+mod intruding;
 mod limits;
 mod ordinary_user;
 mod outputs;
