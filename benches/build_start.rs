@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use builder::testing::{sandbox_works, static_busybox};
-use builder::{Event, Input, LazySandbox, Limits, NoFiles, Observer, Workshop};
+use builder::{Event, Input, JobServer, LazySandbox, Limits, NoFiles, Observer, Workshop};
 use recipe::{FileBytes, Graph, MemoryTree, PackageFiles, System};
 use store::{Expected, Store};
 
@@ -107,6 +107,7 @@ fn start(
     // Whether this machine can do it is found out once in a process, not by each build.
     sandbox.get().unwrap();
     let watch = Watch::default();
+    let jobs = JobServer::new(1).unwrap();
     let workshop = Workshop {
         store,
         files: &NoFiles,
@@ -114,7 +115,7 @@ fn start(
         observer: &watch,
         scratch,
         limits: Limits::default(),
-        cores: 1,
+        jobs: &jobs,
         keep_failed: false,
     };
     let mut tree = MemoryTree::default();

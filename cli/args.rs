@@ -116,6 +116,7 @@ pub enum Command {
     Name(cmd::name::Args),
     Cache(cmd::cache::Args),
     Car(cmd::car::Args),
+    Bundle(cmd::bundle::Args),
     Store(cmd::store::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),
@@ -128,6 +129,11 @@ impl Command {
     /// Whether it runs until it is told to stop.
     pub const fn is_daemon(&self) -> bool {
         matches!(self, Self::Node(args) if args.is_daemon())
+    }
+
+    /// Whether it only moves bytes between peers and the store, and starts no program.
+    pub const fn is_exchange(&self) -> bool {
+        self.is_daemon() || matches!(self, Self::Fetch(_))
     }
 }
 

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base::TrustPolicy;
-use builder::{Context as BuildContext, LazySandbox, Options};
-use recipe::Policy;
+use builder::{Context as BuildContext, JobServer, LazySandbox};
 use store::Store;
 use store::substitute::{First, Race, SourceFetcher};
 
@@ -19,12 +18,10 @@ use crate::keys::BuildKey;
 use crate::origins::Origins;
 use crate::seeds::RebuiltSeeds;
 use crate::substituters;
+use crate::times::Times;
 use crate::tree::DiskTree;
 use crate::ui::Ui;
 use crate::watch::Watch;
-
-/// Builds at once unless the user says otherwise: more only help where packages are many and small.
-const JOBS_DEFAULT_MAX: usize = 4;
 
 /// The tools.
 pub struct Bench {
@@ -38,6 +35,8 @@ pub struct Bench {
     pub watch: Watch,
     /// Where scratch directories are made.
     pub scratch: PathBuf,
+    /// What all builds of this command together may run at once.
+    pub jobs: JobServer,
     origins: Origins,
     substituters: Race<'static>,
     trust: TrustPolicy,
@@ -55,11 +54,11 @@ impl std::fmt::Debug for Bench {
 }
 
 impl Bench {
-    /// Opens everything.
+    /// Opens everything, to run so many jobs at once: as many as there are processors, unless the user says otherwise.
     ///
     /// # Errors
     /// When the configuration or the store cannot be used.
-    pub fn open(context: &Context, tree: DiskTree) -> CmdResult<Self> {
+    pub fn open(context: &Context, tree: DiskTree, jobs: Option<u16>) -> CmdResult<Self> {
         let home = context.home()?;
         let origins = Origins::open(context, Some(&tree))?;
         let signer = BuildKey::of(home, &context.ui)?;
@@ -67,10 +66,12 @@ impl Bench {
             ui: context.ui.clone(),
             // What a build has found must still be there when it is needed.
             store: context.store()?.holding()?,
-            watch: Watch::new(&context.ui, &context.interrupt),
+            watch: Watch::new(&context.ui, &context.interrupt)
+                .remembering(Times::open(home.path("build-times"))),
             trust: context.trust()?,
             sandbox: LazySandbox::new(search_path()),
             scratch: home.path("scratch"),
+            jobs: JobServer::new(jobs.map_or_else(processors, usize::from))?,
             logs: home.path("logs"),
             substituters: substituters::open(context, &origins)?,
             origins,
@@ -101,6 +102,7 @@ impl Bench {
             signer: &self.signer,
             files: &self.tree,
             sandbox: &self.sandbox,
+            jobs: &self.jobs,
             observer: &self.watch,
             scratch: &self.scratch,
             logs: &self.logs,
@@ -118,20 +120,9 @@ impl Bench {
     }
 }
 
-/// How to build, for so many builds at once.
-pub fn options(policy: Policy, jobs: Option<u16>) -> Options {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = jobs
-        .map_or(processors.min(JOBS_DEFAULT_MAX), usize::from)
-        .max(1);
-    // Configure scripts use one processor each, so twice as many processes as processors keep them busy.
-    let cores = (2 * processors / jobs).clamp(1, processors);
-    Options {
-        policy,
-        jobs,
-        cores,
-        ..Options::default()
-    }
+/// How many jobs this machine can run at once.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Where bubblewrap is looked for.

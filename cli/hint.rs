@@ -74,6 +74,11 @@ fn hints_of_builder(error: &builder::Error) -> Vec<String> {
         builder::Error::Incomplete { package, .. } => vec![format!(
             "name in `pkg/{package}/run-deps` what it needs, or remove the file at the end of its `build`"
         )],
+        builder::Error::NoProgram { package, .. } => {
+            vec![format!(
+                "install the package `{package}` of your distribution"
+            )]
+        }
         builder::Error::NotReproducible { package, .. } => {
             vec![format!(
                 "`p2pkgs log {package}` shows the log of the first build"

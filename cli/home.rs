@@ -7,7 +7,7 @@
 //! node.key        the daemon's identity, 0600                            node.lock            held while it runs
 //! node.addr       where commands find it                                 node.json            what it is doing
 //! node.http       where its HTTP door is
-//! config.toml     settings, when the home was named explicitly
+//! build-times     how long builds took                                   config.toml          settings, when it was named explicitly
 //! ```
 
 use std::fs::{self, DirBuilder, File};

@@ -29,6 +29,7 @@ mod session;
 mod sources;
 mod substituters;
 mod summary;
+mod times;
 mod tree;
 mod ui;
 mod units;
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> CmdResult {
-    if cli.command.is_daemon() {
+    if cli.command.is_exchange() {
         without_huge_pages();
     }
     start_tracing(cli.command.is_daemon());
@@ -78,8 +79,8 @@ fn run(cli: Cli, ui: &Ui) -> CmdResult {
     cmd::run(context, cli.command)
 }
 
-/// A daemon that waits should be small. The allocator asks for huge pages, and each is taken whole for a few objects. Only for
-/// the daemon, not in the allocator's build: the programs that other commands start would inherit it.
+/// The allocator asks for huge pages, and each is taken whole for a few objects: a third of what a daemon or a fetch holds.
+/// Only for these, not in the allocator's build: the programs that other commands start would inherit it.
 fn without_huge_pages() {
     // A kernel without huge pages has nothing to switch off.
     let _ = rustix::thread::disable_transparent_huge_pages(true);

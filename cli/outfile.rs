@@ -48,6 +48,11 @@ impl OutFile {
         &mut self.file
     }
 
+    /// Where it lies until it is finished, for programs that write it themselves.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Puts the file in its place.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub fn of(context: &Context, items: &[String]) -> CmdResult<Vec<Cid>> {
         no_substitutes: false,
     };
     let packages: Vec<_> = packages.into_iter().cloned().collect();
-    let session = Session::open(context, &packages)?;
+    let session = Session::open(context, get.jobs, &packages)?;
     let report = session.realise(&get.options()?)?;
     for id in session.graph.roots() {
         if let Some(realised) = report.realised.get(session.graph.name(*id)) {

@@ -3,13 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use bootstrap::{Event, Forecast, Request, Seed, stage_0_script};
-use recipe::{Policy, System};
+use builder::Options;
+use recipe::System;
 use store::substitute::{
     Asked, FetchError, Fetched, First, Origin, Progress, SourceFetcher, SourceRequest,
 };
 use store::{Blob, Store};
 
-use crate::bench::{Bench, options};
+use crate::bench::Bench;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::ui::Ui;
 use crate::units;
@@ -78,7 +79,7 @@ pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let compiler = compiler.as_deref().unwrap_or(DEFAULT_COMPILER);
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
-    let options = options(Policy::SubstituteOrBuild, None);
+    let options = Options::default();
     let stage_0 = stage_0_script(seed).unwrap_or_default();
     let request = Request {
         seed,
@@ -104,7 +105,7 @@ pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
 pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
-    let options = options(Policy::SubstituteOrBuild, None);
+    let options = Options::default();
     let (compiler, stage_0) = (DEFAULT_COMPILER, &[][..]);
     let request = Request {
         seed,

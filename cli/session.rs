@@ -8,7 +8,7 @@ use builder::{Context as BuildContext, Failure as BuildFailure, Forecast, Input,
 use recipe::{Graph, PackageId, Policy};
 use serde::Serialize;
 
-use crate::bench::{self, Bench};
+use crate::bench::Bench;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::summary::Tally;
@@ -17,7 +17,7 @@ use crate::tree::DiskTree;
 /// How packages are got, as flags that several commands share.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GetArgs {
-    /// Builds at once [default: the number of processors, at most 4]
+    /// Jobs at once, over all builds together [default: the number of processors]
     #[arg(short, long, env = "P2PKGS_JOBS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Never build; a miss ends with exit code 3. PKG_FORCE_BINARY=yes means the same
@@ -50,7 +50,11 @@ impl GetArgs {
     /// # Errors
     /// As [`Self::policy`].
     pub fn options(&self) -> CmdResult<Options> {
-        Ok(bench::options(self.policy()?, self.jobs))
+        let policy = self.policy()?;
+        Ok(Options {
+            policy,
+            ..Options::default()
+        })
     }
 }
 
@@ -64,25 +68,30 @@ pub struct Session {
 }
 
 impl Session {
-    /// Resolves what the user typed, and opens the tools.
+    /// Resolves what the user typed, and opens the tools, to run so many jobs at once.
     ///
     /// # Errors
     /// When the packages, the configuration or the store cannot be used.
-    pub fn open(context: &Context, typed: &[String]) -> CmdResult<Self> {
+    pub fn open(context: &Context, jobs: Option<u16>, typed: &[String]) -> CmdResult<Self> {
         let tree = context.tree()?;
         let names = tree.package_names(typed)?;
-        Self::of(context, tree, &names)
+        Self::of(context, jobs, tree, &names)
     }
 
     /// Resolves packages of a tree, and opens the tools.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn of(context: &Context, mut tree: DiskTree, names: &[PackageName]) -> CmdResult<Self> {
+    pub fn of(
+        context: &Context,
+        jobs: Option<u16>,
+        mut tree: DiskTree,
+        names: &[PackageName],
+    ) -> CmdResult<Self> {
         let graph = context.graph(&mut tree, names)?;
         Ok(Self {
             graph,
-            bench: Bench::open(context, tree)?,
+            bench: Bench::open(context, tree, jobs)?,
         })
     }
 

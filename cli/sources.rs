@@ -141,7 +141,7 @@ impl SourceSet {
     /// # Errors
     /// The first source that could not be had; the others are fetched nevertheless.
     pub fn fetch(&self, context: &Context) -> CmdResult {
-        let bench = Bench::open(context, context.tree()?)?;
+        let bench = Bench::open(context, context.tree()?, None)?;
         let fetcher = bench.fetcher();
         self.fetch_from(context, &fetcher, &bench.store, &bench.watch)
     }
@@ -185,6 +185,20 @@ impl SourceSet {
             context.ui.status(line);
         }
         conclude(context, failures)
+    }
+
+    /// The sources that are here, by the names recipes use.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn here(&self, store: &Store) -> CmdResult<Vec<(&str, Blob)>> {
+        let mut here = Vec::new();
+        for wanted in self.sources.values() {
+            if let Some(blob) = store.blob(&wanted.sha256)? {
+                here.push((wanted.file.as_str(), blob));
+            }
+        }
+        Ok(here)
     }
 
     /// Copies the sources that are here into a directory, under the names recipes use.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base::PackageName;
 use builder::{Event, Observer, Phase};
@@ -9,6 +10,7 @@ use store::substitute::{Origin, Progress};
 
 use crate::interrupt::Interrupt;
 use crate::sanitize;
+use crate::times::Times;
 use crate::ui::{Task, Tasks, Ui};
 use crate::units;
 
@@ -27,6 +29,8 @@ pub struct Watch {
     interrupt: Interrupt,
     tasks: Tasks,
     live: Mutex<Live>,
+    /// How long builds took; `None` where nothing is built.
+    times: Option<Times>,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +51,14 @@ impl Watch {
             interrupt: interrupt.clone(),
             tasks,
             live: Mutex::default(),
+            times: None,
         }
+    }
+
+    /// Remembers how long builds take.
+    pub fn remembering(mut self, times: Times) -> Self {
+        self.times = Some(times);
+        self
     }
 
     /// Watches a single transfer.
@@ -87,6 +98,16 @@ impl Watch {
                 live.running.insert(key, self.tasks.start(label));
             }
         }
+    }
+
+    /// A build entered a phase: the clock shows how long it has been in that, and how long its script ran last time.
+    fn building(&self, package: &PackageName, phase: Phase) {
+        let label = format!("building {package}: {}", doing(phase));
+        let last = (phase == Phase::Running).then(|| self.expected(package));
+        let mut live = self.live();
+        let task = live.running.entry((package.clone(), None));
+        let task = task.or_insert_with(|| self.tasks.start(label.clone()));
+        task.begin(label, last.flatten());
     }
 
     fn moved(&self, package: &PackageName, source: Option<&str>, bytes: u64, total: Option<u64>) {
@@ -164,13 +185,7 @@ impl Observer for Watch {
                 self.ended(package, *source);
                 self.fetched(&named(package, *source), *bytes, received);
             }
-            Event::Building { package, phase } => {
-                self.running(
-                    package,
-                    None,
-                    format!("building {package}: {}", doing(*phase)),
-                );
-            }
+            Event::Building { package, phase } => self.building(package, *phase),
             Event::Output { package, text } => self.output(package, text),
             Event::Built {
                 package,
@@ -178,6 +193,9 @@ impl Observer for Watch {
                 elapsed,
             } => {
                 self.ended(package, None);
+                if let Some(times) = &self.times {
+                    times.took(package, *elapsed);
+                }
                 let (size, time) = (units::bytes(*bytes), units::duration(*elapsed));
                 self.ui
                     .status(format!("built {package} ({size}) in {time}"));
@@ -185,13 +203,21 @@ impl Observer for Watch {
             Event::Warning { package, text } => {
                 self.ui.warn(format!("{package}: {}", sanitize::line(text)));
             }
-            Event::Present { package } | Event::Failed { package, .. } => self.ended(package, None),
+            Event::Present { package }
+            | Event::Failed { package, .. }
+            | Event::Over { package } => {
+                self.ended(package, None);
+            }
             _ => {}
         }
     }
 
     fn cancelled(&self) -> bool {
         self.interrupt.is_set()
+    }
+
+    fn expected(&self, package: &PackageName) -> Option<Duration> {
+        self.times.as_ref()?.of(package)
     }
 }
 
@@ -222,6 +248,7 @@ fn named(package: &PackageName, source: Option<&str>) -> String {
 const fn doing(phase: Phase) -> &'static str {
     match phase {
         Phase::Sources => "getting sources",
+        Phase::Waiting => "waiting for a job",
         Phase::Unpacking => "unpacking",
         Phase::Running => "running",
         Phase::Packing => "packing",
@@ -252,5 +279,48 @@ fn short(origin: &Origin) -> String {
         Origin::LanPeer(id) => format!("LAN peer …{}", sanitize::line(&end(id))),
         Origin::Peer(id) => format!("peer …{}", sanitize::line(&end(id))),
         other => sanitize::line(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    fn watch() -> Watch {
+        let cli = Cli::try_parse_from(["p2pkgs", "-q", "doctor"]).unwrap();
+        Watch::new(&Ui::new(&cli.global), &Interrupt::default())
+    }
+
+    #[test]
+    fn nothing_is_shown_of_a_build_that_is_over_whether_its_result_is_told_or_not() {
+        let watch = watch();
+        let seed = "seed".parse().unwrap();
+        for phase in [Phase::Waiting, Phase::Running, Phase::Packing] {
+            watch.event(&Event::Building {
+                package: &seed,
+                phase,
+            });
+            assert_eq!(watch.live().running.len(), 1);
+        }
+        watch.event(&Event::Over { package: &seed });
+        assert!(watch.live().running.is_empty());
+    }
+
+    #[test]
+    fn what_a_build_took_is_what_the_next_is_expected_to_take() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = || watch().remembering(Times::open(dir.path().join("times")));
+        let package = "p".parse().unwrap();
+        let (bytes, elapsed) = (1, Duration::from_secs(40));
+        assert_eq!(watch().expected(&package), None);
+        watch().event(&Event::Built {
+            package: &package,
+            bytes,
+            elapsed,
+        });
+        assert_eq!(watch().expected(&package), Some(elapsed));
     }
 }

@@ -167,7 +167,7 @@ impl Recipes {
             }
         };
         thread::scope(|scope| {
-            for _ in 0..request.options.jobs.clamp(1, self.packages.len()) {
+            for _ in 0..context.jobs.builds_max().min(self.packages.len()) {
                 scope.spawn(worker);
             }
         });

@@ -7,9 +7,10 @@ use base::PackageName;
 use recipe::Recipe;
 use store::{Blob, Store};
 
-use crate::error::{BuildFailure, Error, chain};
+use crate::error::{BuildFailure, Error, ProcessError, chain};
+use crate::jobs::{JobServer, Lending, Seat};
 use crate::log::Log;
-use crate::observe::{Event, Observer, Phase};
+use crate::observe::{Busy, Event, Observer, Phase};
 use crate::output;
 use crate::probe::LazySandbox;
 use crate::process::{Ending, Limits, run};
@@ -32,8 +33,8 @@ pub struct Workshop<'a> {
     pub scratch: &'a Path,
     /// How long a build may take, and how much it may print.
     pub limits: Limits,
-    /// What a build's `make` may run at once.
-    pub cores: usize,
+    /// What all builds together may run at once.
+    pub jobs: &'a JobServer,
     /// Whether the scratch directory of a failed build is left for the user to look at.
     pub keep_failed: bool,
 }
@@ -45,32 +46,52 @@ impl std::fmt::Debug for Workshop<'_> {
 }
 
 /// A build that ended well; its output still lies in the scratch directory.
-#[derive(Debug)]
-pub struct Finished {
+pub struct Finished<'a> {
     package: PackageName,
     scratch: Scratch,
+    _busy: Busy<'a>,
+    /// Packing takes a processor, too.
+    _seat: Seat,
     /// How long the script ran.
     pub elapsed: Duration,
 }
 
-impl Workshop<'_> {
+impl std::fmt::Debug for Finished<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Finished({})", self.package)
+    }
+}
+
+/// What a build holds from its beginning to its end.
+pub(crate) struct Begun<'a> {
+    busy: Busy<'a>,
+    seat: Seat,
+}
+
+impl<'a> Workshop<'a> {
     /// Builds a package whose sources are in the store. `inputs` are the outputs of its build closure.
     ///
     /// # Errors
     /// [`Error::BuildFailed`] with the last lines of the log, [`Error::Output`] when what it made is no package,
     /// and whatever keeps a build from being started.
-    pub fn build(&self, recipe: &Recipe, inputs: &[Input], log: &Path) -> Result<Finished, Error> {
+    pub fn build(
+        &self,
+        recipe: &Recipe,
+        inputs: &[Input],
+        log: &Path,
+    ) -> Result<Finished<'a>, Error> {
         let sandbox = self.sandbox.get()?;
+        let begun = self.begin(recipe.name())?;
         self.phase(recipe, Phase::Unpacking);
         let scratch = Scratch::new(self.scratch)?;
         let layers = self.sandbox.layers(self.scratch);
         let mut root = Root::new(&scratch, inputs, self.store, layers.as_ref())?;
         let script = root::add_recipe(&scratch, recipe, self.files, self.store)?;
         let top_level = std::mem::take(&mut root.top_level);
-        let mut request = BuildRequest::for_recipe(&script, top_level, self.cores);
+        let mut request = BuildRequest::for_recipe(&script, top_level, self.jobs.jobs());
         request.stack = root.stack.take();
         sandbox.mask(&mut request);
-        self.run(recipe.name(), &request, scratch, log)
+        self.run(recipe.name(), &request, scratch, begun, log)
     }
 
     /// Runs a request whose output lies in the scratch root's `$DESTDIR`, and checks that output.
@@ -82,16 +103,30 @@ impl Workshop<'_> {
         package: &PackageName,
         request: &BuildRequest,
         scratch: Scratch,
+        begun: Begun<'a>,
         log: &Path,
-    ) -> Result<Finished, Error> {
+    ) -> Result<Finished<'a>, Error> {
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Running,
         });
         let mut log = Log::create(log)?;
-        let (ending, elapsed) = self.run_script(package, request, &mut log)?;
+        let lending = begun.seat.lend().map_err(ProcessError::Start)?;
+        let ran = self.run_script(package, request, Some(&lending), &mut log);
+        // Whatever it still held can be used by others while it is packed.
+        drop(lending);
+        let (ending, elapsed) = ran?;
         match ending {
-            Ending::Exited(0) => self.check_output(package, scratch, elapsed),
+            Ending::Exited(0) => {
+                let scratch = self.check_output(package, scratch)?;
+                Ok(Finished {
+                    package: package.clone(),
+                    scratch,
+                    _busy: begun.busy,
+                    _seat: begun.seat,
+                    elapsed,
+                })
+            }
             Ending::Cancelled => Err(Error::Cancelled),
             ending => Err(Error::BuildFailed(
                 self.failure(package, ending, &log, scratch),
@@ -104,6 +139,7 @@ impl Workshop<'_> {
         &self,
         package: &PackageName,
         request: &BuildRequest,
+        lending: Option<&Lending>,
         log: &mut Log,
     ) -> Result<(Ending, Duration), Error> {
         let sandbox = self.sandbox.get()?;
@@ -113,7 +149,14 @@ impl Workshop<'_> {
             self.observer.event(&Event::Output { package, text });
         };
         let cancelled = || self.observer.cancelled();
-        let ending = run(sandbox, request, &self.limits, &mut output, &cancelled)?;
+        let ending = run(
+            sandbox,
+            request,
+            lending,
+            &self.limits,
+            &mut output,
+            &cancelled,
+        )?;
         let elapsed = started.elapsed();
         if let Some(error) = log.take_error() {
             self.warn(
@@ -124,12 +167,19 @@ impl Workshop<'_> {
         Ok((ending, elapsed))
     }
 
-    fn check_output(
-        &self,
-        package: &PackageName,
-        scratch: Scratch,
-        elapsed: Duration,
-    ) -> Result<Finished, Error> {
+    /// Waits for the job that a build owns.
+    pub(crate) fn begin(&self, package: &PackageName) -> Result<Begun<'a>, Error> {
+        let busy = Busy::new(self.observer, package);
+        self.observer.event(&Event::Building {
+            package,
+            phase: Phase::Waiting,
+        });
+        let cancelled = || self.observer.cancelled();
+        let seat = self.jobs.seat(&cancelled).ok_or(Error::Cancelled)?;
+        Ok(Begun { busy, seat })
+    }
+
+    fn check_output(&self, package: &PackageName, scratch: Scratch) -> Result<Scratch, Error> {
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Packing,
@@ -151,11 +201,7 @@ impl Workshop<'_> {
         for leak in output::leaks(&destdir, scratch.path())? {
             self.warn(package, &leak);
         }
-        Ok(Finished {
-            package: package.clone(),
-            scratch,
-            elapsed,
-        })
+        Ok(scratch)
     }
 
     pub(crate) fn failure(
@@ -186,7 +232,7 @@ impl Workshop<'_> {
     }
 }
 
-impl Finished {
+impl Finished<'_> {
     /// Packs the output into the store.
     ///
     /// # Errors

@@ -109,6 +109,24 @@ pub enum Error {
         /// As it was given.
         compiler: String,
     },
+    /// A program of the host that an export needs is not there.
+    #[error("there is no `{program}` on this machine")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+        /// The package that has it in most distributions.
+        package: &'static str,
+    },
+    /// A program of the host failed.
+    #[error("`{program}` failed ({status}): {complaint}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// How it ended.
+        status: String,
+        /// What it printed.
+        complaint: String,
+    },
     /// A process could not be started or watched.
     #[error("cannot run a sandbox")]
     Process(#[from] ProcessError),
@@ -214,6 +232,8 @@ impl Error {
             Self::Io { source, .. } if is_disk_full(source) => ErrorKind::DiskFull,
             Self::Archive { source, .. } => archive_kind(source),
             Self::NoCompiler { .. }
+            | Self::NoProgram { .. }
+            | Self::Program { .. }
             | Self::Process(_)
             | Self::FileChanged { .. }
             | Self::Sign { .. }

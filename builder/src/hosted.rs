@@ -45,17 +45,22 @@ pub struct HostedBuild<'a> {
     pub compiler: &'a str,
 }
 
-impl Workshop<'_> {
+impl<'a> Workshop<'a> {
     /// Runs such a build; the recipes' sources and the inputs must be in the store.
     ///
     /// # Errors
     /// As [`Self::build`].
-    pub fn build_on_host(&self, build: &HostedBuild<'_>, log: &Path) -> Result<Finished, Error> {
+    pub fn build_on_host(
+        &self,
+        build: &HostedBuild<'_>,
+        log: &Path,
+    ) -> Result<Finished<'a>, Error> {
         let sandbox = self.sandbox.get()?;
         let package = build.name;
         let compiler = by_path(build.compiler).ok_or_else(|| Error::NoCompiler {
             compiler: build.compiler.to_owned(),
         })?;
+        let begun = self.begin(package)?;
         self.observer.event(&Event::Building {
             package,
             phase: Phase::Unpacking,
@@ -93,7 +98,7 @@ impl Workshop<'_> {
             at: SCRIPT.into(),
         });
         mounts.extend([Mount::Proc, Mount::Dev]);
-        let mut env = build_env(HOST_PATH, self.cores);
+        let mut env = build_env(HOST_PATH, self.jobs.jobs());
         env.insert("CC".into(), compiler.into());
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
@@ -104,7 +109,7 @@ impl Workshop<'_> {
             command,
         };
         sandbox.mask(&mut request);
-        self.run(package, &request, scratch, log)
+        self.run(package, &request, scratch, begun, log)
     }
 
     fn lay_out(&self, recipe: &Recipe, dir: &Path) -> Result<(), Error> {

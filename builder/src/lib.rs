@@ -6,11 +6,14 @@
 //!
 //! * [`realise`] drives [`recipe::Plan`]: lookup, substitute, build. [`check`] builds again and compares, [`forecast`] is
 //!   the dry run.
-//! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], [`run`], output checks, archive.
+//! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], output checks, archive.
+//! * [`JobServer`] keeps all builds together within the jobs that the user allowed.
 //! * [`Trial`] is how a built package is tried in a root of its run closure alone.
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
-//! * [`venv`] composes closures into directories that commands run in, and exports them.
+//! * [`venv`] composes closures into directories that commands run in, and exports them; [`Image`] and [`squashfs`] export them
+//!   for others to run, [`sbom`] says what they are made of.
 
+mod ahead;
 mod build;
 mod bwrap;
 mod check;
@@ -18,6 +21,8 @@ mod diagnose;
 mod error;
 mod forecast;
 mod hosted;
+mod image;
+mod jobs;
 mod layers;
 mod log;
 mod lookup;
@@ -35,6 +40,7 @@ mod scratch;
 mod seccomp;
 mod signer;
 mod sources;
+mod squashfs;
 mod stack;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -49,12 +55,14 @@ pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
 pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
+pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
+pub use crate::jobs::{JobServer, Seat};
 pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
 pub use crate::probe::{LazySandbox, Sandbox};
-pub use crate::process::{Ending, Limits, run};
+pub use crate::process::{Ending, Limits};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
     BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,
@@ -64,5 +72,6 @@ pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;
 pub use crate::signer::Signer;
 pub use crate::sources::FetchedItem;
+pub use crate::squashfs::squashfs;
 pub use crate::trial::Trial;
 pub use crate::untidy::untidy;

@@ -67,6 +67,11 @@ pub enum Event<'a> {
         /// How long its script ran.
         elapsed: Duration,
     },
+    /// A build is over, whatever came of it; others tell that.
+    Over {
+        /// Which package's.
+        package: &'a PackageName,
+    },
     /// Something looks wrong but stops nothing.
     Warning {
         /// About which package.
@@ -88,6 +93,8 @@ pub enum Event<'a> {
 pub enum Phase {
     /// Its sources are fetched.
     Sources,
+    /// It waits until others leave it a job.
+    Waiting,
     /// Its scratch root is filled.
     Unpacking,
     /// Its script runs.
@@ -96,13 +103,39 @@ pub enum Phase {
     Packing,
 }
 
-/// Who watches. Called from several threads at once.
+/// Who watches, and remembers. Called from several threads at once.
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event<'_>);
 
     /// Whether everything should stop. Asked often; builds that run are killed.
     fn cancelled(&self) -> bool;
+
+    /// How long a package's script ran when it was built last, for whoever remembers: by that the order is chosen.
+    fn expected(&self, package: &PackageName) -> Option<Duration> {
+        let _ = package;
+        None
+    }
+}
+
+/// Tells when a build is over, by being dropped.
+pub(crate) struct Busy<'a> {
+    observer: &'a dyn Observer,
+    package: PackageName,
+}
+
+impl<'a> Busy<'a> {
+    pub fn new(observer: &'a dyn Observer, package: &PackageName) -> Self {
+        let package = package.clone();
+        Self { observer, package }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let package = &self.package;
+        self.observer.event(&Event::Over { package });
+    }
 }
 
 /// Nobody watches.

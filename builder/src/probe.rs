@@ -220,7 +220,7 @@ impl Sandbox {
     fn try_request(&self, request: &BuildRequest) -> Result<(), String> {
         let mut output = Vec::new();
         let mut keep = |bytes: &[u8]| output.extend_from_slice(bytes);
-        match run(self, request, &PROBE_LIMITS, &mut keep, &|| false) {
+        match run(self, request, None, &PROBE_LIMITS, &mut keep, &|| false) {
             Ok(Ending::Exited(0)) => Ok(()),
             Ok(Ending::Exited(_)) if output.is_empty() => {
                 Err("it failed without a word".to_owned())

@@ -6,9 +6,9 @@
 //! the whole namespace is empty. Should this program itself be killed, `--die-with-parent` ends the build. That signal
 //! is bound to the *thread* that started bubblewrap, so [`run`] starts and awaits it on the same thread.
 //!
+//! A build inherits its standard descriptors and the two ends of its job server, see [`crate::jobs`], and nothing else.
 //! Standard output and error share one pipe: the log keeps the order in which lines were written.
 
-use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -22,8 +22,9 @@ use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, umask};
 
 use crate::error::ProcessError;
+use crate::jobs::Lending;
 use crate::probe::Sandbox;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, add_job_server};
 
 /// How often cancellation and limits are looked at while a build says nothing, so also how late ^C can act.
 const TICK: Duration = Duration::from_millis(50);
@@ -76,32 +77,23 @@ pub enum Ending {
     Cancelled,
 }
 
-/// Runs a request to its end. `output` gets what it prints, `cancelled` is asked every `TICK`.
+/// Runs a request to its end. What it starts beside its first job it borrows by `lending`; `output` gets what it prints,
+/// `cancelled` is asked every `TICK`.
 ///
 /// # Errors
 /// [`ProcessError`] when bubblewrap could not be started or watched; whatever it had started is dead by then.
-pub fn run(
+pub(crate) fn run(
     sandbox: &Sandbox,
     request: &BuildRequest,
+    lending: Option<&Lending>,
     limits: &Limits,
     output: &mut dyn FnMut(&[u8]),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Ending, ProcessError> {
     let (log, log_writer) = io::pipe().map_err(ProcessError::Start)?;
     let (info, info_writer) = io::pipe().map_err(ProcessError::Start)?;
-    let filters = sandbox.filter_files().map_err(ProcessError::Start)?;
-    let mut command = Command::new(sandbox.bwrap());
-    command
-        .env_clear()
-        .args(sandbox.argv(request, info_writer.as_raw_fd(), &filters))
-        // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(log_writer.try_clone().map_err(ProcessError::Start)?)
-        .stderr(log_writer);
-    let child = spawn(&mut command, info_writer, filters).map_err(ProcessError::Start)?;
-    // The command still holds the write ends of the log: without this the log would never end.
-    drop(command);
+    let child = spawn(sandbox, request.clone(), lending, log_writer, info_writer)
+        .map_err(ProcessError::Start)?;
     let mut watch = Watch::new(child, log, info)?;
     let ending = watch.until_end(limits, output, cancelled);
     let ended = watch.finish();
@@ -114,23 +106,45 @@ pub fn run(
     Ok(ending.or(too_much).unwrap_or(Ending::Exited(status)))
 }
 
-/// Starts a process that gets the three standard descriptors, the info pipe, the filters, and nothing else.
+/// Starts bubblewrap with the three standard descriptors, the info pipe, the filters, the job server's ends, and nothing else.
 ///
 /// Rust opens everything close-on-exec, but a shell, a `make` or a test runner may have left us descriptors that are
-/// not: in the sandbox they would be holes. The info pipe must be inherited, and two builds starting at once must not
-/// inherit each other's: hence the lock, which also covers the process-wide umask.
-fn spawn(command: &mut Command, info_writer: PipeWriter, filters: Vec<File>) -> io::Result<Child> {
+/// not: in the sandbox they would be holes. What is inherited on purpose must not get into another build that starts at
+/// the same moment: hence the lock, which also covers the process-wide umask and the numbers of the job server's ends.
+fn spawn(
+    sandbox: &Sandbox,
+    mut request: BuildRequest,
+    lending: Option<&Lending>,
+    log_writer: PipeWriter,
+    info_writer: PipeWriter,
+) -> io::Result<Child> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     close_fds::set_fds_cloexec(FIRST_EXTRA_FD, &[]);
+    // Closed again before the lock is released, as is the info pipe.
+    let inherited = lending.map(Lending::to_inherit).transpose()?;
+    if let Some(inherited) = &inherited {
+        add_job_server(&mut request.env, &inherited.auth());
+        inherited.open_to_children()?;
+    }
     rustix::io::fcntl_setfd(&info_writer, FdFlags::empty())?;
+    let filters = sandbox.filter_files()?;
     for filter in &filters {
         rustix::io::fcntl_setfd(filter, FdFlags::empty())?;
     }
+    let mut command = Command::new(sandbox.bwrap());
+    command
+        .env_clear()
+        .args(sandbox.argv(&request, info_writer.as_raw_fd(), &filters))
+        // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log_writer.try_clone()?)
+        .stderr(log_writer);
     let before = umask(Mode::WGRP | Mode::WOTH);
     let child = command.spawn();
     umask(before);
-    drop((info_writer, filters));
+    drop((inherited, info_writer, filters));
     child
 }
 

@@ -17,6 +17,7 @@ use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
 
 use crate::build::Workshop;
 use crate::error::Error;
+use crate::jobs::JobServer;
 use crate::lookup::{Found, Lookup};
 use crate::observe::Observer;
 use crate::probe::LazySandbox;
@@ -43,6 +44,8 @@ pub struct Context<'a> {
     pub files: &'a dyn RecipeFiles,
     /// The sandbox; not touched unless something is built.
     pub sandbox: &'a LazySandbox,
+    /// What all builds together may run at once.
+    pub jobs: &'a JobServer,
     /// Who watches, and stops.
     pub observer: &'a dyn Observer,
     /// Where scratch directories are made.
@@ -63,7 +66,7 @@ impl<'a> Context<'a> {
             observer: self.observer,
             scratch: self.scratch,
             limits: options.limits,
-            cores: options.cores,
+            jobs: self.jobs,
             keep_failed: options.keep_failed,
         }
     }
@@ -186,10 +189,6 @@ impl std::fmt::Debug for Context<'_> {
 pub struct Options {
     /// Whether to substitute, to build, or both.
     pub policy: Policy,
-    /// Builds at once.
-    pub jobs: usize,
-    /// What each build's `make` may run at once.
-    pub cores: usize,
     /// Go on with what does not depend on a failure.
     pub keep_going: bool,
     /// Leave the scratch directories of failed builds.
@@ -204,8 +203,6 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             policy: Policy::default(),
-            jobs: 1,
-            cores: 1,
             keep_going: false,
             keep_failed: false,
             limits: Limits::default(),

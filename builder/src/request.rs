@@ -86,8 +86,8 @@ pub struct BuildRequest {
 
 impl BuildRequest {
     /// The request that runs a recipe's build script: `top_level` are the directories and links of the scratch root.
-    pub fn for_recipe(script: &Path, top_level: Vec<Mount>, cores: usize) -> Self {
-        let env = build_env(SEARCH_PATH, cores);
+    pub fn for_recipe(script: &Path, top_level: Vec<Mount>, jobs: usize) -> Self {
+        let env = build_env(SEARCH_PATH, jobs);
         Self::for_script(script, BUILD_SCRIPT, top_level, env)
     }
 
@@ -118,6 +118,14 @@ impl BuildRequest {
     }
 }
 
+/// Tells a build of its job server as make does, and as upstream does. Make takes the last `-j` and the last server.
+pub(crate) fn add_job_server(env: &mut BTreeMap<OsString, OsString>, auth: &str) {
+    let flags = env.entry("MAKEFLAGS".into()).or_default();
+    flags.push(" --jobserver-auth=");
+    flags.push(auth);
+    env.insert("PKG_JOBSERVER".into(), auth.into());
+}
+
 /// The environment of a check: what an ordinary user without settings has.
 pub fn check_env() -> BTreeMap<OsString, OsString> {
     let variables = [
@@ -135,14 +143,14 @@ pub fn check_env() -> BTreeMap<OsString, OsString> {
 }
 
 /// The environment that every build has, and nothing besides.
-pub fn build_env(path: &str, cores: usize) -> BTreeMap<OsString, OsString> {
-    let make_flags = format!("-j{}", cores.max(1));
+pub fn build_env(path: &str, jobs: usize) -> BTreeMap<OsString, OsString> {
+    let make_flags = format!("-j{}", jobs.max(1));
     let variables = [
         ("HOME", HOME),
         ("PATH", path),
         ("TMPDIR", "/tmp"),
         ("DESTDIR", DESTDIR),
-        // Upstream hands its job server on here; recipes may test the variable, so it is always set.
+        // Recipes may test the variable, so it is always set; the job server is known when the build starts.
         ("PKG_JOBSERVER", ""),
         ("MAKEFLAGS", make_flags.as_str()),
         ("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH),

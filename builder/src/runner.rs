@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
 use base::{PackageName, PkgHash};
-use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy};
+use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy, State};
 use store::substitute::{Asked, FetchError, Fetched};
 use store::{Blob, ProvideOrigin, StoreError};
 
+use crate::ahead::{Ahead, UntilOver};
 use crate::build::Workshop;
 use crate::error::{Error, Wanted};
+use crate::jobs::JobServer;
 use crate::log::log_path;
 use crate::lookup::{Found, Lookup, Offer};
 use crate::observe::{Event, FetchProgress, Phase};
@@ -23,6 +26,13 @@ use crate::sources::{FetchedItem, Fetching, Flights};
 const LOOKUPS: usize = 16;
 /// Outputs and seeds that are fetched at once; each may come from many peers.
 const TRANSFERS: usize = 4;
+
+/// What comes back from a thread.
+enum Message {
+    Done(Action, Box<Answer>),
+    /// Sources of a package that is built later.
+    Ahead(Vec<FetchedItem>),
+}
 
 /// The answer to one action.
 struct Answer {
@@ -60,37 +70,90 @@ impl<'a> Runner<'a> {
     }
 
     pub(crate) fn run(&self, roots: &[PackageId]) -> Result<Report, Box<Failure>> {
-        let mut plan =
-            Plan::new(self.graph, roots, self.options.policy).keep_going(self.options.keep_going);
+        let expected = |id| self.context.observer.expected(self.graph.name(id));
+        let mut plan = Plan::new(self.graph, roots, self.options.policy)
+            .keep_going(self.options.keep_going)
+            .with_times(expected);
         let mut ledger = Ledger::default();
         let (answers, inbox) = mpsc::channel();
+        let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            let mut running = Running::default();
+            let (mut running, mut ahead) = (Running::default(), Ahead::new());
             loop {
                 if self.context.observer.cancelled() {
                     plan.stop();
                 }
-                while let Some(action) = plan.poll_if(|kind| running.has_room(kind, self.options)) {
+                while let Some(action) =
+                    plan.poll_if(|kind| running.has_room(kind, self.context.jobs))
+                {
                     running.count(action.kind, 1);
+                    if action.kind == ActionKind::Build {
+                        ahead.forget(action.id);
+                    }
                     let work = self.prepare(action, &mut ledger);
                     let answers = answers.clone();
                     scope.spawn(move || {
                         // The inbox lives as long as this scope: sending cannot fail.
-                        let _ = answers.send((action, self.act(action.id, work)));
+                        let _ = answers
+                            .send(Message::Done(action, Box::new(self.act(action.id, work))));
+                    });
+                }
+                while let Some(id) = ahead.start() {
+                    let (answers, over) = (answers.clone(), &over);
+                    scope.spawn(move || {
+                        let _ = answers.send(Message::Ahead(self.fetch_ahead(id, over)));
                     });
                 }
                 if plan.is_done() {
+                    over.store(true, Ordering::Relaxed);
                     return;
                 }
-                let Ok((action, answer)) = inbox.recv() else {
-                    return;
-                };
-                running.count(action.kind, -1);
-                let outcome = self.settle(answer, &mut ledger);
-                plan.handle(action.id, outcome);
+                match inbox.recv() {
+                    Ok(Message::Done(action, answer)) => {
+                        running.count(action.kind, -1);
+                        let outcome = self.settle(*answer, &mut ledger);
+                        plan.handle(action.id, outcome);
+                        if self.will_be_built(&plan, action, outcome) {
+                            ahead.expect(action.id);
+                        }
+                    }
+                    Ok(Message::Ahead(fetched)) => {
+                        ahead.end();
+                        ledger.report.fetched.extend(fetched);
+                    }
+                    Err(_) => return,
+                }
             }
         });
+        for message in inbox.try_iter() {
+            if let Message::Ahead(fetched) = message {
+                ledger.report.fetched.extend(fetched);
+            }
+        }
         self.conclude(&plan, ledger)
+    }
+
+    /// Is it known now that a package will be built, unless what it needs fails?
+    fn will_be_built(&self, plan: &Plan, action: Action, outcome: Outcome) -> bool {
+        matches!(outcome, Outcome::Missing | Outcome::SubstituteFailed)
+            && plan.state(action.id) == State::Waiting
+            && self.may_build()
+            && self.graph.recipe(action.id).seed().is_none()
+    }
+
+    /// Fetches the sources of a package that will be built. How it went does not matter, see [`crate::ahead`].
+    fn fetch_ahead(&self, id: PackageId, over: &AtomicBool) -> Vec<FetchedItem> {
+        let observer = self.context.observer;
+        // A machine that cannot build need not fetch anything.
+        if self.context.sandbox.get().is_err() || over.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let fetching = Fetching {
+            observer: &UntilOver { observer, over },
+            ..self.fetching()
+        };
+        let fetched = fetching.sources(self.graph.recipe(id));
+        fetched.unwrap_or_default()
     }
 
     /// Collects what an action needs of what earlier ones left.
@@ -417,7 +480,9 @@ impl<'a> Runner<'a> {
         if plan.is_success() {
             return Ok(report);
         }
-        let mut errors = errors.into_iter();
+        // That each build was cancelled is said once, by the whole.
+        let is_failure = |error: &Error| !matches!(error, Error::Cancelled);
+        let mut errors = errors.into_iter().filter(is_failure);
         let cancelled = self.context.observer.cancelled();
         let error = if cancelled { None } else { errors.next() }.unwrap_or(Error::Cancelled);
         Err(Box::new(Failure {
@@ -476,11 +541,11 @@ struct Running {
 }
 
 impl Running {
-    fn has_room(&self, kind: ActionKind, options: &Options) -> bool {
+    fn has_room(&self, kind: ActionKind, jobs: &JobServer) -> bool {
         match kind {
             ActionKind::Lookup => self.lookups < LOOKUPS,
             ActionKind::Substitute | ActionKind::Fetch => self.transfers < TRANSFERS,
-            ActionKind::Build => self.builds < options.jobs.max(1),
+            ActionKind::Build => self.builds < jobs.builds_max(),
         }
     }
 

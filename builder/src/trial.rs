@@ -58,7 +58,7 @@ impl Workshop<'_> {
         let mut request = BuildRequest::for_check(&script, root::top_level(&scratch.root())?);
         sandbox.mask(&mut request);
         let mut log = Log::create(log)?;
-        match self.run_script(package, &request, &mut log)? {
+        match self.run_script(package, &request, None, &mut log)? {
             (Ending::Exited(0), elapsed) => Ok(Some(elapsed)),
             (Ending::Cancelled, _) => Err(Error::Cancelled),
             (ending, _) => Err(Error::CheckFailed(

@@ -17,10 +17,10 @@ use std::process::{Command, ExitStatus};
 
 use base::{Hasher, Sha256};
 use store::Store;
-use store::archive;
+use store::archive::{self, Entry};
 
 use crate::error::Error;
-use crate::root::{Input, make_dir, unpack_all};
+use crate::root::{Input, entries, make_dir, unpack_all};
 use crate::scratch::{Scratch, remove_tree};
 
 /// The script's path in a venv.
@@ -165,6 +165,20 @@ pub fn export(
     let root = scratch.root();
     compose(store, inputs, &root)?;
     archive::pack(&root, writer).map_err(|e| Error::archive("the closure", e))
+}
+
+/// Whether an output has such a file, or a link of that name.
+///
+/// # Errors
+/// [`Error`] when the output cannot be read.
+pub fn has_file(store: &Store, inputs: &[Input], name: &str, path: &str) -> Result<bool, Error> {
+    let Some(input) = inputs.iter().find(|input| input.name == name) else {
+        return Ok(false);
+    };
+    let is_it = |entry: &Entry| {
+        entry.path == path.as_bytes() && entry.kind != archive::EntryKind::Directory
+    };
+    Ok(entries(store, input)?.iter().any(is_it))
 }
 
 fn compose_with(

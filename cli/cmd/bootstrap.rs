@@ -48,7 +48,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         Command::Rebuild { seed } | Command::Verify { seed } => seed,
     };
     let seed = seeds::named(name)?;
-    let bench = Bench::open(context, context.tree()?)?;
+    let bench = Bench::open(context, context.tree()?, None)?;
     let made = match &args.command {
         Command::Rebuild { .. } => seeds::rebuild(&bench, &seed),
         Command::Verify { .. } => seeds::verify(&bench, &seed),

@@ -37,7 +37,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let mut options = args.get.options()?;
     options.keep_going = args.keep_going;
     options.keep_failed = args.keep_failed;
-    let session = Session::open(context, &args.packages)?;
+    let session = Session::open(context, args.get.jobs, &args.packages)?;
     if args.dry_run {
         return show(context, &session.forecast(&options)?);
     }

@@ -47,7 +47,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         tree.package_names(&args.packages)?
     };
     let graph = context.graph(&mut tree, &names)?;
-    let session = Session::of(context, tree, &with_tools(&graph))?;
+    let session = Session::of(context, args.get.jobs, tree, &with_tools(&graph))?;
     session.bench.require_sandbox()?;
     let (report, failure) = session.realise_what_can_be(&options);
     let mut worst = failure;

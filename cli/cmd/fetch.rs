@@ -78,7 +78,7 @@ fn packages(context: &Context, args: &Args) -> CmdResult {
         no_substitutes: false,
     };
     let options = get.options()?;
-    let session = Session::open(context, &args.items)?;
+    let session = Session::open(context, get.jobs, &args.items)?;
     let report = session.realise(&options)?;
     if let Some(dir) = &args.into {
         session.place(&report, dir)?;

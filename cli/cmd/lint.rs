@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let mut tree = context.tree()?;
     let names = tree.package_names_or_all(&args.packages)?;
     let graph = context.graph(&mut tree, &names)?;
-    let bench = Bench::open(context, tree)?;
+    let bench = Bench::open(context, tree, None)?;
     let sources = bench.fetcher();
     let builder = bench.build_context(&sources);
     let mut count = 0;

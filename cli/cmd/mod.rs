@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod bundle;
 pub mod cache;
 pub mod car;
 pub mod check;
@@ -62,6 +63,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Gc(args) => gc::run(&context, &args),
         Command::Name(args) => name::run(&context, &args),
         Command::Car(args) => car::run(&context, &args),
+        Command::Bundle(args) => bundle::run(&context, &args),
         Command::Cache(args) => cache::run(&context, &args),
         Command::Store(args) => store::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),

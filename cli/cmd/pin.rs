@@ -74,7 +74,7 @@ fn add_packages(
     name: Option<&String>,
     pins: &mut Vec<Pin>,
 ) -> CmdResult {
-    let session = Session::open(context, typed)?;
+    let session = Session::open(context, None, typed)?;
     for root in session.graph.roots() {
         let name = name.map_or(session.graph.name(*root).as_str(), String::as_str);
         for id in session.graph.with_run_closures(&[*root]) {

@@ -26,7 +26,7 @@ pub struct Args {
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     let options = args.get.options()?;
     let dir = {
-        let session = Session::open(context, &args.packages)?;
+        let session = Session::open(context, args.get.jobs, &args.packages)?;
         session.bench.require_sandbox()?;
         let report = session.realise(&options)?;
         let inputs = session.closure(&report)?;

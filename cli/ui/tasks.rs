@@ -1,12 +1,13 @@
 //! Things that go on at the same time: a bar for each on a terminal, one plain line for all every ten seconds elsewhere.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::Ui;
 use crate::units;
@@ -15,6 +16,8 @@ use crate::units;
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How often a bar without news is redrawn, so that its clock runs.
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
+/// A bar of something that has no length; the prefix stands behind, and says how long it took last time.
+const PLAIN_STYLE: &str = "  {spinner} {msg} {time}{prefix}";
 
 /// Running tasks. Dropping it removes the bars and ends the ticker.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ struct Running {
 struct State {
     label: String,
     since: Instant,
+    /// How long it took last time.
+    last: Option<Duration>,
     bytes: u64,
     total: Option<u64>,
     bar: Option<ProgressBar>,
@@ -71,6 +76,7 @@ impl Tasks {
         let state = State {
             label,
             since: Instant::now(),
+            last: None,
             bytes: 0,
             total: None,
             bar,
@@ -84,7 +90,7 @@ impl Tasks {
 
     fn new_bar(&self, label: &str) -> ProgressBar {
         let bar = self.shared.ui.bars.add(ProgressBar::new_spinner());
-        bar.set_style(style("  {spinner} {msg} {elapsed}"));
+        bar.set_style(style(PLAIN_STYLE));
         bar.set_message(label.to_owned());
         bar.enable_steady_tick(REDRAW_EVERY);
         bar
@@ -107,6 +113,21 @@ impl Task {
             state.label = label.into();
             if let Some(bar) = &state.bar {
                 bar.set_message(state.label.clone());
+            }
+        });
+    }
+
+    /// Something else is being done from now on, which took so long last time.
+    pub fn begin(&self, label: impl Into<String>, last: Option<Duration>) {
+        self.change(|state| {
+            (state.label, state.last) = (label.into(), last);
+            (state.since, state.bytes, state.total) = (Instant::now(), 0, None);
+            if let Some(bar) = &state.bar {
+                let last = last.map(|time| format!(" of about {}", units::duration(time)));
+                bar.set_style(style(PLAIN_STYLE));
+                bar.set_message(state.label.clone());
+                bar.set_prefix(last.unwrap_or_default());
+                bar.reset_elapsed();
             }
         });
     }
@@ -146,7 +167,8 @@ impl Shared {
 
     fn plain_line(&self) -> Option<String> {
         let running = self.lock();
-        let items: Vec<_> = running.tasks.values().map(State::plain).collect();
+        let plain = |state: &State| state.plain(state.since.elapsed());
+        let items: Vec<_> = running.tasks.values().map(plain).collect();
         (!items.is_empty()).then(|| items.join(", "))
     }
 }
@@ -168,8 +190,12 @@ impl State {
         bar.set_position(bytes);
     }
 
-    fn plain(&self) -> String {
-        let elapsed = units::duration(self.since.elapsed());
+    fn plain(&self, elapsed: Duration) -> String {
+        let elapsed = units::duration(elapsed);
+        if let Some(last) = self.last {
+            let last = units::duration(last);
+            return format!("{} {elapsed} of about {last}", self.label);
+        }
         match self.total {
             Some(total) => format!(
                 "{} ({} of {}, {elapsed})",
@@ -198,5 +224,37 @@ fn start_ticker(shared: Arc<Shared>) -> (mpsc::SyncSender<()>, JoinHandle<()>) {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the bar templates are valid")
+    let time = |state: &ProgressState, text: &mut dyn fmt::Write| {
+        // A text in memory takes everything.
+        let _ = text.write_str(&units::duration(state.elapsed()));
+    };
+    ProgressStyle::with_template(template)
+        .expect("the bar templates are valid")
+        .with_key("time", time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_says_how_far_it_is_and_how_long_it_took_last_time() {
+        let mut state = State {
+            label: "building zlib: running".into(),
+            since: Instant::now(),
+            last: None,
+            bytes: 0,
+            total: None,
+            bar: None,
+        };
+        let plain = |state: &State| state.plain(Duration::from_secs(12));
+        assert_eq!(plain(&state), "building zlib: running (12 s)");
+        state.last = Some(Duration::from_secs(40));
+        assert_eq!(plain(&state), "building zlib: running 12 s of about 40 s");
+        (state.last, state.label) = (None, "fetching make".into());
+        state.moved(1 << 20, None);
+        assert_eq!(plain(&state), "fetching make (1.0 MiB, 12 s)");
+        state.moved(1 << 20, Some(41 << 20));
+        assert_eq!(plain(&state), "fetching make (1.0 MiB of 41 MiB, 12 s)");
+    }
 }

@@ -5,6 +5,7 @@
 //! * What can be substituted is never built, and the build closure of what is not built is not even looked up.
 //! * Nothing is built before every package of its build closure is realised together with its run closure.
 //! * A seed is never substituted or built but fetched like a source: its content is its name, nobody's word is needed.
+//! * Of what can be built, that comes first which the most work waits for: see [`Plan::with_times`].
 //! * Every sequence of polls and answers ends, and then says of each package what became of it.
 //!
 //! The caller runs the actions, as many at a time as it likes, and answers each exactly once:
@@ -16,7 +17,10 @@
 //! `poll` returning `None` while actions run means: nothing more until one of them is answered. A dry run is the same loop
 //! with true answers to lookups and [`Outcome::success`] for everything else, see [`Plan::dry_run`].
 
+mod order;
+
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use crate::graph::{Graph, PackageId};
 
@@ -153,8 +157,9 @@ pub struct Plan {
     items: Vec<Item>,
     lookups: VecDeque<PackageId>,
     transfers: VecDeque<Action>,
-    /// Least id first: what lies deepest has the most waiting for it.
     builds: BTreeSet<PackageId>,
+    /// How long each package's build is thought to take.
+    times: Box<[Duration]>,
 }
 
 #[derive(Clone, Debug)]
@@ -198,6 +203,7 @@ impl Plan {
             lookups: VecDeque::new(),
             transfers: VecDeque::new(),
             builds: BTreeSet::new(),
+            times: order::with_median(&vec![None; graph.len()]),
         };
         roots.iter().for_each(|root| plan.need(*root));
         plan
@@ -207,6 +213,17 @@ impl Plan {
     #[must_use]
     pub const fn keep_going(mut self, keep_going: bool) -> Self {
         self.keep_going = keep_going;
+        self
+    }
+
+    /// How long the build of each package took when it was last timed. What has the longest chain of builds behind it is
+    /// then built first; without it, the chain of the most builds.
+    #[must_use]
+    pub fn with_times(mut self, time: impl Fn(PackageId) -> Option<Duration>) -> Self {
+        let known: Vec<_> = (0..self.items.len())
+            .map(|n| time(PackageId::new(n)))
+            .collect();
+        self.times = order::with_median(&known);
         self
     }
 
@@ -337,10 +354,9 @@ impl Plan {
 
     fn poll_build(&mut self, may: impl Fn(ActionKind) -> bool) -> Option<Action> {
         let kind = ActionKind::Build;
-        may(kind)
-            .then(|| self.builds.pop_first())
-            .flatten()
-            .map(|id| Action { kind, id })
+        let id = may(kind).then(|| self.most_urgent()).flatten()?;
+        self.builds.remove(&id);
+        Some(Action { kind, id })
     }
 
     fn item(&mut self, id: PackageId) -> &mut Item {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -249,6 +250,81 @@ fn an_interrupted_build_ends_with_130_and_leaves_nothing_running() {
         processes_with(&scratch).is_empty()
     });
     assert!(home.left_in_scratch().is_empty());
+}
+
+/// Below the time after which a command that does not stop by itself is ended: it stopped in an orderly way.
+const ORDERLY_END: Duration = Duration::from_secs(3);
+
+#[test]
+fn an_interrupt_ends_all_builds_at_once_even_those_that_do_not_want_to_hear_of_it() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let packages = ["stubborn", "stubborner"];
+    let script = "#!/bin/sh\ntrap '' INT TERM HUP\nfor n in 1 2 3; do sleep 77001.25 & done\n\
+        echo started\nsleep 77001.25\n";
+    for package in packages {
+        let dir = env.tree().join("pkg").join(package);
+        fs::create_dir(&dir).unwrap();
+        fs::copy(
+            env.tree().join("pkg/slow/build-deps"),
+            dir.join("build-deps"),
+        )
+        .unwrap();
+        fs::copy(env.tree().join("pkg/slow/build"), dir.join("build")).unwrap();
+        fs::write(dir.join("build"), script).unwrap();
+    }
+    let home = env.home("user");
+    let build = start(home.command(&["build", "-j2", "-k", "stubborn", "stubborner"]));
+    for package in packages {
+        wait_until("both builds run", || {
+            home.run(&["log", package]).stdout.contains("started")
+        });
+    }
+    let sleeping = "sleep 77001.25";
+    wait_until("all their children run", || {
+        processes_with(sleeping).len() == 8
+    });
+    let interrupted = Instant::now();
+    signal(build.id(), Signal::INT);
+    let ended = Finished::wait(build, "build -j2".into(), COMMAND_DEADLINE).assert_exit(130);
+    let took = interrupted.elapsed();
+    assert!(took < ORDERLY_END, "{took:?} after the interrupt");
+    let errors = ended.stderr.lines().filter(|l| l.starts_with("error:"));
+    assert_eq!(errors.collect::<Vec<_>>(), ["error: interrupted"]);
+    assert_eq!(processes_with(sleeping), Vec::<String>::new());
+    assert!(home.left_in_scratch().is_empty());
+    // The store is as it was, and good for the next build.
+    home.ok(&["store", "verify"]);
+    home.ok(&["build", "hello"]);
+}
+
+#[test]
+fn all_failures_are_told_at_the_end_and_how_long_a_build_took_is_remembered() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let dir = env.tree().join("pkg/broken-too");
+    fs::create_dir(&dir).unwrap();
+    for file in ["build", "build-deps"] {
+        fs::copy(env.tree().join("pkg/broken").join(file), dir.join(file)).unwrap();
+    }
+    let home = env.home("user");
+    let failed = home
+        .run(&["build", "-k", "broken", "broken-too", "hello"])
+        .assert_exit(5);
+    let failed = failed.assert_says("built hello");
+    for package in ["broken", "broken-too"] {
+        let line = format!("error: build of `{package}` failed with exit status 7");
+        assert!(failed.stderr.contains(&line), "{}", failed.stderr);
+    }
+    let times = fs::read_to_string(home.path("build-times")).unwrap();
+    assert!(
+        times.starts_with("hello ") && times.lines().count() == 1,
+        "{times}"
+    );
 }
 
 #[test]

@@ -25,11 +25,17 @@ mod packaging;
 /// Using what was built: `venv`, `run`, `export`.
 mod usage;
 
+/// Images that others load and run: `export --format oci|squashfs|spdx`.
+mod images;
+
 /// Sources: mirrors, origins, other content, where bytes came from.
 mod sources;
 
 /// Content in one file: `car export`, `car import`, paths through directories.
 mod car;
+
+/// Packages with all they are made from in one file: `bundle`, `bundle import`.
+mod bundle;
 
 /// Names that can be pointed elsewhere: `name publish`, `name resolve`, `fetch ipns://…`.
 mod ipns;

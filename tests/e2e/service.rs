@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{COMMAND_DEADLINE, Daemon, Finished, TestEnv, get, project, wait_until};
+use crate::support::{
+    COMMAND_DEADLINE, Daemon, Finished, TestEnv, get, judge, project, wait_until,
+};
 
 #[test]
 fn a_service_manager_hears_when_the_daemon_is_ready_alive_and_ends() {
@@ -93,18 +94,6 @@ fn what_is_odd_in_the_store_is_told_without_being_asked_for() {
     );
     daemon.wait_until_it_says("WARN");
     assert!(!daemon.stderr().contains("INFO"), "{}", daemon.stderr());
-}
-
-/// A program that judges what we make. `None` where it is missing: a test says so and passes, unless P2PKGS_REQUIRE_JUDGES is
-/// set, as it is in CI.
-fn judge(program: &str) -> Option<Command> {
-    if Command::new(program).arg("--version").output().is_ok() {
-        return Some(Command::new(program));
-    }
-    let required = std::env::var_os("P2PKGS_REQUIRE_JUDGES").is_some_and(|v| v == "1");
-    assert!(!required, "P2PKGS_REQUIRE_JUDGES is set: no `{program}`");
-    eprintln!("skipped: no `{program}`");
-    None
 }
 
 /// The worst that `systemd-analyze security` may think of the unit, in its tenths: what it calls "OK" ends at 50.

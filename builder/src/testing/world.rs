@@ -16,7 +16,9 @@ use super::host::{can_go_on, search_path, static_busybox};
 use super::network::{Remote, Shelf};
 use super::witness::Witness;
 use super::{full, name, sandbox_works};
-use crate::{Context, Failure, LazySandbox, Options, RecipeFiles, Report, check, realise};
+use crate::{
+    Context, Failure, JobServer, LazySandbox, Options, RecipeFiles, Report, check, realise,
+};
 
 /// A world to build in. Removed when dropped.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct World {
     pub trust: TrustPolicy,
     /// Who watches.
     pub observer: Witness,
+    /// What builds may run at once: two jobs.
+    pub jobs: JobServer,
     /// How to build.
     pub options: Options,
 }
@@ -63,11 +67,8 @@ impl World {
             trust: TrustPolicy::new([key.public()], 1),
             key,
             observer: Witness::default(),
-            options: Options {
-                jobs: 2,
-                cores: 2,
-                ..Options::default()
-            },
+            jobs: JobServer::new(2).unwrap(),
+            options: Options::default(),
             dir,
         };
         let sha256 = world.shelf.add(toy_seed());
@@ -187,6 +188,7 @@ impl World {
             signer: &self.key,
             files: &self.files,
             sandbox: &self.sandbox,
+            jobs: &self.jobs,
             observer: &self.observer,
             scratch: &scratch,
             logs: &logs,

@@ -88,7 +88,7 @@ fn a_build_that_takes_too_long_is_killed_with_all_its_children() {
         ending(&mut world, "p"),
         Ending::TookTooLong(Duration::from_millis(500))
     );
-    assert_eq!(runs("4242.001"), []);
+    assert_eq!(runs("4242.001"), Vec::<i32>::new());
     assert!(world.left_in_scratch().is_empty());
 }
 
@@ -103,7 +103,7 @@ fn a_build_that_falls_silent_is_killed() {
         ending(&mut world, "p"),
         Ending::Silent(Duration::from_millis(500))
     );
-    assert_eq!(runs("4242.002"), []);
+    assert_eq!(runs("4242.002"), Vec::<i32>::new());
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_cancelled_build_leaves_nothing_running_and_nothing_behind() {
     );
     let failure = world.realise(&["p"]).unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Cancelled);
-    assert_eq!(runs("4242.003"), []);
+    assert_eq!(runs("4242.003"), Vec::<i32>::new());
     assert!(world.left_in_scratch().is_empty());
 }
 
@@ -152,7 +152,7 @@ fn what_a_script_leaves_running_is_dead_before_its_output_is_read() {
     );
     let report = world.realise(&["p"]).unwrap();
     assert_eq!(report.built.len(), 1);
-    assert_eq!(runs("4242.004"), []);
+    assert_eq!(runs("4242.004"), Vec::<i32>::new());
 }
 
 #[test]

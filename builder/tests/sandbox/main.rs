@@ -11,8 +11,11 @@
 // The name by which the other crates know it.
 extern crate p2pkgs_builder as builder;
 
+mod ahead;
 mod hermetic;
+mod images;
 mod intruding;
+mod jobs;
 mod limits;
 mod ordinary_user;
 mod outputs;

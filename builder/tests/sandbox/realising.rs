@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use builder::testing::{World, full, name};
-use builder::{Error, ErrorKind, How, forecast};
+use builder::{Error, ErrorKind, How, JobServer, forecast};
 use recipe::Policy;
 use store::PinClass;
 
@@ -79,7 +79,6 @@ fn independent_packages_are_built_at_once_within_the_bound() {
         return;
     };
     world.observer.meet = 2;
-    world.options.jobs = 2;
     let names = ["a", "b", "c", "d"];
     for package in names {
         world.package(package, "mkdir $DESTDIR/share");
@@ -92,7 +91,7 @@ fn a_failure_stops_or_is_worked_around_as_asked() {
     let Some(mut world) = World::new() else {
         return;
     };
-    world.options.jobs = 1;
+    world.jobs = JobServer::new(1).unwrap();
     world.package("bad", "exit 1");
     world.package_from("needs-bad", "true", "../bad\n../seed\n", "");
     world.package("good", "mkdir $DESTDIR/share");
@@ -101,6 +100,35 @@ fn a_failure_stops_or_is_worked_around_as_asked() {
     assert_eq!(failure.error.kind(), ErrorKind::BuildFailed);
     assert_eq!(failure.report.built, [name("good")]);
     assert_eq!(failure.report.skipped, [(name("needs-bad"), name("bad"))]);
+}
+
+#[test]
+fn every_failure_is_told_when_it_was_worked_around() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.keep_going = true;
+    world.package("bad", "exit 1");
+    world.package("worse", "exit 2");
+    world.package_from("needs-worse", "true", "../worse\n../seed\n", "");
+    world.package("empty", "touch $DESTDIR/stray");
+    world.package("good", "mkdir $DESTDIR/share");
+    let failure = world
+        .realise(&["bad", "needs-worse", "empty", "good"])
+        .unwrap_err();
+    let all = std::iter::once(&failure.error).chain(&failure.others);
+    let mut told: Vec<_> = all.map(ToString::to_string).collect();
+    told.sort();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(
+        told[0].contains("`bad` failed") && told[1].contains("`worse` failed"),
+        "{told:?}"
+    );
+    assert!(told[2].contains("`empty`"), "{told:?}");
+    assert_eq!(failure.report.built, [name("good")]);
+    let skipped = [(name("needs-worse"), name("worse"))];
+    assert_eq!(failure.report.skipped, skipped);
+    assert!(world.left_in_scratch().is_empty());
 }
 
 #[test]

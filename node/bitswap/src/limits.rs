@@ -45,6 +45,9 @@ pub const WINDOW_WANTS_MIN: usize = 2;
 /// What a peer's window covers beyond two round trips. Long enough to hide a scheduler's or a disk's hiccup, short
 /// enough that a peer which turns slow holds little.
 pub const WINDOW_SLACK: Duration = Duration::from_millis(300);
+/// Most bytes that the slack asks for: a peer on the same machine sends 300 ms in a hundred megabytes, all of which would lie
+/// in memory.
+pub const WINDOW_SLACK_BYTES_MAX: usize = 8 * MIB;
 /// Size assumed for a block before one has arrived: Kubo's chunk size for twelve years, a quarter of ours.
 pub const BLOCK_BYTES_GUESS: usize = 256 * KIB;
 

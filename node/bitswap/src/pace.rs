@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::limits::{
     BLOCK_BYTES_GUESS, STALL_FIRST, STALL_MAX, STALL_MIN, WANTS_PER_PEER_MAX, WINDOW_SLACK,
-    WINDOW_SMALL_BYTES, WINDOW_WANTS_FIRST, WINDOW_WANTS_MIN,
+    WINDOW_SLACK_BYTES_MAX, WINDOW_SMALL_BYTES, WINDOW_WANTS_FIRST, WINDOW_WANTS_MIN,
 };
 
 /// Shortest time over which a rate is measured, if a round trip is not longer: shorter bursts say more about scheduling
@@ -136,9 +136,11 @@ impl Pace {
         let wants = match self.rate.filter(|_| self.rate_filled) {
             None => WINDOW_WANTS_FIRST,
             Some(rate) => {
-                let covered = 2 * self.floor.unwrap_or(LATENCY_GUESS) + WINDOW_SLACK;
-                let bytes = (rate * covered.as_secs_f64()).min(bytes_max as f64) as usize;
-                bytes / self.block_bytes()
+                let round_trips = 2 * self.floor.unwrap_or(LATENCY_GUESS);
+                let slack = rate * WINDOW_SLACK.as_secs_f64();
+                let bytes =
+                    rate * round_trips.as_secs_f64() + slack.min(WINDOW_SLACK_BYTES_MAX as f64);
+                bytes.min(bytes_max as f64) as usize / self.block_bytes()
             }
         };
         let wants_max = config

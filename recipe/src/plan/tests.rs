@@ -16,7 +16,7 @@ const TREE: &str = "
 ";
 
 /// Runs a plan one action at a time and writes down what it asked for.
-fn run(
+pub(super) fn run(
     graph: &Graph,
     mut plan: Plan,
     mut answer: impl FnMut(ActionKind, &str) -> Outcome,
@@ -32,7 +32,7 @@ fn run(
     (log, plan)
 }
 
-fn plan_for(graph: &Graph, policy: Policy) -> Plan {
+pub(super) fn plan_for(graph: &Graph, policy: Policy) -> Plan {
     Plan::new(graph, graph.roots(), policy)
 }
 

@@ -11,6 +11,7 @@
 mod beneath;
 mod compress;
 mod error;
+mod inner;
 mod list;
 mod pack;
 mod path;
@@ -22,6 +23,7 @@ mod unpack;
 use base::Sha256;
 
 pub use error::ArchiveError;
+pub use inner::{Compression, Inner, inner};
 pub use list::{list, merge};
 pub use pack::pack;
 pub use unpack::{Conflicts, Unpacker, unpack};

@@ -11,6 +11,8 @@ struct Input {
     build_deps: Option<Vec<u8>>,
     run_deps: Option<Vec<u8>>,
     fetch: Option<Vec<u8>>,
+    check: Option<Vec<u8>>,
+    check_deps: Option<Vec<u8>>,
     files: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
@@ -33,6 +35,8 @@ fuzz_target!(|input: Input| {
         build_deps: input.build_deps,
         run_deps: input.run_deps,
         fetch: input.fetch,
+        check: input.check.map(|bytes| FileBytes { executable, bytes }),
+        check_deps: input.check_deps,
         files: files.collect(),
         other: Vec::new(),
     };

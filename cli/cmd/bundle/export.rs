@@ -1,0 +1,175 @@
+//! Writing a bundle.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use base::{Cid, Codec, block_cid};
+use recipe::Graph;
+use store::archive;
+use store::{Blob, Expected, Store};
+
+use super::ExportArgs;
+use super::manifest::{FileName, Format, Manifest, Package, Source, Text};
+use crate::context::Context;
+use crate::error::{CmdResult, Exit, Failure};
+use crate::outfile::OutFile;
+use crate::session::Session;
+use crate::sources::SourceSet;
+use crate::tree::DiskTree;
+use crate::units;
+
+pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdResult {
+    let options = args.get.options()?;
+    let session = Session::open(context, args.get.jobs, &args.packages)?;
+    let store = &session.bench.store;
+    let mut sources = if args.no_sources {
+        BTreeMap::new()
+    } else {
+        sources(context, store, &args.packages)?
+    };
+    let packages = if args.no_packages {
+        Vec::new()
+    } else {
+        let report = session.realise(&options)?;
+        sources.extend(seeds(&session, &report));
+        packages(&session, &report)?
+    };
+    let manifest = Manifest {
+        format: Format::Bundle1,
+        tree: Text(
+            recipes(
+                &session.bench.tree,
+                &session.graph,
+                store,
+                &session.bench.scratch,
+            )?
+            .root,
+        ),
+        sources: sources.into_iter().map(source).collect::<CmdResult<_>>()?,
+        packages,
+    };
+    let text = serde_json::to_vec(&manifest).map_err(io::Error::from)?;
+    let mut roots = vec![take_in(store, &text)?.root];
+    roots.extend(manifest.roots());
+    if output == Path::new("-") {
+        store.export_car(&roots, BufWriter::new(io::stdout().lock()))?;
+        return Ok(());
+    }
+    let mut out = OutFile::create(output)?;
+    store.export_car(&roots, BufWriter::new(out.file()))?;
+    out.finish()?;
+    let size = fs::metadata(output)?.len();
+    context.ui.status(format!(
+        "{}, {}, {}",
+        units::count(manifest.packages.len(), "package"),
+        units::count(manifest.sources.len(), "source"),
+        units::bytes(size)
+    ));
+    context.ui.data(output.display())
+}
+
+/// Sources by their content, with the names recipes use.
+type Sources = BTreeMap<Cid, String>;
+
+/// Gets the sources and seeds of packages and of all that these are built with.
+fn sources(context: &Context, store: &Store, packages: &[String]) -> CmdResult<Sources> {
+    let set = SourceSet::of_packages(context, packages)?;
+    set.fetch(context)?;
+    let here = set.here(store)?.into_iter();
+    Ok(here
+        .map(|(file, blob)| (blob.root, file.to_owned()))
+        .collect())
+}
+
+/// The seeds that packages need when they run: without them nothing can be installed.
+fn seeds(session: &Session, report: &builder::Report) -> Sources {
+    let graph = &session.graph;
+    let of_package = |id| {
+        let seed = graph.recipe(id).seed()?;
+        let realised = report.realised.get(graph.name(id))?;
+        Some((realised.blob.root, seed.file.clone()))
+    };
+    let closure = graph.with_run_closures(graph.roots()).into_iter();
+    closure.filter_map(of_package).collect()
+}
+
+fn source((root, file): (Cid, String)) -> CmdResult<Source> {
+    let no_name = || Failure::new(Exit::Bug, format!("`{file}` is no file name"));
+    Ok(Source {
+        file: FileName::new(&file).ok_or_else(no_name)?,
+        content: Text(root),
+    })
+}
+
+/// The outputs of the packages and their run closures. A seed is a source of the tree, not an output: nobody signs it.
+fn packages(session: &Session, report: &builder::Report) -> CmdResult<Vec<Package>> {
+    let (graph, store) = (&session.graph, &session.bench.store);
+    let mut packages = Vec::new();
+    for id in graph.with_run_closures(graph.roots()) {
+        let name = graph.name(id);
+        let realised = report.realised.get(name);
+        let Some(realised) = realised.filter(|_| graph.recipe(id).seed().is_none()) else {
+            continue;
+        };
+        // Held by now, unless an older version built it.
+        let pkghash = store.put_derivation(graph.derivation(id).to_string().as_bytes())?;
+        let statements = node::encode_statements(&store.realisations(&pkghash)?);
+        packages.push(Package {
+            name: Text(name.clone()),
+            derivation: Text(derivation_cid(&pkghash)),
+            output: Text(realised.blob.root),
+            statements: Text(take_in(store, &statements)?.root),
+        });
+    }
+    Ok(packages)
+}
+
+/// The CID under which a derivation is a block like any other.
+fn derivation_cid(pkghash: &base::PkgHash) -> Cid {
+    block_cid(Codec::Raw, pkghash.digest())
+}
+
+fn take_in(store: &Store, bytes: &[u8]) -> CmdResult<Blob> {
+    let mut ingest = store.ingest()?;
+    ingest.append(bytes)?;
+    Ok(ingest.finish(&Expected::anything())?)
+}
+
+/// An archive of the recipes of all packages of a graph, as a folder `pkg`.
+fn recipes(tree: &DiskTree, graph: &Graph, store: &Store, scratch: &Path) -> CmdResult<Blob> {
+    fs::create_dir_all(scratch)?;
+    let dir = tempfile::Builder::new()
+        .prefix("bundle-")
+        .tempdir_in(scratch)?;
+    let to = dir.path().join("pkg");
+    fs::create_dir(&to)?;
+    for id in graph.packages() {
+        let name = graph.name(id);
+        copy_folder(&tree.package_dir(name), &to.join(name.as_str()))?;
+    }
+    let mut ingest = store.ingest()?;
+    archive::pack(dir.path(), &mut ingest)
+        .map_err(|error| Failure::from(error).context("cannot pack the recipes"))?;
+    ingest.flush()?;
+    Ok(ingest.finish(&Expected::anything())?)
+}
+
+/// Copies files and links; links are not followed.
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
