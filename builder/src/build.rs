@@ -1,5 +1,6 @@
 //! One build of one package: scratch root, sandbox, script, output. Who decides that it is to be built stands elsewhere.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -148,7 +149,13 @@ impl<'a> Workshop<'a> {
             log.write(text);
             self.observer.event(&Event::Output { package, text });
         };
-        let cancelled = || self.observer.cancelled();
+        let disk_free_min = self.limits.disk_free_min;
+        let filled = Cell::new(false);
+        let cancelled = || {
+            // Asked often enough to be the place where the disk is looked at, too.
+            filled.set(filled.get() || free_bytes(self.scratch) < disk_free_min);
+            filled.get() || self.observer.cancelled()
+        };
         let ending = run(
             sandbox,
             request,
@@ -157,6 +164,10 @@ impl<'a> Workshop<'a> {
             &mut output,
             &cancelled,
         )?;
+        let ending = match ending {
+            Ending::Cancelled if filled.get() => Ending::FilledTheDisk(disk_free_min),
+            ending => ending,
+        };
         let elapsed = started.elapsed();
         if let Some(error) = log.take_error() {
             self.warn(
@@ -230,6 +241,11 @@ impl<'a> Workshop<'a> {
     pub(crate) fn warn(&self, package: &PackageName, text: &str) {
         self.observer.event(&Event::Warning { package, text });
     }
+}
+
+/// What an ordinary user can still write on a directory's disk; no bound where that cannot be found out.
+fn free_bytes(dir: &Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 impl Finished<'_> {

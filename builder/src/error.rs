@@ -222,6 +222,11 @@ impl Error {
             | Self::Cancelled => ErrorKind::Cancelled,
             Self::Lookup { .. } => ErrorKind::Network,
             Self::Fetch { source, .. } => fetch_kind(source),
+            Self::BuildFailed(failure) | Self::CheckFailed(failure)
+                if matches!(failure.ending, Ending::FilledTheDisk(_)) =>
+            {
+                ErrorKind::DiskFull
+            }
             Self::BuildFailed(_)
             | Self::CheckFailed(_)
             | Self::Incomplete { .. }
@@ -360,6 +365,13 @@ impl fmt::Display for Ending {
                 write!(
                     f,
                     "was killed after {} MiB of output",
+                    bytes.div_ceil(1 << 20)
+                )
+            }
+            Self::FilledTheDisk(bytes) => {
+                write!(
+                    f,
+                    "was killed when less than {} MiB were left on the disk",
                     bytes.div_ceil(1 << 20)
                 )
             }

@@ -48,16 +48,20 @@ pub struct Limits {
     pub silence: Duration,
     /// Output in bytes.
     pub log_bytes_max: u64,
+    /// What has to stay free on the disk of the scratch directory, in bytes.
+    pub disk_free_min: u64,
 }
 
 impl Default for Limits {
     /// Twelve hours (the largest compilers on a slow machine), one hour of silence (a long link), 256 MiB of log (a
-    /// hundred times the log of a large build; a loop that prints fills it in seconds).
+    /// hundred times the log of a large build; a loop that prints fills it in seconds), and 128 MiB of the disk for everybody
+    /// else (what a fast disk takes between two looks at it).
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(12 * 3600),
             silence: Duration::from_secs(3600),
             log_bytes_max: 256 << 20,
+            disk_free_min: 128 << 20,
         }
     }
 }
@@ -73,6 +77,8 @@ pub enum Ending {
     Silent(Duration),
     /// Killed: [`Limits::log_bytes_max`].
     LoggedTooMuch(u64),
+    /// Killed: [`Limits::disk_free_min`].
+    FilledTheDisk(u64),
     /// Killed because the caller said so.
     Cancelled,
 }
