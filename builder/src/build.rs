@@ -1,5 +1,6 @@
 //! One build of one package: scratch root, sandbox, script, output. Who decides that it is to be built stands elsewhere.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use base::PackageName;
 use recipe::Recipe;
 use store::{Blob, Store};
 
-use crate::error::{BuildFailure, Error, ProcessError};
+use crate::error::{BuildFailure, Error, ProcessError, chain};
 use crate::jobs::{JobServer, Lending, Seat};
 use crate::log::Log;
 use crate::observe::{Busy, Event, Observer, Phase};
@@ -15,7 +16,7 @@ use crate::output;
 use crate::probe::LazySandbox;
 use crate::process::{Ending, Limits, run};
 use crate::request::BuildRequest;
-use crate::root::{self, Input, RecipeFiles};
+use crate::root::{self, Input, RecipeFiles, Root};
 use crate::scratch::Scratch;
 
 /// What builds need from the machine and the caller, whatever the package.
@@ -84,10 +85,12 @@ impl<'a> Workshop<'a> {
         let begun = self.begin(recipe.name())?;
         self.phase(recipe, Phase::Unpacking);
         let scratch = Scratch::new(self.scratch)?;
-        root::fill(&scratch, inputs, self.store)?;
+        let layers = self.sandbox.layers(self.scratch);
+        let mut root = Root::new(&scratch, inputs, self.store, layers.as_ref())?;
         let script = root::add_recipe(&scratch, recipe, self.files, self.store)?;
-        let top_level = root::top_level(&scratch.root())?;
+        let top_level = std::mem::take(&mut root.top_level);
         let mut request = BuildRequest::for_recipe(&script, top_level, self.jobs.jobs());
+        request.stack = root.stack.take();
         sandbox.mask(&mut request);
         self.run(recipe.name(), &request, scratch, begun, log)
     }
@@ -146,7 +149,13 @@ impl<'a> Workshop<'a> {
             log.write(text);
             self.observer.event(&Event::Output { package, text });
         };
-        let cancelled = || self.observer.cancelled();
+        let disk_free_min = self.limits.disk_free_min;
+        let filled = Cell::new(false);
+        let cancelled = || {
+            // Asked often enough to be the place where the disk is looked at, too.
+            filled.set(filled.get() || free_bytes(self.scratch) < disk_free_min);
+            filled.get() || self.observer.cancelled()
+        };
         let ending = run(
             sandbox,
             request,
@@ -155,6 +164,10 @@ impl<'a> Workshop<'a> {
             &mut output,
             &cancelled,
         )?;
+        let ending = match ending {
+            Ending::Cancelled if filled.get() => Ending::FilledTheDisk(disk_free_min),
+            ending => ending,
+        };
         let elapsed = started.elapsed();
         if let Some(error) = log.take_error() {
             self.warn(
@@ -230,6 +243,11 @@ impl<'a> Workshop<'a> {
     }
 }
 
+/// What an ordinary user can still write on a directory's disk; no bound where that cannot be found out.
+fn free_bytes(dir: &Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 impl Finished<'_> {
     /// Packs the output into the store.
     ///
@@ -245,15 +263,4 @@ impl Finished<'_> {
         output::pack_to(&self.package, &root::destdir(&self.scratch), &path)?;
         Ok(path)
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,9 +1,22 @@
 //! A [`BuildRequest`] as a bubblewrap command line. Pure, so that the sandbox can be reviewed and pinned as text.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::request::{BUILD_UID, BuildRequest, HOSTNAME, Mount};
+use crate::request::{BUILD_UID, BuildRequest, HOSTNAME, Mount, Stack};
+
+/// Mounts the stack in `$2` with the options `$3`, and becomes what follows. Newer `mount` programs hand options on one by
+/// one unless told not to, and the kernel takes only short ones then.
+const STACKING: &str = "LIBMOUNT_FORCE_MOUNT2=always \"$1\" -t overlay -o \"$3\" overlay \"$2\" || exit; shift 3; exec \"$@\"";
+
+/// The host's programs that stack layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stacker {
+    /// A shell.
+    pub sh: PathBuf,
+    /// `mount`, which is of no use outside of a namespace of its own.
+    pub mount: PathBuf,
+}
 
 /// What the installed bubblewrap can do beyond the oldest one we support (0.5, for `--clearenv`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +24,8 @@ pub struct Features {
     /// `--disable-userns` (0.8 and later): the build cannot make user namespaces of its own, which is the part of the
     /// kernel that sandbox escapes most often went through.
     pub disable_userns: bool,
+    /// `--add-seccomp-fd` (0.6.1 and later): system calls that no build needs are refused.
+    pub seccomp: bool,
 }
 
 /// The arguments of bubblewrap, without the program's name.
@@ -37,6 +52,23 @@ pub fn argv(request: &BuildRequest, features: Features) -> Vec<OsString> {
     }
     argv.push(["--"]);
     argv.push(&request.command);
+    argv.0
+}
+
+/// The arguments of an outer bubblewrap, in whose namespaces the layers are stacked before `inner`, a whole command line, is
+/// run. Whoever is root of user and mount namespaces may do that; the host sees nothing of it.
+pub fn stacking(stack: &Stack, stacker: &Stacker, inner: Vec<OsString>) -> Vec<OsString> {
+    let mut argv = Argv::default();
+    argv.push(["--unshare-user", "--uid", "0", "--gid", "0"]);
+    // The kernel works in the layers with the rights of who mounted them, so these must be an owner's whole rights.
+    argv.push(["--cap-add", "ALL", "--die-with-parent"]);
+    argv.push(["--dev-bind", "/", "/"]);
+    argv.push([OsStr::new("--chdir"), stack.dir.as_os_str()]);
+    argv.push([OsStr::new("--"), stacker.sh.as_os_str()]);
+    argv.push(["-c", STACKING, "sh"]);
+    argv.push([stacker.mount.as_os_str(), OsStr::new(stack.place())]);
+    argv.push([stack.options()]);
+    argv.push(inner);
     argv.0
 }
 
@@ -89,6 +121,7 @@ mod tests {
             &request,
             Features {
                 disable_userns: true,
+                seccomp: true,
             },
         );
         let expected = "--unshare-user --unshare-net --unshare-pid --unshare-ipc --unshare-uts \
@@ -101,6 +134,28 @@ mod tests {
             --setenv SOURCE_DATE_EPOCH 1609459200 --setenv TMPDIR /tmp --setenv TZ UTC -- /build";
         let got: Vec<_> = got.iter().map(|a| a.to_str().unwrap()).collect();
         assert_eq!(got.join(" "), expected);
+    }
+
+    #[test]
+    fn the_command_line_that_stacks_layers_is_pinned() {
+        let stack = Stack {
+            dir: "/scratch".into(),
+            layers: 38,
+        };
+        let stacker = Stacker {
+            sh: "/bin/sh".into(),
+            mount: "/bin/mount".into(),
+        };
+        let got = stacking(&stack, &stacker, vec!["bwrap".into(), "--inner".into()]);
+        let got: Vec<_> = got.iter().map(|a| a.to_str().unwrap()).collect();
+        let head = "--unshare-user --uid 0 --gid 0 --cap-add ALL --die-with-parent --dev-bind / / \
+            --chdir /scratch -- /bin/sh -c";
+        let (start, rest) = got.split_at(16);
+        assert_eq!(start.join(" "), head);
+        assert_eq!(rest[..4], [STACKING, "sh", "/bin/mount", "merged"]);
+        assert!(rest[4].starts_with("userxattr,lowerdir=_11:_10:_z:_y:"));
+        assert!(rest[4].ends_with(":_1:_0,upperdir=upper,workdir=work"));
+        assert_eq!(rest[5..], ["bwrap", "--inner"]);
     }
 
     #[test]

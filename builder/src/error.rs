@@ -222,6 +222,11 @@ impl Error {
             | Self::Cancelled => ErrorKind::Cancelled,
             Self::Lookup { .. } => ErrorKind::Network,
             Self::Fetch { source, .. } => fetch_kind(source),
+            Self::BuildFailed(failure) | Self::CheckFailed(failure)
+                if matches!(failure.ending, Ending::FilledTheDisk(_)) =>
+            {
+                ErrorKind::DiskFull
+            }
             Self::BuildFailed(_)
             | Self::CheckFailed(_)
             | Self::Incomplete { .. }
@@ -255,6 +260,17 @@ impl Error {
             source,
         }
     }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn fetch_kind(error: &FetchError) -> ErrorKind {
@@ -349,6 +365,13 @@ impl fmt::Display for Ending {
                 write!(
                     f,
                     "was killed after {} MiB of output",
+                    bytes.div_ceil(1 << 20)
+                )
+            }
+            Self::FilledTheDisk(bytes) => {
+                write!(
+                    f,
+                    "was killed when less than {} MiB were left on the disk",
                     bytes.div_ceil(1 << 20)
                 )
             }

@@ -102,6 +102,7 @@ impl<'a> Workshop<'a> {
         env.insert("CC".into(), compiler.into());
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
+            stack: None,
             mounts,
             env,
             directory: HOME.into(),

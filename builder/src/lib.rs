@@ -23,6 +23,7 @@ mod forecast;
 mod hosted;
 mod image;
 mod jobs;
+mod layers;
 mod log;
 mod lookup;
 mod masks;
@@ -36,9 +37,11 @@ mod request;
 mod root;
 mod runner;
 mod scratch;
+mod seccomp;
 mod signer;
 mod sources;
 mod squashfs;
+mod stack;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trial;
@@ -54,6 +57,7 @@ pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
 pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
 pub use crate::jobs::{JobServer, Seat};
+pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
@@ -62,7 +66,7 @@ pub use crate::process::{Ending, Limits};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
     BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,
-    SOURCE_DATE_EPOCH, build_env, check_env,
+    SOURCE_DATE_EPOCH, Stack, build_env, check_env,
 };
 pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;

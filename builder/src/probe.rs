@@ -5,25 +5,36 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::bwrap::Features;
+use crate::bwrap::{Features, Stacker, argv, stacking};
 use crate::diagnose::{HostFacts, SandboxUnavailable, diagnose};
+use crate::error::{Error, chain};
+use crate::layers::Layers;
 use crate::masks::masks;
 use crate::process::{Ending, Limits, run};
-use crate::request::{BuildRequest, Mount};
+use crate::request::{BuildRequest, Mount, Stack};
+use crate::root::{make_dir, write_file};
+use crate::scratch::Scratch;
+use crate::seccomp::Filters;
 
 /// The oldest bubblewrap we drive: it has `--clearenv`.
 pub(crate) const VERSION_MIN: (u32, u32) = (0, 5);
 /// The first bubblewrap with `--disable-userns`.
 const VERSION_DISABLE_USERNS: (u32, u32) = (0, 8);
+/// The first minor version with `--add-seccomp-fd`; 0.6.0 lacks it, which the attempt finds out.
+const VERSION_SECCOMP: (u32, u32) = (0, 6);
 /// A sandbox that does nothing takes some ten milliseconds; a machine that needs a hundred times that can still build.
 const PROBE_LIMITS: Limits = Limits {
     wall: Duration::from_secs(20),
     silence: Duration::from_secs(20),
     log_bytes_max: 64 << 10,
+    disk_free_min: 0,
 };
 
 /// A way to sandbox that was seen to work on this machine.
@@ -32,6 +43,8 @@ pub struct Sandbox {
     bwrap: PathBuf,
     features: Features,
     masks: Vec<Mount>,
+    stacker: Option<Stacker>,
+    filters: Option<Filters>,
 }
 
 impl Sandbox {
@@ -51,11 +64,14 @@ impl Sandbox {
         }
         let features = Features {
             disable_userns: version.is_some_and(|v| v >= VERSION_DISABLE_USERNS),
+            seccomp: version.is_some_and(|v| v >= VERSION_SECCOMP),
         };
         let sandbox = Self {
             bwrap,
             features,
             masks: masks(),
+            stacker: stacker(search_path),
+            filters: Filters::new(),
         };
         let mut attempts = vec![sandbox.clone()];
         if !rustix::process::geteuid().is_root() {
@@ -66,10 +82,13 @@ impl Sandbox {
                 ..sandbox.clone()
             });
         }
-        attempts.extend(attempts.clone().into_iter().map(|attempt| Self {
-            features: Features::default(),
-            ..attempt
-        }));
+        let strongest = attempts.clone();
+        for features in weaker(features) {
+            attempts.extend(strongest.iter().cloned().map(|attempt| Self {
+                features,
+                ..attempt
+            }));
+        }
         let mut first_output = None;
         for attempt in attempts {
             match attempt.attempt() {
@@ -87,8 +106,40 @@ impl Sandbox {
         &self.bwrap
     }
 
-    pub(crate) const fn features(&self) -> Features {
-        self.features
+    /// Whether system calls that no build needs are refused.
+    pub fn filters(&self) -> bool {
+        self.features.seccomp && self.filters.is_some()
+    }
+
+    /// The filters of system calls, each as a file to be inherited.
+    pub(crate) fn filter_files(&self) -> io::Result<Vec<File>> {
+        match &self.filters {
+            Some(filters) if self.features.seccomp => filters.files(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The arguments of bubblewrap for a request; it writes who runs inside to the descriptor `info`, and reads the filters
+    /// from `filters`.
+    pub(crate) fn argv(
+        &self,
+        request: &BuildRequest,
+        info: RawFd,
+        filters: &[File],
+    ) -> Vec<OsString> {
+        let mut own = vec![OsString::from("--info-fd"), info.to_string().into()];
+        for filter in filters {
+            own.push("--add-seccomp-fd".into());
+            own.push(filter.as_raw_fd().to_string().into());
+        }
+        own.extend(argv(request, self.features));
+        match (&request.stack, &self.stacker) {
+            (Some(stack), Some(stacker)) => {
+                own.insert(0, self.bwrap.clone().into());
+                stacking(stack, stacker, own)
+            }
+            _ => own,
+        }
     }
 
     /// Covers what is to be covered; for requests that mount `/proc`.
@@ -99,6 +150,7 @@ impl Sandbox {
     /// Starts bubblewrap inside of bubblewrap's sandbox, just to print its version: a program that is surely there.
     fn attempt(&self) -> Result<(), String> {
         let mut request = BuildRequest {
+            stack: None,
             mounts: vec![
                 Mount::ReadOnly {
                     from: "/".into(),
@@ -112,18 +164,92 @@ impl Sandbox {
             command: vec![self.bwrap.clone().into(), "--version".into()],
         };
         self.mask(&mut request);
+        self.try_request(&request)
+    }
+
+    /// Whether layers can be stacked in a scratch folder. Tries what builds do: to change a file of a layer, and to make
+    /// one beside it.
+    ///
+    /// # Errors
+    /// What keeps it from working, in the words of who refused.
+    pub fn stacks(&self, scratch: &Path) -> Result<(), String> {
+        let stacker = self
+            .stacker
+            .as_ref()
+            .ok_or("there is no `mount` program in the search path")?;
+        let made = || {
+            let scratch = Scratch::new(scratch)?;
+            let lower = ["lower-0", "lower-1"].map(|name| scratch.path().join(name));
+            for dir in &lower {
+                make_dir(dir)?;
+                make_dir(&dir.join("bin"))?;
+                write_file(&dir.join("bin/old"), b"old", false)?;
+            }
+            let stack = Stack::in_dir(scratch.path(), lower)?;
+            Ok((scratch, stack))
+        };
+        let (_scratch, stack) = made().map_err(|error: Error| chain(&error))?;
+        let bin = stack.dir.join(stack.place()).join("bin");
+        let mut request = BuildRequest {
+            stack: Some(stack),
+            mounts: vec![
+                Mount::ReadOnly {
+                    from: "/".into(),
+                    at: "/".into(),
+                },
+                Mount::Writable {
+                    from: bin.clone(),
+                    at: bin.clone(),
+                },
+                Mount::Proc,
+                Mount::Dev,
+            ],
+            env: BTreeMap::new(),
+            directory: bin,
+            command: vec![
+                stacker.sh.clone().into(),
+                "-c".into(),
+                "echo new >>old && echo new >new && read -r line <old && [ \"$line\" = oldnew ]"
+                    .into(),
+            ],
+        };
+        self.mask(&mut request);
+        self.try_request(&request)
+    }
+
+    /// Runs something that takes an instant and says nothing unless it fails.
+    fn try_request(&self, request: &BuildRequest) -> Result<(), String> {
         let mut output = Vec::new();
         let mut keep = |bytes: &[u8]| output.extend_from_slice(bytes);
-        match run(self, &request, None, &PROBE_LIMITS, &mut keep, &|| false) {
+        match run(self, request, None, &PROBE_LIMITS, &mut keep, &|| false) {
             Ok(Ending::Exited(0)) => Ok(()),
             Ok(Ending::Exited(_)) if output.is_empty() => {
                 Err("it failed without a word".to_owned())
             }
             Ok(Ending::Exited(_)) => Err(String::from_utf8_lossy(&output).trim().to_owned()),
             Ok(_) => Err("a sandbox that does nothing did not end".to_owned()),
-            Err(error) => Err(format!("{error}: {}", source_text(&error))),
+            Err(error) => Err(chain(&error)),
         }
     }
+}
+
+/// What is done without where the kernel, or whoever confines us, does not allow all of it: least first.
+fn weaker(features: Features) -> [Features; 3] {
+    let with_userns = Features {
+        disable_userns: false,
+        ..features
+    };
+    let unfiltered = Features {
+        seccomp: false,
+        ..features
+    };
+    [with_userns, unfiltered, Features::default()]
+}
+
+fn stacker(search_path: &OsStr) -> Option<Stacker> {
+    let sh = find_program("sh", search_path)?;
+    let mount = find_program("mount", search_path)?;
+    Some(Stacker { sh, mount })
 }
 
 /// The first executable file of that name in a search path.
@@ -149,16 +275,14 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn source_text(error: &dyn std::error::Error) -> String {
-    error.source().map(ToString::to_string).unwrap_or_default()
-}
-
 /// A [`Sandbox`] that is looked for when the first build needs it, once.
 ///
 /// A run that only fetches never needs one and must not fail for want of it.
 #[derive(Debug)]
 pub struct LazySandbox {
     search_path: OsString,
+    may_stack: bool,
+    stacks: std::sync::OnceLock<bool>,
     found: std::sync::OnceLock<Result<Sandbox, SandboxUnavailable>>,
 }
 
@@ -167,8 +291,32 @@ impl LazySandbox {
     pub fn new(search_path: impl Into<OsString>) -> Self {
         Self {
             search_path: search_path.into(),
+            may_stack: true,
+            stacks: std::sync::OnceLock::new(),
             found: std::sync::OnceLock::new(),
         }
+    }
+
+    /// The same, but layers are not stacked, whether this machine can or not.
+    pub fn unstacked(search_path: impl Into<OsString>) -> Self {
+        Self {
+            may_stack: false,
+            ..Self::new(search_path)
+        }
+    }
+
+    /// The layers of a scratch folder where they can be stacked, which is found out once.
+    pub(crate) fn layers(&self, scratch: &Path) -> Option<Layers> {
+        let find_out = || {
+            let tried = self.get().map(|sandbox| sandbox.stacks(scratch));
+            if let Ok(Err(reason)) = &tried {
+                tracing::debug!(reason, "layers cannot be stacked, so they are unpacked");
+            }
+            matches!(tried, Ok(Ok(())))
+        };
+        (self.may_stack && *self.stacks.get_or_init(find_out))
+            .then(|| Layers::below(scratch))
+            .flatten()
     }
 
     /// The sandbox.

@@ -21,7 +21,6 @@ use rustix::fs::Mode;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, umask};
 
-use crate::bwrap::argv;
 use crate::error::ProcessError;
 use crate::jobs::Lending;
 use crate::probe::Sandbox;
@@ -49,16 +48,20 @@ pub struct Limits {
     pub silence: Duration,
     /// Output in bytes.
     pub log_bytes_max: u64,
+    /// What has to stay free on the disk of the scratch directory, in bytes.
+    pub disk_free_min: u64,
 }
 
 impl Default for Limits {
     /// Twelve hours (the largest compilers on a slow machine), one hour of silence (a long link), 256 MiB of log (a
-    /// hundred times the log of a large build; a loop that prints fills it in seconds).
+    /// hundred times the log of a large build; a loop that prints fills it in seconds), and 128 MiB of the disk for everybody
+    /// else (what a fast disk takes between two looks at it).
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(12 * 3600),
             silence: Duration::from_secs(3600),
             log_bytes_max: 256 << 20,
+            disk_free_min: 128 << 20,
         }
     }
 }
@@ -74,6 +77,8 @@ pub enum Ending {
     Silent(Duration),
     /// Killed: [`Limits::log_bytes_max`].
     LoggedTooMuch(u64),
+    /// Killed: [`Limits::disk_free_min`].
+    FilledTheDisk(u64),
     /// Killed because the caller said so.
     Cancelled,
 }
@@ -107,7 +112,7 @@ pub(crate) fn run(
     Ok(ending.or(too_much).unwrap_or(Ending::Exited(status)))
 }
 
-/// Starts bubblewrap with the three standard descriptors, the info pipe, the job server's ends, and nothing else.
+/// Starts bubblewrap with the three standard descriptors, the info pipe, the filters, the job server's ends, and nothing else.
 ///
 /// Rust opens everything close-on-exec, but a shell, a `make` or a test runner may have left us descriptors that are
 /// not: in the sandbox they would be holes. What is inherited on purpose must not get into another build that starts at
@@ -129,12 +134,14 @@ fn spawn(
         inherited.open_to_children()?;
     }
     rustix::io::fcntl_setfd(&info_writer, FdFlags::empty())?;
+    let filters = sandbox.filter_files()?;
+    for filter in &filters {
+        rustix::io::fcntl_setfd(filter, FdFlags::empty())?;
+    }
     let mut command = Command::new(sandbox.bwrap());
     command
         .env_clear()
-        .arg("--info-fd")
-        .arg(info_writer.as_raw_fd().to_string())
-        .args(argv(&request, sandbox.features()))
+        .args(sandbox.argv(&request, info_writer.as_raw_fd(), &filters))
         // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
         .process_group(0)
         .stdin(Stdio::null())
@@ -143,7 +150,7 @@ fn spawn(
     let before = umask(Mode::WGRP | Mode::WOTH);
     let child = command.spawn();
     umask(before);
-    drop((inherited, info_writer));
+    drop((inherited, info_writer, filters));
     child
 }
 

@@ -60,9 +60,20 @@ pub enum Mount {
     Dev,
 }
 
+/// Layers that the kernel is to stack before anything is mounted; what they show is found below [`Self::dir`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// The scratch directory, which holds all that the stack is made of.
+    pub dir: PathBuf,
+    /// How many layers are stacked.
+    pub layers: usize,
+}
+
 /// What to run, and the whole world it runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildRequest {
+    /// What is stacked beforehand, if anything.
+    pub stack: Option<Stack>,
     /// What exists, in the order in which it is put in place.
     pub mounts: Vec<Mount>,
     /// The whole environment. Bubblewrap adds `PWD`, which is [`Self::directory`].
@@ -98,6 +109,7 @@ impl BuildRequest {
         });
         mounts.extend([Mount::Proc, Mount::Dev]);
         Self {
+            stack: None,
             mounts,
             env,
             directory: HOME.into(),

@@ -1,7 +1,9 @@
-//! Filling a scratch root: the build closure's outputs, the skeleton every build finds, sources, `files/` and script.
+//! The root of a build: the build closure's outputs, the skeleton every build finds, sources, `files/` and script.
 //!
-//! All of it is copied, nothing linked: the build owns its root and may write anywhere in it, and must not reach the
-//! store through it. Everything carries the same time stamp, so that no build sees when it was prepared.
+//! The build owns its root and may write anywhere in it, and must reach neither the store nor another build through it.
+//! Where the kernel stacks directories the closure is a stack of layers with a layer of the build's own above ([`Root`]);
+//! elsewhere every output is unpacked into the scratch directory ([`fill`]). Nothing is ever linked. Everything carries the
+//! same time stamp, so that no build sees when it was prepared.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -15,16 +17,18 @@ use store::archive::{self, Conflicts, Entry, MTIME_UNIX_SECS, UnpackLimits, Unpa
 use store::{Blob, Store, StoreError};
 
 use crate::error::Error;
-use crate::request::{BUILD_UID, DESTDIR, HOME, Mount};
+use crate::layers::{Layer, Layers};
+use crate::request::{BUILD_UID, DESTDIR, HOME, Mount, Stack};
 use crate::scratch::{Scratch, remove_tree};
+use crate::stack::LAYERS_MAX;
 
 /// Top-level directories that every build finds, as upstream makes them.
-const SKELETON: [&str; 12] = [
+pub(crate) const SKELETON: [&str; 12] = [
     "bin", "destdir", "etc", "home", "include", "lib", "libexec", "run", "share", "tmp", "usr",
     "var",
 ];
 /// Top-level names that belong to the sandbox: whatever an archive has there is not for the build to see.
-const RESERVED: [&str; 6] = ["build", "check", "destdir", "dev", "home", "proc"];
+pub(crate) const RESERVED: [&str; 6] = ["build", "check", "destdir", "dev", "home", "proc"];
 
 /// An output that is part of a build closure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +58,75 @@ impl RecipeFiles for NoFiles {
     }
 }
 
-/// Unpacks a build closure, in the order of names, and makes the skeleton.
-pub(crate) fn fill(scratch: &Scratch, inputs: &[Input], store: &Store) -> Result<(), Error> {
-    let root = scratch.root();
-    make_dir(&root)?;
+/// A root that is ready for a build.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// What is to be stacked, if anything.
+    pub(crate) stack: Option<Stack>,
+    /// What of it the sandbox shows.
+    pub(crate) top_level: Vec<Mount>,
+    /// In use until the build is over.
+    _layers: Vec<Layer>,
+}
+
+impl Root {
+    /// Prepares one in a scratch directory, for a closure in any order; `layers` where they can be stacked.
+    pub(crate) fn new(
+        scratch: &Scratch,
+        inputs: &[Input],
+        store: &Store,
+        layers: Option<&Layers>,
+    ) -> Result<Self, Error> {
+        let inputs = sorted(inputs);
+        let layers = match layers {
+            Some(layers) if (1..=LAYERS_MAX).contains(&inputs.len()) => {
+                layers.take(&inputs, store)?
+            }
+            _ => Vec::new(),
+        };
+        let (stack, top_level) = if layers.is_empty() {
+            fill_with(scratch, &inputs, store)?;
+            (None, top_level(&scratch.root())?)
+        } else {
+            let (stack, top_level) = Stack::of(scratch, &layers)?;
+            (Some(stack), top_level)
+        };
+        finish(&scratch.root())?;
+        Ok(Self {
+            stack,
+            top_level,
+            _layers: layers,
+        })
+    }
+}
+
+/// In the order in which they are unpacked or stacked.
+fn sorted(inputs: &[Input]) -> Vec<&Input> {
     let mut inputs: Vec<_> = inputs.iter().collect();
     inputs.sort_by(|a, b| a.name.cmp(&b.name));
-    unpack_all(&root, &inputs, store)?;
+    inputs
+}
+
+/// Unpacks a build closure, in the order of names, and makes the skeleton.
+pub(crate) fn fill(scratch: &Scratch, inputs: &[Input], store: &Store) -> Result<(), Error> {
+    fill_with(scratch, &sorted(inputs), store)?;
+    finish(&scratch.root())
+}
+
+/// Makes the home, and gives the directories on top the time stamp that they are to have.
+fn finish(root: &Path) -> Result<(), Error> {
+    make_dir(&below(root, HOME))?;
+    SKELETON
+        .iter()
+        .map(|name| root.join(name))
+        .filter(|dir| fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir()))
+        .try_for_each(|dir| stamp_dir(&dir))
+}
+
+fn fill_with(scratch: &Scratch, inputs: &[&Input], store: &Store) -> Result<(), Error> {
+    let root = scratch.root();
+    make_dir(&root)?;
+    unpack_all(&root, inputs, store)?;
     for name in RESERVED {
         remove(&root.join(name))?;
     }
@@ -72,7 +138,6 @@ pub(crate) fn fill(scratch: &Scratch, inputs: &[Input], store: &Store) -> Result
     for name in SKELETON {
         make_dir(&root.join(name))?;
     }
-    make_dir(&below(&root, HOME))?;
     write_accounts(&etc)
 }
 
@@ -274,7 +339,7 @@ pub(crate) fn destdir(scratch: &Scratch) -> PathBuf {
 }
 
 /// The build user has a name, and so has root: programs ask for both.
-fn write_accounts(etc: &Path) -> Result<(), Error> {
+pub(crate) fn write_accounts(etc: &Path) -> Result<(), Error> {
     let id = BUILD_UID;
     let passwd = format!("root:x:0:0:root:/:/bin/sh\nbuild:x:{id}:{id}:build:{HOME}:/bin/sh\n");
     let group = format!("root:x:0:\nbuild:x:{id}:\n");
@@ -324,6 +389,12 @@ fn create(path: &Path, executable: bool) -> Result<File, Error> {
     file.set_permissions(Permissions::from_mode(mode))
         .map_err(|e| Error::io("create", path, e))?;
     Ok(file)
+}
+
+/// Gives a directory the time stamp that everything has.
+pub(crate) fn stamp_dir(dir: &Path) -> Result<(), Error> {
+    let file = File::open(dir).map_err(|e| Error::io("open", dir, e))?;
+    stamp(&file, dir)
 }
 
 fn stamp(file: &File, path: &Path) -> Result<(), Error> {

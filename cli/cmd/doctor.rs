@@ -13,7 +13,7 @@ use crate::units;
 /// Free space below which a build of any size is likely to fail, in bytes.
 const FREE_BYTES_WANTED: u64 = 1 << 30;
 
-/// Check what this machine and home need: sandbox, store, disk, keys, configuration, daemon, first peers
+/// Check what this machine and home need: sandbox, build roots, store, disk, keys, configuration, daemon, first peers
 ///
 /// Prints one line for each check: `ok`, `warn` or `fail`, the check, what was found. Ends with the exit code of the
 /// first failed check. Opens no socket with `--offline`.
@@ -79,7 +79,8 @@ impl Check {
 
 pub fn run(context: &Context, _args: &Args) -> CmdResult {
     let checks = [
-        Check::of("sandbox", sandbox()),
+        sandbox(),
+        roots(context),
         Check::of("home", Ok(context.home()?.root().display().to_string())),
         Check::of("store", store(context)),
         disk(context),
@@ -124,9 +125,42 @@ fn print(context: &Context, check: &Check) -> CmdResult {
     Ok(())
 }
 
-fn sandbox() -> CmdResult<String> {
-    Sandbox::find(&search_path())?;
-    Ok("bubblewrap can make one".into())
+fn sandbox() -> Check {
+    const CHECK: &str = "sandbox";
+    match Sandbox::find(&search_path()) {
+        Ok(sandbox) if sandbox.filters() => Check::ok(
+            CHECK,
+            "bubblewrap can make one, with a filter of system calls",
+        ),
+        Ok(_) => Check::warn(
+            CHECK,
+            "bubblewrap can make one, without a filter of system calls",
+            "bubblewrap 0.6.1 and later filters them, on x86-64 and aarch64, where nothing around us forbids it",
+        ),
+        Err(error) => Check::fail(CHECK, &error.into()),
+    }
+}
+
+/// How the roots of builds come to be: at once, or by unpacking all that a build needs.
+fn roots(context: &Context) -> Check {
+    const CHECK: &str = "build roots";
+    let tried = || -> CmdResult<Option<String>> {
+        let home = context.home()?;
+        home.create()?;
+        let Ok(sandbox) = Sandbox::find(&search_path()) else {
+            return Ok(Some("there is no sandbox".into()));
+        };
+        Ok(sandbox.stacks(&home.path("scratch")).err())
+    };
+    match tried() {
+        Ok(None) => Check::ok(CHECK, "stacked from packages that are unpacked once"),
+        Ok(Some(reason)) => Check::warn(
+            CHECK,
+            format!("unpacked anew for each build, which takes seconds: {reason}"),
+            "stacking needs Linux 5.11, a `mount` program, a home on a local file system, and no AppArmor rule against it",
+        ),
+        Err(failure) => Check::fail(CHECK, &failure),
+    }
 }
 
 fn store(context: &Context) -> CmdResult<String> {

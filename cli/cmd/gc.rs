@@ -1,5 +1,6 @@
 //! `p2pkgs gc`
 
+use builder::{Idle, Layers};
 use serde::Serialize;
 use store::Unfinished;
 use store::gc::{Collected, Entry, Goal, Order, Plan, Stays};
@@ -13,7 +14,7 @@ use crate::units;
 ///
 /// Outputs and sources that were fetched or built are a cache: they are fetched or built again when they are wanted. What is
 /// pinned, and what a running command or build needs, stays. So are blocks that are part of no file here, such as directories of
-/// content and what archives bring; they are counted only. Prints which files are removed, one a line: sha256, size in bytes,
+/// content and what archives bring; they are counted only. What was unpacked for builds goes first: it is unpacked again. Prints which files are removed, one a line: sha256, size in bytes,
 /// what it is. Fetches that were interrupted are kept for a week to be gone on with, unless room is wanted. Can run at any time, beside builds and the daemon.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -36,6 +37,8 @@ struct Report<'a> {
     /// Blocks that were part of no file.
     blocks: usize,
     unfinished: Vec<Interrupted<'a>>,
+    /// What was unpacked for builds.
+    unpacked: Vec<Removed<'a>>,
     freed_bytes: u64,
     stays: Staying,
 }
@@ -68,10 +71,35 @@ struct Total {
     bytes: u64,
 }
 
+/// Removes what was unpacked for builds and no build uses, until enough is free; or says what that would be.
+fn clear_layers(context: &Context, args: &Args) -> CmdResult<Vec<Idle>> {
+    let Some(layers) = Layers::below(&context.home()?.path("scratch")) else {
+        return Ok(Vec::new());
+    };
+    if !args.dry_run {
+        layers.tidy();
+    }
+    let mut wanted = args.free.unwrap_or(u64::MAX);
+    let mut gone = Vec::new();
+    for layer in layers.list() {
+        let goes = |layer: &Idle| match args.dry_run {
+            true => layers.is_idle(&layer.sha256),
+            false => layers.remove(&layer.sha256),
+        };
+        if wanted > 0 && !context.interrupt.is_set() && goes(&layer) {
+            wanted = wanted.saturating_sub(layer.bytes);
+            gone.push(layer);
+        }
+    }
+    Ok(gone)
+}
+
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     let store = context.store()?;
+    let layers = clear_layers(context, args)?;
+    let unpacked: u64 = layers.iter().map(|layer| layer.bytes).sum();
     let goal = Goal {
-        free_bytes: args.free,
+        free_bytes: args.free.map(|wanted| wanted.saturating_sub(unpacked)),
         order: Order::LeastRecentlyUsed,
     };
     // How many others have something is known to a node; here what was used last decides.
@@ -97,11 +125,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         stays.in_use.files += collected.spared;
         collected
     };
-    print(context, &names, &collected, stays, args.dry_run)?;
+    print(context, &names, (&collected, &layers), stays, args.dry_run)?;
     if context.interrupt.is_set() {
         return Err(Failure::interrupted());
     }
-    let freed = collected.freed_bytes();
+    let freed = collected.freed_bytes() + unpacked;
     match args.free {
         Some(wanted) if freed < wanted => Err(too_little(wanted, freed)),
         _ => Ok(()),
@@ -138,11 +166,11 @@ const fn reason(why: Stays) -> &'static str {
 fn print(
     context: &Context,
     names: &Names,
-    collected: &Collected,
+    (collected, layers): (&Collected, &[Idle]),
     stays: Staying,
     dry_run: bool,
 ) -> CmdResult {
-    let freed_bytes = collected.freed_bytes();
+    let freed_bytes = collected.freed_bytes() + layers.iter().map(|layer| layer.bytes).sum::<u64>();
     let told = |total: Total, why| {
         let (files, bytes) = (units::count(total.files, "file"), units::bytes(total.bytes));
         (total.files > 0).then(|| format!("{why} {files} ({bytes})"))
@@ -159,6 +187,10 @@ fn print(
     let mut files = units::count(removed.len() + collected.unfinished.len(), "file");
     if !blocks.is_empty() {
         files = format!("{files} and {}", units::count(blocks.len(), "block"));
+    }
+    if !layers.is_empty() {
+        let unpacked = units::count(layers.len(), "unpacked package");
+        files = format!("{files} and {unpacked}");
     }
     let bytes = units::bytes(freed_bytes);
     let rest = if parts.is_empty() {
@@ -177,8 +209,10 @@ fn print(
             what: names.of(&entry.sha256),
         })
         .collect();
+    let unpacked: Vec<_> = layers.iter().map(unpacked).collect();
     if context.ui.json() {
         return context.ui.json_data(&Report {
+            unpacked,
             dry_run,
             removed,
             blocks: blocks.len(),
@@ -187,7 +221,7 @@ fn print(
             stays,
         });
     }
-    removed.iter().try_for_each(|gone| {
+    removed.iter().chain(&unpacked).try_for_each(|gone| {
         let what = gone.what.join(", ");
         let line = format!("{} {} {what}", gone.sha256, gone.size);
         context.ui.data(line.trim_end())
@@ -196,6 +230,14 @@ fn print(
         let line = format!("{} {} interrupted fetch", gone.root, gone.bytes);
         context.ui.data(&line)
     })
+}
+
+fn unpacked(layer: &Idle) -> Removed<'_> {
+    Removed {
+        sha256: layer.sha256.to_string(),
+        size: layer.bytes,
+        what: vec!["unpacked for builds"],
+    }
 }
 
 fn interrupted(unfinished: &Unfinished) -> Interrupted<'_> {

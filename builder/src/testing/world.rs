@@ -12,7 +12,7 @@ use base::{PackageName, SecretKey, TrustPolicy};
 use recipe::{FileBytes, FileEntry, Graph, MemoryTree, PackageFiles, PackageId, System};
 use store::Store;
 
-use super::host::{search_path, static_busybox};
+use super::host::{can_go_on, search_path, static_busybox};
 use super::network::{Remote, Shelf};
 use super::witness::Witness;
 use super::{full, name, sandbox_works};
@@ -91,6 +91,18 @@ impl World {
     /// Where scratch directories are made.
     pub fn scratch(&self) -> PathBuf {
         self.path().join("scratch")
+    }
+
+    /// The same world on a machine that cannot stack layers.
+    pub fn unstacked(mut self) -> Self {
+        self.sandbox = LazySandbox::unstacked(search_path());
+        self
+    }
+
+    /// Whether builds of this world get roots that are stacked. Prints why not.
+    pub fn stacks(&self) -> bool {
+        let stacks = self.sandbox.get().unwrap().stacks(&self.scratch());
+        can_go_on(&stacks, "P2PKGS_REQUIRE_STACKING")
     }
 
     /// Adds a package built from the seed by a shell script.
@@ -197,12 +209,12 @@ impl World {
         fs::read_to_string(dest.path().join(path)).unwrap()
     }
 
-    /// Names of what is left in the scratch folder, besides its lock.
+    /// Names of what is left in the scratch folder, besides its lock and the layers.
     pub fn left_in_scratch(&self) -> Vec<OsString> {
         let entries = fs::read_dir(self.scratch()).into_iter().flatten();
         entries
             .map(|e| e.unwrap().file_name())
-            .filter(|n| n != "lock")
+            .filter(|n| n != "lock" && n != "layers")
             .collect()
     }
 }

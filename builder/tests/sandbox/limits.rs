@@ -123,6 +123,27 @@ fn a_build_that_prints_without_end_is_killed_at_the_bound() {
 }
 
 #[test]
+fn a_build_is_killed_before_the_disk_is_full_and_what_it_wrote_is_removed() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    // More than any disk has: as if all but nothing were written.
+    world.options.limits.disk_free_min = 1 << 62;
+    world.package(
+        "p",
+        "dd if=/dev/zero of=big bs=1M count=8 2>&1; sleep 4242.006",
+    );
+    let failure = world.realise(&["p"]).unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::DiskFull);
+    assert!(
+        failure.to_string().contains("left on the disk"),
+        "{failure}"
+    );
+    assert!(runs("4242.006").is_empty());
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
 fn a_cancelled_build_leaves_nothing_running_and_nothing_behind() {
     let Some(mut world) = World::new() else {
         return;
