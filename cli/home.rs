@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! store/          content, its index, the queue of keys to announce      logs/<pkghash>.log   what builds said
+//! scratch/        what builds run in; `layers` are packages unpacked for them, which `gc` removes
 //! keys/NAME.key   builder keys, 0600                                     trust.rec            whom we believe
 //! names/NAME.key  keys of our own names, 0600
 //! node.key        the daemon's identity, 0600                            node.lock            held while it runs

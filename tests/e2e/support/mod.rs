@@ -178,11 +178,13 @@ impl Home<'_> {
         build
     }
 
-    /// What builds have left in the scratch folder, besides its lock.
+    /// What builds have left in the scratch folder, besides its lock and the layers.
     pub fn left_in_scratch(&self) -> Vec<OsString> {
         let entries = fs::read_dir(self.path("scratch")).into_iter().flatten();
         let names = entries.map(|entry| entry.unwrap().file_name());
-        names.filter(|name| name != "lock").collect()
+        names
+            .filter(|name| name != "lock" && name != "layers")
+            .collect()
     }
 
     /// Lets this home's commands start from a peer.
