@@ -71,6 +71,13 @@ fn bring_make(world: &mut World, package: &str) -> bool {
     true
 }
 
+/// Never more than the server's four at once, and more than the one job that each of two builds owns: the rest was lent. That
+/// all four ran at one moment is nothing a busy machine promises.
+fn assert_shared(jobs: &[(u64, u64)]) {
+    let most = most_at_once(jobs);
+    assert!((3..=4).contains(&most), "{most} at once");
+}
+
 #[test]
 fn the_makes_of_two_builds_share_the_jobs_of_one_server() {
     let Some(mut world) = World::new() else {
@@ -92,7 +99,8 @@ fn the_makes_of_two_builds_share_the_jobs_of_one_server() {
         .realise(&packages)
         .unwrap_or_else(|f| panic!("{}", full(&f)));
     let jobs = jobs(&world, &report, &packages);
-    assert_eq!((jobs.len(), most_at_once(&jobs)), (18, 4));
+    assert_eq!(jobs.len(), 18);
+    assert_shared(&jobs);
     let output = world.observer.output.lock().unwrap();
     assert!(
         !output.contains("jobserver"),
@@ -124,7 +132,8 @@ fn clients_of_the_older_and_the_newer_form_share_the_jobs_too() {
         .realise(&packages)
         .unwrap_or_else(|f| panic!("{}", full(&f)));
     let jobs = jobs(&world, &report, &packages);
-    assert_eq!((jobs.len(), most_at_once(&jobs)), (14, 4));
+    assert_eq!(jobs.len(), 14);
+    assert_shared(&jobs);
 }
 
 #[test]
