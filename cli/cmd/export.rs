@@ -57,7 +57,7 @@ struct ImageArgs {
     /// The working directory
     #[arg(long, value_name = "DIR")]
     workdir: Option<String>,
-    /// The user, a name or UID[:GID]
+    /// The user, a name, UID or UID:GID
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// A label; may be repeated

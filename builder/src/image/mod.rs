@@ -45,7 +45,7 @@ pub struct ImageSettings {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub directory: Option<String>,
-    /// The user, `NAME` or `UID[:GID]`.
+    /// The user, `NAME` or `UID` or `UID:GID`.
     pub user: Option<String>,
     /// Labels.
     pub labels: Vec<(String, String)>,
