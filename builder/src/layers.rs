@@ -195,8 +195,15 @@ impl Layers {
             .join(format!("{NEW}{}", input.blob.sha256.to_hex()));
         let failed = |e| Error::io("create", &new, e);
         private(&new).map_err(failed)?;
-        let Some(_lock) = locked(&new, FlockOperation::LockExclusive).map_err(failed)? else {
-            return Ok(());
+        let _lock = match locked(&new, FlockOperation::NonBlockingLockExclusive) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(()),
+            // Waited for with a shared lock: what is being unpacked becomes the layer, which builds hold as long as they run.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                shared(&new).map_err(failed)?;
+                return Ok(());
+            }
+            Err(error) => return Err(failed(error)),
         };
         let result = fill(&new, input, store)
             .and_then(|()| fs::rename(&new, place).map_err(|e| Error::io("create", place, e)));
@@ -417,6 +424,28 @@ mod tests {
             let mut layers = self.layers.take(&[input], &self.store).unwrap();
             layers.pop().unwrap()
         }
+    }
+
+    #[test]
+    fn who_waited_for_the_unpacking_does_not_wait_for_the_build_that_uses_it() {
+        let home = Home::new();
+        let input = home.input("tool");
+        let sha256 = input.blob.sha256.to_hex();
+        let (new, place) = (format!("{NEW}{sha256}"), home.layers.here().join(&sha256));
+        let new = home.layers.here().join(new);
+        private(&new).unwrap();
+        let unpacking = exclusive(&new).unwrap();
+        let (sender, taken) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.send(home.take(&input)));
+            fill(&new, &input, &home.store).unwrap();
+            fs::rename(&new, &place).unwrap();
+            // The first build goes over from unpacking to using it, and does not end.
+            flock(&unpacking, FlockOperation::LockShared).unwrap();
+            let other = taken.recv_timeout(std::time::Duration::from_secs(30));
+            drop(unpacking);
+            assert_eq!(other.unwrap().dir, place);
+        });
     }
 
     #[test]
