@@ -153,7 +153,8 @@ impl<'a> Workshop<'a> {
         let filled = Cell::new(false);
         let cancelled = || {
             // Asked often enough to be the place where the disk is looked at, too.
-            filled.set(filled.get() || free_bytes(self.scratch) < disk_free_min);
+            let full = || free_bytes(self.scratch).is_some_and(|free| free <= disk_free_min);
+            filled.set(filled.get() || full());
             filled.get() || self.observer.cancelled()
         };
         let ending = run(
@@ -243,9 +244,11 @@ impl<'a> Workshop<'a> {
     }
 }
 
-/// What an ordinary user can still write on a directory's disk; no bound where that cannot be found out.
-fn free_bytes(dir: &Path) -> u64 {
-    rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+/// What an ordinary user can still write on a directory's disk; `None` where that cannot be found out, and where there is
+/// no bound: a tmpfs without one says that it has no blocks at all.
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 impl Finished<'_> {

@@ -48,7 +48,7 @@ pub struct Limits {
     pub silence: Duration,
     /// Output in bytes.
     pub log_bytes_max: u64,
-    /// What has to stay free on the disk of the scratch directory, in bytes.
+    /// What the disk of the scratch directory always has to have more of, in bytes.
     pub disk_free_min: u64,
 }
 

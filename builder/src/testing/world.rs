@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use base::{PackageName, SecretKey, TrustPolicy};
 use recipe::{FileBytes, FileEntry, Graph, MemoryTree, PackageFiles, PackageId, System};
@@ -17,8 +18,11 @@ use super::network::{Remote, Shelf};
 use super::witness::Witness;
 use super::{full, name, sandbox_works};
 use crate::{
-    Context, Failure, JobServer, LazySandbox, Options, RecipeFiles, Report, check, realise,
+    Context, Failure, JobServer, LazySandbox, Limits, Options, RecipeFiles, Report, check, realise,
 };
+
+/// How long a build in a world may take: far more than any does, and soon enough to see which one hangs.
+const WALL: Duration = Duration::from_secs(120);
 
 /// A world to build in. Removed when dropped.
 #[derive(Debug)]
@@ -68,7 +72,13 @@ impl World {
             key,
             observer: Witness::default(),
             jobs: JobServer::new(2).unwrap(),
-            options: Options::default(),
+            options: Options {
+                limits: Limits {
+                    wall: WALL,
+                    ..Limits::default()
+                },
+                ..Options::default()
+            },
             dir,
         };
         let sha256 = world.shelf.add(toy_seed());
