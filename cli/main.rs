@@ -6,12 +6,14 @@
 mod apt;
 mod args;
 mod bench;
+mod blobs;
 mod bug;
 mod cmd;
 mod context;
 mod daemon;
 mod error;
 mod fetcher;
+mod hands;
 mod hint;
 mod home;
 mod interrupt;

@@ -10,6 +10,7 @@ use node::{ContentPath, TreeEntry, fetch_tree};
 use store::Store;
 use store::substitute::Fetched;
 
+use crate::blobs;
 use crate::cmd::venv::refuse_existing;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
@@ -58,10 +59,7 @@ fn make(dir: &Path) -> CmdResult {
 }
 
 fn copy(store: &Store, fetched: &Fetched, path: &Path) -> CmdResult {
-    let sha256 = fetched.blob.sha256;
-    let mut blob = store
-        .open_blob(&sha256)?
-        .ok_or_else(|| Failure::new(Exit::Other, format!("`{sha256}` vanished from the store")))?;
+    let mut blob = blobs::open(store, &fetched.blob)?;
     File::create_new(path)
         .and_then(|mut file| blob.copy_to(&mut file))
         .map(drop)

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use base::PackageName;
 use builder::venv;
-use builder::{Context as BuildContext, Failure as BuildFailure, Forecast, Input, Options, Report};
+use builder::{
+    Context as BuildContext, Failure as BuildFailure, Forecast, Input, Options, Realised, Report,
+};
 use recipe::{Graph, PackageId, Policy};
 use serde::Serialize;
 
@@ -210,6 +212,16 @@ impl Session {
                     "a package of the closure is missing though all were realised",
                 )
             })
+    }
+
+    /// The outputs of the packages and their run closures that somebody can sign: a seed is a source of the tree, not an output.
+    pub fn signable<'r>(&self, report: &'r Report) -> Vec<(PackageId, &'r Realised)> {
+        let graph = &self.graph;
+        let built = graph.with_run_closures(graph.roots()).into_iter();
+        let built = built.filter(|id| graph.recipe(*id).seed().is_none());
+        built
+            .filter_map(|id| Some((id, report.realised.get(graph.name(id))?)))
+            .collect()
     }
 
     /// Composes the closure in a directory that must not exist yet.

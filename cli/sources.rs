@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fmt, fs, iter};
 
 use base::{Multihash, PackageName, Sha256};
 use builder::Observer as _;
 use netconfig::MirrorTable;
-use recipe::{PackageSource as _, Recipe, SourceUrl};
+use recipe::{Graph, PackageSource as _, Recipe, SourceUrl};
 use serde::Serialize;
 use store::substitute::{FetchError, Fetched, First, SourceFetcher, SourceRequest};
 use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
@@ -16,6 +15,7 @@ use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
 use crate::bench::{Bench, unix_secs};
 use crate::context::Context;
 use crate::error::{CmdResult, Failure};
+use crate::hands::work_off;
 use crate::origins::Origins;
 use crate::outfile::OutFile;
 use crate::summary::Tally;
@@ -72,11 +72,16 @@ impl SourceSet {
         let mut tree = context.tree()?;
         let names = tree.package_names(typed)?;
         let graph = context.graph(&mut tree, &names)?;
+        Ok(Self::of_graph(&graph))
+    }
+
+    /// The sources of all packages of a graph.
+    pub fn of_graph(graph: &Graph) -> Self {
         let mut set = Self::default();
         for id in graph.packages() {
             set.add(graph.recipe(id));
         }
-        Ok(set)
+        set
     }
 
     /// The sources of all packages of the tree. A package that is wrong is told and left out.
@@ -141,7 +146,14 @@ impl SourceSet {
     /// # Errors
     /// The first source that could not be had; the others are fetched nevertheless.
     pub fn fetch(&self, context: &Context) -> CmdResult {
-        let bench = Bench::open(context, context.tree()?, None)?;
+        self.fetch_with(context, &Bench::open(context, context.tree()?, None)?)
+    }
+
+    /// The same with tools that are there already.
+    ///
+    /// # Errors
+    /// As for [`Self::fetch`].
+    pub fn fetch_with(&self, context: &Context, bench: &Bench) -> CmdResult {
         let fetcher = bench.fetcher();
         self.fetch_from(context, &fetcher, &bench.store, &bench.watch)
     }
@@ -166,21 +178,24 @@ impl SourceSet {
         watch: &Watch,
     ) -> CmdResult {
         let work = Work {
-            queue: Mutex::new(self.sources.values()),
-            done: Mutex::default(),
             fetcher,
             store,
             watch,
         };
-        std::thread::scope(|scope| {
-            for _ in 0..PARALLEL.min(self.sources.len()) {
-                scope.spawn(|| work.run());
-            }
+        let wanted: Vec<_> = self.sources.values().collect();
+        let stop = || watch.cancelled();
+        let results = work_off(&wanted, PARALLEL, stop, |wanted| {
+            let told = |error| (format!("`{wanted}`"), error);
+            work.fetch_one(wanted).map_err(told)
         });
-        let (tally, failures) = work
-            .done
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut tally, mut failures) = (Tally::default(), Failures::new());
+        for result in results {
+            match result {
+                Ok(Some(fetched)) => tally.add(fetched.blob.size, &fetched.received),
+                Ok(None) => {}
+                Err(failure) => failures.push(failure),
+            }
+        }
         if let Some(line) = tally.line() {
             context.ui.status(line);
         }
@@ -258,32 +273,14 @@ impl SourceSet {
 
 type Failures = Vec<(String, FetchError)>;
 
-/// What several threads work off.
-struct Work<'a, Q> {
-    queue: Mutex<Q>,
-    done: Mutex<(Tally, Failures)>,
+/// What fetching needs, whatever the source.
+struct Work<'a> {
     fetcher: &'a dyn SourceFetcher,
     store: &'a Store,
     watch: &'a Watch,
 }
 
-impl<'a, Q: Iterator<Item = &'a Wanted>> Work<'a, Q> {
-    fn run(&self) {
-        let next = || lock(&self.queue).next();
-        while let Some(wanted) = next() {
-            if self.watch.cancelled() {
-                return;
-            }
-            let result = self.fetch_one(wanted);
-            let (tally, failures) = &mut *lock(&self.done);
-            match result {
-                Ok(Some(fetched)) => tally.add(fetched.blob.size, &fetched.received),
-                Ok(None) => {}
-                Err(error) => failures.push((format!("`{wanted}`"), error)),
-            }
-        }
-    }
-
+impl Work<'_> {
     /// Gets one source unless it is here already, and keeps it.
     fn fetch_one(&self, wanted: &Wanted) -> Result<Option<Fetched>, FetchError> {
         if let Some(blob) = self.store.blob(&wanted.sha256)? {
@@ -308,10 +305,6 @@ impl<'a, Q: Iterator<Item = &'a Wanted>> Work<'a, Q> {
             .fetched(&wanted.to_string(), fetched.blob.size, &fetched.received);
         Ok(Some(fetched))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Pins a source and queues its sha256 and root to be announced.

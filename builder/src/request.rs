@@ -136,8 +136,12 @@ pub fn check_env() -> BTreeMap<OsString, OsString> {
         ("TZ", "UTC"),
         ("LC_ALL", "C"),
     ];
+    environment(&variables)
+}
+
+fn environment(variables: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
     variables
-        .into_iter()
+        .iter()
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
 }
@@ -157,8 +161,5 @@ pub fn build_env(path: &str, jobs: usize) -> BTreeMap<OsString, OsString> {
         ("TZ", "UTC"),
         ("LC_ALL", "C"),
     ];
-    variables
-        .into_iter()
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect()
+    environment(&variables)
 }

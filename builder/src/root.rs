@@ -101,7 +101,7 @@ impl Root {
 }
 
 /// In the order in which they are unpacked or stacked.
-fn sorted(inputs: &[Input]) -> Vec<&Input> {
+pub(crate) fn sorted(inputs: &[Input]) -> Vec<&Input> {
     let mut inputs: Vec<_> = inputs.iter().collect();
     inputs.sort_by(|a, b| a.name.cmp(&b.name));
     inputs

@@ -20,7 +20,7 @@ use store::Store;
 use store::archive::{self, Entry};
 
 use crate::error::Error;
-use crate::root::{Input, entries, make_dir, unpack_all};
+use crate::root::{Input, entries, make_dir, sorted, unpack_all};
 use crate::scratch::{Scratch, remove_tree};
 
 /// The script's path in a venv.
@@ -216,9 +216,7 @@ fn compose_with(
 fn fill(store: &Store, inputs: &[Input], dir: &Path) -> Result<(), Error> {
     fs::set_permissions(dir, Permissions::from_mode(0o755))
         .map_err(|e| Error::io("change", dir, e))?;
-    let mut inputs: Vec<_> = inputs.iter().collect();
-    inputs.sort_by(|a, b| a.name.cmp(&b.name));
-    unpack_all(dir, &inputs, store)
+    unpack_all(dir, &sorted(inputs), store)
 }
 
 fn add_run_script(dir: &Path) -> Result<(), Error> {

@@ -8,8 +8,9 @@ use base::PkgHash;
 use serde::Serialize;
 use store::Store;
 
+use crate::blobs;
 use crate::context::Context;
-use crate::error::{CmdResult, Exit, Failure};
+use crate::error::CmdResult;
 use crate::outfile::OutFile;
 use crate::session::{GetArgs, Session};
 use crate::units;
@@ -60,13 +61,8 @@ fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> 
     fs::create_dir_all(dir)?;
     let (graph, store) = (&session.graph, &session.bench.store);
     let mut exported = Vec::new();
-    for id in graph.with_run_closures(graph.roots()) {
+    for (id, realised) in session.signable(&report) {
         let name = graph.name(id);
-        // A seed is a source of the tree, not an output: nobody signs it.
-        let realised = report.realised.get(name);
-        let Some(realised) = realised.filter(|_| graph.recipe(id).seed().is_none()) else {
-            continue;
-        };
         let signers = write_statements(store, dir, &realised.pkghash)?;
         let file = format!("{}.tar.zst", realised.pkghash);
         write_output(store, &realised.blob, &dir.join(&file))?;
@@ -108,13 +104,5 @@ fn write_output(store: &Store, blob: &store::Blob, path: &Path) -> CmdResult {
     if fs::metadata(path).is_ok_and(|meta| meta.len() == blob.size) {
         return Ok(());
     }
-    let mut file = store.open_blob(&blob.sha256)?.ok_or_else(|| {
-        Failure::new(
-            Exit::Other,
-            format!("`{}` vanished from the store", blob.sha256),
-        )
-    })?;
-    let mut out = OutFile::create(path)?;
-    file.copy_to(out.file())?;
-    out.finish()
+    blobs::write(store, blob, path)
 }

@@ -8,11 +8,11 @@ use node::{ContentPath, ContentPathError, Doors, PathError, fetch_path};
 use store::substitute::{FetchError, Fetched, NoProgress, SourceFetcher as _, SourceRequest};
 use store::{Blob, Store};
 
+use crate::blobs;
 use crate::cmd::venv::refuse_existing;
 use crate::context::Context;
-use crate::error::{CmdResult, Exit, Failure};
+use crate::error::{CmdResult, Failure};
 use crate::network::Remote;
-use crate::outfile::OutFile;
 use crate::placing::place_tree;
 use crate::session::{GetArgs, Session};
 use crate::sources::SourceSet;
@@ -214,18 +214,10 @@ fn failed(error: PathError, shown: &str) -> Failure {
 }
 
 fn write_blob(store: &Store, blob: &Blob, output: &Path) -> CmdResult {
-    let mut file = store.open_blob(&blob.sha256)?.ok_or_else(|| {
-        Failure::new(
-            Exit::Other,
-            format!("`{}` vanished from the store", blob.sha256),
-        )
-    })?;
-    if output == Path::new("-") {
-        let mut out = io::stdout().lock();
-        file.copy_to(&mut out)?;
-        return Ok(out.flush()?);
+    if output != Path::new("-") {
+        return blobs::write(store, blob, output);
     }
-    let mut out = OutFile::create(output)?;
-    file.copy_to(out.file())?;
-    out.finish()
+    let mut out = io::stdout().lock();
+    blobs::open(store, blob)?.copy_to(&mut out)?;
+    Ok(out.flush()?)
 }

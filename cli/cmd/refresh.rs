@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use base::PackageName;
 use recipe::{Recipe, Release, SourceUrl, links};
@@ -13,6 +10,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::fetcher::WebUrls;
+use crate::hands::work_off;
 use crate::origins::Origins;
 use crate::sanitize;
 
@@ -146,26 +144,15 @@ fn read_all(
     urls.sort_unstable();
     urls.dedup();
     let (interrupt, ui) = (&context.interrupt, &context.ui);
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    thread::scope(|scope| {
-        for _ in 0..READERS.min(urls.len()) {
-            scope.spawn(|| {
-                while let Some(url) = urls.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if interrupt.is_set() {
-                        return;
-                    }
-                    match read(web, url) {
-                        Ok(listing) => {
-                            let mut found = found.lock().expect("no reader panics");
-                            found.insert((*url).to_owned(), listing);
-                        }
-                        Err(failure) => ui.detail(failure.message()),
-                    }
-                }
-            });
+    let stop = || interrupt.is_set();
+    let found = work_off(&urls, READERS, stop, |url| match read(web, url) {
+        Ok(listing) => Some(((*url).to_owned(), listing)),
+        Err(failure) => {
+            ui.detail(failure.message());
+            None
         }
     });
-    found.into_inner().expect("no reader panics")
+    found.into_iter().flatten().collect()
 }
 
 /// The URL that answered, and what it says.

@@ -1,9 +1,6 @@
 //! `p2pkgs weather`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use base::{Multihash, Sha256, SignedRealisation, Verdict};
 use node::PeerId;
@@ -14,6 +11,7 @@ use store::substitute::{First, Progress as _, SourceFetcher};
 use crate::bench::Bench;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
+use crate::hands::work_off;
 use crate::units;
 use crate::watch::Transfer;
 
@@ -163,24 +161,13 @@ impl Asker<'_> {
         let questions: Vec<_> = packages
             .chain(sources.into_iter().map(Question::Source))
             .collect();
-        let (next, answers) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        thread::scope(|scope| {
-            for _ in 0..ASKING.min(questions.len()) {
-                scope.spawn(|| {
-                    while let Some(question) = questions.get(next.fetch_add(1, Ordering::Relaxed))
-                        && !self.progress.cancelled()
-                    {
-                        let answer = self.answer(*question);
-                        answers.lock().expect("no asker panics").push(answer);
-                    }
-                });
-            }
-        });
+        let stop = || self.progress.cancelled();
+        let answers = work_off(&questions, ASKING, stop, |question| self.answer(*question));
         if self.progress.cancelled() {
             return Err(Failure::interrupted());
         }
         let mut findings = Findings::default();
-        for answer in answers.into_inner().expect("no asker panics") {
+        for answer in answers {
             match answer? {
                 Answer::Package(id, found) => {
                     findings.packages.insert(id, found);

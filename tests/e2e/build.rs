@@ -66,10 +66,9 @@ fn a_key_is_made_to_sign_the_first_build_and_by_nothing_else() {
 
     // Who only uses what others built signs nothing.
     let daemon = builder.daemon(&[]);
-    let list = builder.ok(&["key", "list"]);
     let user = env.home("user");
     user.bootstrap_from(&daemon);
-    user.ok(&["key", "trust", list.split_whitespace().nth(1).unwrap()]);
+    user.ok(&["key", "trust", &builder.key()]);
     user.ok(&["build", "hello"]);
     user.ok(&["venv", "venv", "hello"]);
     user.ok(&["run", "hello", "--", "hello"]);

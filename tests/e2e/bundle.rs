@@ -11,9 +11,7 @@ fn bundle(env: &TestEnv, flags: &[&str]) -> (String, String) {
     builder.ok(&["build", "greet"]);
     let printed = builder.ok(&[&["bundle", "-o", &file], flags, &["greet"]].concat());
     assert_eq!(printed.trim_end(), file);
-    let keys = builder.ok(&["key", "list"]);
-    let key = keys.split(' ').nth(1).unwrap().to_owned();
-    (file, key)
+    (file, builder.key())
 }
 
 /// A command in the tree that a bundle has brought, on a machine without a network.

@@ -14,9 +14,7 @@ fn export(env: &TestEnv) -> (String, String) {
     let dir = dir.to_str().unwrap().to_owned();
     let printed = builder.ok(&["cache", "export", &dir, "hello"]);
     assert!(printed.contains(" hello\n"), "{printed}");
-    let list = builder.ok(&["key", "list"]);
-    let key = list.split_whitespace().nth(1).unwrap().to_owned();
-    (dir, key)
+    (dir, builder.key())
 }
 
 fn user<'e>(env: &'e TestEnv, name: &str, key: &str) -> Home<'e> {

@@ -168,10 +168,6 @@ fn a_package_comes_from_a_gateway_if_somebody_trusted_vouches_for_it() {
         crate::support::Finished::of(command, crate::support::COMMAND_DEADLINE)
     };
     fetch().assert_exit(4);
-    let listed = builder.ok(&["key", "list"]);
-    let key = listed
-        .split_whitespace()
-        .find(|word| word.starts_with("ed25519:"));
-    user.ok(&["key", "trust", key.unwrap()]);
+    user.ok(&["key", "trust", &builder.key()]);
     fetch().assert_exit(0).assert_says("gateway");
 }

@@ -90,9 +90,8 @@ fn builder_of_greet<'e>(env: &'e TestEnv, meeting: &Daemon) -> (Home<'e>, String
         .run(&["publish", "greet"])
         .assert_exit(0)
         .assert_says("no daemon runs");
-    let key = builder_home.ok(&["key", "list"]);
-    let key = key.split_whitespace().nth(1).unwrap();
-    (builder_home, key.to_owned())
+    let key = builder_home.key();
+    (builder_home, key)
 }
 
 #[test]

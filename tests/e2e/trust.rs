@@ -9,8 +9,7 @@ fn builder(env: &TestEnv, name: &str, meeting: &Daemon, package: &str) -> (Daemo
     home.ok(&["publish", package]);
     let daemon = home.daemon(&[meeting]);
     daemon.wait_until_all_is_announced();
-    let list = home.ok(&["key", "list"]);
-    (daemon, list.split_whitespace().nth(1).unwrap().to_owned())
+    (daemon, home.key())
 }
 
 #[test]

@@ -10,8 +10,7 @@ fn the_weather_tells_what_others_have_and_what_is_rare() {
     let env = TestEnv::new();
     let builder_home = env.home("builder");
     builder_home.ok(&["build", "greet"]);
-    let keys = builder_home.ok(&["key", "list"]);
-    let key = keys.split(' ').nth(1).unwrap();
+    let key = &builder_home.key();
     let meeting = env.home("meeting").daemon(&[]);
     let builder = builder_home.daemon(&[&meeting]);
     builder.wait_until_all_is_announced();

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use base::{Hasher, Sha256};
 use store::Store;
-use store::archive::{self, ArchiveError, Compression, Entry, MTIME_UNIX_SECS, UnpackLimits};
+use store::archive::{
+    self, ArchiveError, Compression, Entry, Inner, MTIME_UNIX_SECS, UnpackLimits,
+};
 
 use super::json::Descriptor;
 use crate::error::Error;
@@ -114,13 +116,19 @@ pub(super) fn of_files(title: &str, files: &[File<'_>]) -> Layer {
     }
 }
 
-/// A package's output as a layer.
-pub(super) fn of_package(store: &Store, input: &Input) -> Result<Layer, Error> {
-    refuse_whiteouts(&input.name, &entries(store, input)?)?;
+/// What is in an output, every byte of which was verified.
+fn inner(store: &Store, input: &Input) -> Result<Inner, Error> {
     let mut archive = open(store, input)?;
     let inner = archive::inner(&mut archive, &UnpackLimits::default())
         .map_err(|e| Error::archive(&input.name, e))?;
     archive.finish()?;
+    refuse_whiteouts(&input.name, &inner.entries)?;
+    Ok(inner)
+}
+
+/// A package's output as a layer.
+pub(super) fn of_package(store: &Store, input: &Input) -> Result<Layer, Error> {
+    let inner = inner(store, input)?;
     Ok(Layer {
         title: input.name.clone(),
         sha256: input.blob.sha256,

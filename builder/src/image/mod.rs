@@ -20,7 +20,7 @@ use store::archive::MTIME_UNIX_SECS;
 use self::json::{Config, Descriptor, Execution, History, Index, LegacyManifest, Manifest, RootFs};
 use self::layer::{Content, Layer, composed, of_files, of_package};
 use crate::error::Error;
-use crate::root::{Input, open};
+use crate::root::{Input, open, sorted};
 use crate::scratch::Scratch;
 
 pub use self::sbom::sbom;
@@ -128,8 +128,7 @@ impl Image<'_> {
     }
 
     fn layers(&self, scratch: &Scratch) -> Result<Vec<Layer>, Error> {
-        let mut inputs: Vec<_> = self.inputs.iter().collect();
-        inputs.sort_by(|a, b| a.name.cmp(&b.name));
+        let inputs = sorted(self.inputs);
         let (own, shared) = inputs.split_at(inputs.len().min(PACKAGE_LAYERS_MAX));
         let mut layers = vec![of_files(
             "what programs expect of a root",

@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdRes
     let mut sources = if args.no_sources {
         BTreeMap::new()
     } else {
-        sources(context, store, &args.packages)?
+        sources(context, &session)?
     };
     let packages = if args.no_packages {
         Vec::new()
@@ -74,10 +74,10 @@ pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdRes
 type Sources = BTreeMap<Cid, String>;
 
 /// Gets the sources and seeds of packages and of all that these are built with.
-fn sources(context: &Context, store: &Store, packages: &[String]) -> CmdResult<Sources> {
-    let set = SourceSet::of_packages(context, packages)?;
-    set.fetch(context)?;
-    let here = set.here(store)?.into_iter();
+fn sources(context: &Context, session: &Session) -> CmdResult<Sources> {
+    let set = SourceSet::of_graph(&session.graph);
+    set.fetch_with(context, &session.bench)?;
+    let here = set.here(&session.bench.store)?.into_iter();
     Ok(here
         .map(|(file, blob)| (blob.root, file.to_owned()))
         .collect())
@@ -103,17 +103,12 @@ fn source((root, file): (Cid, String)) -> CmdResult<Source> {
     })
 }
 
-/// The outputs of the packages and their run closures. A seed is a source of the tree, not an output: nobody signs it.
+/// The outputs of the packages and their run closures, and who signed them.
 fn packages(session: &Session, report: &builder::Report) -> CmdResult<Vec<Package>> {
     let (graph, store) = (&session.graph, &session.bench.store);
     let mut packages = Vec::new();
-    for id in graph.with_run_closures(graph.roots()) {
+    for (id, realised) in session.signable(report) {
         let name = graph.name(id);
-        let realised = report.realised.get(name);
-        let Some(realised) = realised.filter(|_| graph.recipe(id).seed().is_none()) else {
-            continue;
-        };
-        // Held by now, unless an older version built it.
         let pkghash = store.put_derivation(graph.derivation(id).to_string().as_bytes())?;
         let statements = node::encode_statements(&store.realisations(&pkghash)?);
         packages.push(Package {

@@ -12,6 +12,7 @@ use store::{Blob, Pin, PinKind, Store};
 
 use super::manifest::{BYTES_MAX, Manifest, Package};
 use crate::bench::unix_secs;
+use crate::blobs;
 use crate::cmd::mirror::tell_of_daemon;
 use crate::cmd::venv::refuse_existing;
 use crate::context::Context;
@@ -126,7 +127,7 @@ impl Bundle {
         pkghash: &PkgHash,
     ) -> CmdResult<Vec<base::SignedRealisation>> {
         let blob = self.file(&package.statements.0)?;
-        let file = open(store, blob)?;
+        let file = blobs::open(store, blob)?;
         node::read_statements(file, pkghash).map_err(|error| {
             let name = &package.name.0;
             Failure::new(
@@ -137,7 +138,7 @@ impl Bundle {
     }
 
     fn unpack_recipes(&self, store: &Store, dir: &Path) -> CmdResult {
-        let recipes = open(store, self.file(&self.manifest.tree.0)?)?;
+        let recipes = blobs::open(store, self.file(&self.manifest.tree.0)?)?;
         fs::create_dir(dir)?;
         let unpacked = archive::unpack(recipes, dir, &UnpackLimits::default());
         if unpacked.is_err() {
@@ -149,19 +150,14 @@ impl Bundle {
     }
 }
 
-fn open(store: &Store, blob: &Blob) -> CmdResult<store::BlobFile> {
-    store.open_blob(&blob.sha256)?.ok_or_else(|| {
-        let message = format!("`{}` vanished from the store", blob.sha256);
-        Failure::new(Exit::Other, message)
-    })
-}
-
 fn read(store: &Store, blob: &Blob, max: u64) -> CmdResult<Vec<u8>> {
     if blob.size > max {
         let message = format!("a file of {} where {} is the limit", blob.size, max);
         return Err(Failure::new(Exit::Mismatch, message));
     }
     let mut bytes = Vec::new();
-    open(store, blob)?.take(max).read_to_end(&mut bytes)?;
+    blobs::open(store, blob)?
+        .take(max)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

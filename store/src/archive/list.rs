@@ -16,7 +16,11 @@ const READ_BYTES: usize = 128 << 10;
 /// # Errors
 /// [`ArchiveError`] naming the entry and the reason.
 pub fn list(reader: impl Read, limits: &UnpackLimits) -> Result<Vec<Entry>, ArchiveError> {
-    let mut tar = TarReader::new("archive", reader, limits)?;
+    entries(&mut TarReader::new("archive", reader, limits)?)
+}
+
+/// Lists what is in a tar stream, which is read to its end.
+pub(super) fn entries(tar: &mut TarReader<'_>) -> Result<Vec<Entry>, ArchiveError> {
     let mut entries = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
     while let Some(entry) = tar.next_entry()? {

@@ -60,22 +60,25 @@ impl<'a> TarReader<'a> {
         reader: impl Read + 'a,
         limits: &UnpackLimits,
     ) -> Result<Self, ArchiveError> {
-        let archive = archive.to_owned();
-        let reader =
+        let tar =
             super::compress::decoder(reader, limits).map_err(|source| ArchiveError::Read {
-                archive: archive.clone(),
+                archive: archive.to_owned(),
                 source,
             })?;
-        let limits = *limits;
-        Ok(Self {
-            archive,
-            reader,
-            limits,
+        Ok(Self::of_tar(archive, tar, limits))
+    }
+
+    /// Of a stream that is a tar already: what is compressed is none.
+    pub(super) fn of_tar(archive: &str, tar: impl Read + 'a, limits: &UnpackLimits) -> Self {
+        Self {
+            archive: archive.to_owned(),
+            reader: Box::new(tar),
+            limits: *limits,
             left: 0,
             padding: 0,
             entries: 0,
             bytes: 0,
-        })
+        }
     }
 
     pub(super) fn archive(&self) -> &str {

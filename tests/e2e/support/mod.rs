@@ -159,6 +159,12 @@ impl Home<'_> {
         self.run(args).assert_exit(0).stdout
     }
 
+    /// The key that signs what is built here, once something was.
+    pub fn key(&self) -> String {
+        let list = self.ok(&["key", "list"]);
+        list.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
     /// Starts the home's daemon, which is told of the given peers, and waits until it is ready.
     pub fn daemon(&self, bootstrap: &[&Daemon]) -> Daemon {
         let mut args = vec!["node".to_owned(), "run".to_owned()];
