@@ -33,6 +33,7 @@ mod substituters;
 mod summary;
 mod times;
 mod tree;
+mod trust_file;
 mod ui;
 mod units;
 mod watch;

@@ -10,6 +10,7 @@ use base::{PackageName, PkgHash};
 use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy, State};
 use store::substitute::{Asked, FetchError, Fetched};
 use store::{Blob, ProvideOrigin, StoreError};
+use trust::Discount;
 
 use crate::ahead::{Ahead, UntilOver};
 use crate::build::Workshop;
@@ -215,6 +216,7 @@ impl<'a> Runner<'a> {
                 done.asked = asked;
                 if !matches!(error, Error::Missing { .. }) && self.may_build() {
                     self.warn(package, &format!("{error}, so it is built"));
+                    self.tell_discounts(package, &error);
                 }
                 done.error = Some(error);
                 Ok(Outcome::Missing)
@@ -246,6 +248,7 @@ impl<'a> Runner<'a> {
             own: self.context.signer.public(),
             substituter: substitutes.then_some(self.context.substituter),
             progress: &FetchProgress::new(self.context.observer, package, None),
+            observer: Some(self.context.observer),
         };
         lookup.find(package, &self.graph.pkghash(id))
     }
@@ -506,6 +509,18 @@ impl<'a> Runner<'a> {
 
     pub(crate) fn log(&self, pkghash: &PkgHash) -> PathBuf {
         log_path(self.context.logs, pkghash)
+    }
+
+    /// Whoever expected a key to count is told why it did not. A key that contradicts itself was told of already.
+    fn tell_discounts(&self, package: &PackageName, error: &Error) {
+        for said in error.testimonies() {
+            if !matches!(
+                said.discount,
+                None | Some(Discount::Stranger | Discount::Fault)
+            ) {
+                self.warn(package, &said.to_string());
+            }
+        }
     }
 
     fn warn(&self, package: &PackageName, text: &str) {
