@@ -22,6 +22,7 @@ use crate::error::{CmdResult, Failure};
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::keys;
+use crate::statements;
 use crate::tree::DiskTree;
 use crate::trust_file::TrustFile;
 use crate::ui::Ui;
@@ -231,7 +232,8 @@ impl Context {
         let home = self.home()?;
         let own = keys::own_keys(home)?;
         let file = TrustFile::read(home)?;
-        let policy = file.policy(&own, &self.config()?.trust()?, unix_secs())?;
+        let said = statements::of_home(home)?;
+        let policy = file.policy(&own, said, &self.config()?.trust()?, unix_secs())?;
         Ok(if self.anyone.get() {
             policy.or_anyone()
         } else {

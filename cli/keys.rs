@@ -37,16 +37,50 @@ pub struct OwnKey {
 /// # Errors
 /// When the file is there and cannot be used.
 pub fn own_key(home: &Home, name: &str) -> CmdResult<Option<SecretKey>> {
-    let path = key_path(home, name)?;
-    let text = match fs::metadata(&path) {
+    key_in_file(&key_path(home, name)?)
+}
+
+/// The key that a file holds; `None` if there is no such file.
+///
+/// # Errors
+/// When the file is there and cannot be used.
+pub fn key_in_file(path: &Path) -> CmdResult<Option<SecretKey>> {
+    let text = match fs::metadata(path) {
         Ok(meta) if meta.len() > KEY_FILE_BYTES_MAX => String::new(),
-        Ok(_) => fs::read_to_string(&path).map_err(reading(&path))?,
+        Ok(_) => fs::read_to_string(path).map_err(reading(path))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(reading(&path)(error)),
+        Err(error) => return Err(reading(path)(error)),
     };
     let key = SecretKey::from_text(text.trim_end())
         .map_err(|e| Failure::from(e).context(format!("`{}` holds no key", path.display())))?;
     Ok(Some(key))
+}
+
+/// Gives a key another name, which must not be taken.
+///
+/// # Errors
+/// When the name is taken by another key, or the disk fails.
+pub fn rename_key(home: &Home, from: &str, to: &str) -> CmdResult {
+    let (from, to) = (key_path(home, from)?, key_path(home, to)?);
+    move_file(&from, &to)
+}
+
+/// Takes a key out of use, but leaves its file; returns where that lies now.
+///
+/// # Errors
+/// When the disk fails.
+pub fn put_away(home: &Home, name: &str) -> CmdResult<PathBuf> {
+    let from = key_path(home, name)?;
+    let to = from.with_extension("key.revoked");
+    move_file(&from, &to)?;
+    Ok(to)
+}
+
+/// A link fails if the name is taken, where a renaming would replace.
+fn move_file(from: &Path, to: &Path) -> CmdResult {
+    fs::hard_link(from, to)
+        .and_then(|()| fs::remove_file(from))
+        .map_err(writing(to))
 }
 
 /// All own keys, sorted by name.

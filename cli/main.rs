@@ -29,6 +29,7 @@ mod sanitize;
 mod seeds;
 mod session;
 mod sources;
+mod statements;
 mod substituters;
 mod summary;
 mod times;

@@ -14,7 +14,7 @@ use std::fs;
 use std::io;
 
 use base::rec::{self, Record};
-use trust::{Day, Member, Pattern, Ring, Rule, Scope, TrustPolicy};
+use trust::{Day, Member, Pattern, Ring, Rule, Scope, SignedKeyStatement, TrustPolicy};
 
 use crate::error::{CmdResult, Exit, Failure};
 use crate::home::{Home, write_atomically};
@@ -68,13 +68,14 @@ impl TrustFile {
         }
     }
 
-    /// The policy out of own keys, this file and the configuration.
+    /// The policy out of own keys, this file, what keys said of keys, and the configuration.
     ///
     /// # Errors
     /// When the rule cannot be used with these keys.
     pub fn policy(
         &self,
         own: &[OwnKey],
+        statements: Vec<SignedKeyStatement>,
         config: &netconfig::Trust,
         now_unix_secs: u64,
     ) -> CmdResult<TrustPolicy> {
@@ -82,6 +83,7 @@ impl TrustFile {
         let ring = Ring {
             own: own.iter().map(|own| own.key.public()).collect(),
             members: self.keys.iter().cloned().chain(configured).collect(),
+            statements,
         };
         TrustPolicy::of(&ring, &self.rule(config)?, now_unix_secs).map_err(cannot_be_used)
     }
@@ -221,7 +223,9 @@ mod tests {
             keys: Vec::new(),
         };
         let own_keys = own_keys(&home).unwrap();
-        let policy = TrustFile::default().policy(&own_keys, &config, 0).unwrap();
+        let policy = TrustFile::default()
+            .policy(&own_keys, Vec::new(), &config, 0)
+            .unwrap();
         assert_eq!(policy.keys().collect::<Vec<_>>(), [&own.public()]);
         assert_eq!(policy.threshold(), 1);
     }

@@ -210,3 +210,137 @@ fn a_key_that_signed_two_outputs_does_not_count_and_the_proof_stays() {
     user.ok(&["key", "trust", &other.key]);
     with(&user, &[&one, &again, &other], &["fetch", "flaky"]).assert_exit(0);
 }
+
+/// A file in the test's folder, as text.
+fn file(env: &TestEnv, name: &str) -> String {
+    env.path(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_offline_root_names_a_builder_and_takes_it_back() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let ci = builder(&env, "ci", "flaky");
+    // The root's secret half lies on a stick.
+    let root = env.home("stick").ok(&["key", "new", "root"]);
+    let secret = env.home("stick").path("keys/root.key");
+    let secret = secret.to_str().unwrap();
+    let project = env.home("project");
+    let (named, taken) = (file(&env, "named"), file(&env, "taken"));
+    let delegate = [
+        "key", "delegate", &ci.key, "--root", secret, "--for", "fla*",
+    ];
+    project.ok(&[&delegate[..], &["--until", "9999-12-31", "-o", &named]].concat());
+    let user = env.home("user");
+    user.ok(&["key", "trust", root.trim_end(), "--name", "project"]);
+    user.ok(&["key", "policy", "1 of {project, own}"]);
+    with(&user, &[&ci], &["fetch", "flaky"]).assert_exit(4);
+    let said = user.ok(&["key", "import", &named]);
+    assert!(said.contains("for `fla*` until 9999-12-31"), "{said}");
+    let listed = user.ok(&["key", "list"]);
+    assert!(
+        listed.contains(&format!("delegated {} project\n", ci.key)),
+        "{listed}"
+    );
+    with(&user, &[&ci], &["fetch", "flaky"]).assert_exit(0);
+    project.ok(&["key", "revoke", &ci.key, "--root", secret, "-o", &taken]);
+    user.ok(&["key", "import", &taken, &named]);
+    with(&user, &[&ci], &["fetch", "flaky"])
+        .assert_exit(4)
+        .assert_says(&format!("project {} signed ", ci.key))
+        .assert_says("which does not count: it was revoked");
+    // Everything that is known can be handed on in one file.
+    let all = file(&env, "all");
+    user.ok(&["key", "export", "-o", &all, "project"]);
+    let other = env.home("other");
+    assert_eq!(other.ok(&["key", "import", &all]).lines().count(), 2);
+}
+
+#[test]
+fn whoever_trusts_a_key_follows_its_rotation_once() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("alice");
+    let old = home.ok(&["key", "new"]);
+    let old = old.trim_end();
+    let stolen = env.home("thief");
+    fs::create_dir_all(stolen.path("keys")).unwrap();
+    fs::copy(
+        home.path("keys/default.key"),
+        stolen.path("keys/default.key"),
+    )
+    .unwrap();
+    let user = env.home("user");
+    user.ok(&["key", "trust", old, "--name", "alice"]);
+    user.ok(&["key", "policy", "alice"]);
+    let (rotation, theft) = (file(&env, "rotation"), file(&env, "theft"));
+    let new = home.ok(&["key", "rotate", "-o", &rotation]);
+    let new = new.trim_end();
+    let own = home.ok(&["key", "list"]);
+    assert!(
+        own.contains(&format!("own {new} default\n")) && own.contains(old),
+        "{own}"
+    );
+    let alice = env.path("alice-flaky");
+    home.ok(&["cache", "export", alice.to_str().unwrap(), "flaky"]);
+    let alice = Cache {
+        url: format!("file://{}", alice.display()),
+        key: new.to_owned(),
+    };
+    with(&user, &[&alice], &["fetch", "flaky"]).assert_exit(4);
+    user.ok(&["key", "import", &rotation]);
+    with(&user, &[&alice], &["fetch", "flaky"]).assert_exit(0);
+    let listed = user.ok(&["key", "list"]);
+    assert!(
+        listed.contains(&format!("follows {new} alice\n")),
+        "{listed}"
+    );
+    assert!(
+        listed.contains(&format!("it was replaced by {new}")),
+        "{listed}"
+    );
+    // Whoever stole the old key comes too late, and cannot be heard by accident.
+    stolen.ok(&["key", "rotate", "-o", &theft]);
+    user.run(&["key", "import", &theft])
+        .assert_exit(4)
+        .assert_says("was rotated to");
+    // The cache brings what was said of its keys along.
+    let brought = env.path("alice-flaky/key-statements");
+    let other = env.home("other");
+    other.ok(&["key", "import", brought.to_str().unwrap()]);
+}
+
+#[test]
+fn a_revoked_key_is_put_away_and_believed_by_nobody_who_heard_of_it() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let alice = builder(&env, "alice", "flaky");
+    let (user, revoked) = (env.home("user"), file(&env, "revoked"));
+    user.ok(&["key", "trust", &alice.key]);
+    with(&user, &[&alice], &["fetch", "flaky"]).assert_exit(0);
+    let home = env.home("alice");
+    home.ok(&["key", "revoke", "default", "-o", &revoked]);
+    assert!(!home.ok(&["key", "list"]).contains(&alice.key));
+    user.ok(&["key", "import", &revoked]);
+    with(&user, &[&alice], &["fetch", "flaky"])
+        .assert_exit(4)
+        .assert_says("it was revoked");
+    with(&user, &[&alice], &["fetch", "--trust", "any", "flaky"]).assert_exit(4);
+    user.run(&["key", "trust", &alice.key])
+        .assert_exit(0)
+        .assert_says("does not count: it was revoked");
+    // A changed byte is noticed.
+    let mut bytes = fs::read(&revoked).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&revoked, bytes).unwrap();
+    user.run(&["key", "import", &revoked])
+        .assert_exit(4)
+        .assert_says("does not verify");
+}

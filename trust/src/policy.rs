@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Cid, PackageName, PkgHash, PublicKey, Realisation, Sha256, SignedRealisation};
 
-use crate::ring::{Member, Ring, Seating};
+use crate::ring::{Member, Ring, Seating, Standing};
 use crate::rule::{Node, Rule, RuleError};
 use crate::{Discount, Testimony};
 
@@ -53,8 +53,8 @@ impl TrustPolicy {
     /// A policy in which `threshold` of `keys` must agree; a threshold of 0 is read as 1.
     pub fn new(keys: impl IntoIterator<Item = PublicKey>, threshold: usize) -> Self {
         let ring = Ring {
-            own: Vec::new(),
             members: keys.into_iter().map(Member::new).collect(),
+            ..Ring::default()
         };
         let seating = Seating::of(&ring);
         let rule = Node::flat(threshold, seating.places.len());
@@ -180,8 +180,26 @@ impl TrustPolicy {
 
     /// What the user calls who speaks with this key.
     pub fn name(&self, key: &PublicKey) -> Option<&str> {
-        let voice = self.seating.voices.get(key)?;
-        self.seating.places[voice.place].name.as_deref()
+        let Seating {
+            places,
+            voices,
+            silenced,
+        } = &self.seating;
+        let place = match (voices.get(key), silenced.get(key)) {
+            (Some(voice), _) => voice.place,
+            (None, Some((Some(place), _))) => *place,
+            (None, _) => return None,
+        };
+        places[place].name.as_deref()
+    }
+
+    /// The keys that speak for somebody, how they came to, and what the user calls that one.
+    pub fn voices(&self) -> impl Iterator<Item = (&PublicKey, Standing, Option<&str>)> {
+        let Seating { places, voices, .. } = &self.seating;
+        let name = |place: usize| places[place].name.as_deref();
+        voices
+            .iter()
+            .map(move |(key, voice)| (key, voice.standing, name(voice.place)))
     }
 
     /// Whether the key has a place, so that what it says of itself is worth keeping.
@@ -192,7 +210,8 @@ impl TrustPolicy {
     /// Why what a key signs of a package does not count, faults aside; of any package, if none is named.
     pub fn discount(&self, package: Option<&PackageName>, key: &PublicKey) -> Option<Discount> {
         let Some(voice) = self.seating.voices.get(key) else {
-            return Some(Discount::Stranger);
+            let silenced = self.seating.silenced.get(key);
+            return Some(silenced.map_or(Discount::Stranger, |(_, why)| why.clone()));
         };
         if !self.rule.names(voice.place) {
             return Some(Discount::NotInRule);
@@ -224,7 +243,14 @@ impl TrustPolicy {
         }
         match self.weigh(&support) {
             Some(verdict @ (Verdict::Trusted(_) | Verdict::Conflict(_))) => verdict,
-            _ if anyone && !offered.is_empty() => uncontradicted(&offered),
+            _ if anyone && offered.iter().any(|signed| self.is_open(signed)) => {
+                let open: Vec<_> = offered
+                    .iter()
+                    .copied()
+                    .filter(|s| self.is_open(s))
+                    .collect();
+                uncontradicted(&open)
+            }
             Some(verdict) => verdict,
             None if offered.is_empty() => Verdict::Missing,
             None => Verdict::Untrusted(self.strangers(&offered, &faulty)),
@@ -252,6 +278,11 @@ impl TrustPolicy {
         }
     }
 
+    /// Whether its signer is not known to be unreliable.
+    fn is_open(&self, signed: &SignedRealisation) -> bool {
+        !self.seating.silenced.contains_key(signed.signer())
+    }
+
     /// Those whom it would help to trust.
     fn strangers(
         &self,
@@ -259,7 +290,8 @@ impl TrustPolicy {
         faulty: &BTreeSet<PublicKey>,
     ) -> Vec<PublicKey> {
         let signers: BTreeSet<_> = offered.iter().map(|signed| *signed.signer()).collect();
-        let helps = |key: &PublicKey| !self.knows(key) && !faulty.contains(key);
+        let is_stranger = |key: &PublicKey| self.discount(None, key) == Some(Discount::Stranger);
+        let helps = |key: &PublicKey| is_stranger(key) && !faulty.contains(key);
         signers.into_iter().filter(helps).collect()
     }
 }

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 
 use base::{PackageName, PublicKey};
 
+use crate::book::Book;
 use crate::rule::{Node, Rule, RuleError, RuleProblem, Who};
-use crate::{Day, Discount, Scope};
+use crate::{Day, Discount, Scope, SignedKeyStatement};
+
+/// Rotations of one place that are followed one after the other: decades of yearly ones.
+const ROTATIONS_MAX: usize = 64;
 
 /// A key that the user named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,13 @@ impl Member {
             until: None,
         }
     }
+
+    fn grant(&self) -> Grant {
+        Grant {
+            scopes: vec![self.scope.clone()],
+            until_unix_secs: self.until.map(Day::end_unix_secs),
+        }
+    }
 }
 
 /// All that a policy is made from.
@@ -42,6 +53,8 @@ pub struct Ring {
     pub own: Vec<PublicKey>,
     /// The keys that the user named; of a key that occurs twice the first counts.
     pub members: Vec<Member>,
+    /// What keys said of keys.
+    pub statements: Vec<SignedKeyStatement>,
 }
 
 /// What a key may speak for: it counts where all scopes cover the package, before `until`.
@@ -51,10 +64,24 @@ pub(crate) struct Grant {
     pub until_unix_secs: Option<u64>,
 }
 
+/// How a key came to have a voice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is one of the user's own.
+    Own,
+    /// The user named it.
+    Named,
+    /// It took the place of a key that the user named.
+    Follows,
+    /// A key that the user named has named it.
+    Delegated,
+}
+
 /// A key that speaks for a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Voice {
     pub place: usize,
+    pub standing: Standing,
     /// One that covers package and time is enough.
     pub grants: Vec<Grant>,
 }
@@ -71,6 +98,14 @@ impl Grant {
 }
 
 impl Voice {
+    fn new(place: usize, standing: Standing, grant: Grant) -> Self {
+        Self {
+            place,
+            standing,
+            grants: vec![grant],
+        }
+    }
+
     /// Why it does not count for a package at a time; every package is covered as long as none is named.
     pub(crate) fn discount(&self, package: Option<&PackageName>, now: u64) -> Option<Discount> {
         if self
@@ -102,6 +137,8 @@ impl Voice {
 pub(crate) struct Place {
     /// The key that the user named; `None` for the user's own keys.
     pub named: Option<PublicKey>,
+    /// The key that holds the place now, after rotations; `None` when it is empty.
+    pub holder: Option<PublicKey>,
     pub name: Option<String>,
 }
 
@@ -110,54 +147,124 @@ pub(crate) struct Place {
 pub(crate) struct Seating {
     pub places: Vec<Place>,
     pub voices: BTreeMap<PublicKey, Voice>,
+    /// Keys that lost their voice, or never had one and were revoked: the place that they spoke for, and why they do not.
+    pub silenced: BTreeMap<PublicKey, (Option<usize>, Discount)>,
 }
 
 impl Seating {
     pub(crate) fn of(ring: &Ring) -> Self {
+        let book = Book::of(&ring.statements);
         let mut seating = Self::default();
+        let mut seated: Vec<&Member> = Vec::new();
         for member in &ring.members {
-            if seating
-                .places
-                .iter()
-                .all(|place| place.named != Some(member.key))
-            {
-                seating.seat(member);
+            if seated.iter().all(|known| known.key != member.key) {
+                seating.add_place(&book, member);
+                seated.push(member);
             }
         }
-        seating.seat_own(&ring.own);
+        // A key has one place: that under which it was named goes before one that it has from another key.
+        for follows in [false, true] {
+            for (place, member) in seated.iter().enumerate() {
+                seating.seat(place, member, follows);
+            }
+        }
+        seating.seat_own(&ring.own, &book);
+        for (place, member) in seated.iter().enumerate() {
+            seating.seat_delegates(place, member, &book);
+        }
+        for key in &book.revoked {
+            let silenced = seating.silenced.entry(*key);
+            silenced.or_insert((None, Discount::Revoked));
+        }
         seating
     }
 
-    fn seat(&mut self, member: &Member) {
-        let place = self.add_place(Some(member.key), member.name.clone());
-        let grant = Grant {
-            scopes: vec![member.scope.clone()],
-            until_unix_secs: member.until.map(Day::end_unix_secs),
-        };
-        self.voices.entry(member.key).or_insert(Voice {
-            place,
-            grants: vec![grant],
+    /// Makes a member's place, and finds who holds it now.
+    fn add_place(&mut self, book: &Book<'_>, member: &Member) {
+        let place = self.places.len();
+        let mut holder = Some(member.key);
+        // The bound ends circles, too.
+        for _ in 0..ROTATIONS_MAX {
+            let Some(key) = holder else { break };
+            let Some((next, why)) = book.end_of(&key) else {
+                break;
+            };
+            self.silenced.entry(key).or_insert((Some(place), why));
+            holder = next;
+        }
+        let still = holder.filter(|key| book.end_of(key).is_none());
+        self.places.push(Place {
+            named: Some(member.key),
+            holder: still,
+            name: member.name.clone(),
         });
     }
 
-    /// All own keys have one place: they are in one hand.
-    fn seat_own(&mut self, own: &[PublicKey]) {
-        let place = self.add_place(None, None);
-        for key in own {
-            let grant = Grant {
-                scopes: Vec::new(),
-                until_unix_secs: None,
+    fn seat(&mut self, place: usize, member: &Member, follows: bool) {
+        let Some(holder) = self.places[place].holder else {
+            return;
+        };
+        if (holder != member.key) == follows {
+            let standing = if follows {
+                Standing::Follows
+            } else {
+                Standing::Named
             };
-            self.voices.entry(*key).or_insert(Voice {
-                place,
-                grants: vec![grant],
-            });
+            self.add_voice(holder, Voice::new(place, standing, member.grant()));
         }
     }
 
-    fn add_place(&mut self, named: Option<PublicKey>, name: Option<String>) -> usize {
-        self.places.push(Place { named, name });
-        self.places.len() - 1
+    /// All own keys have one place: they are in one hand. Rotation takes nothing from them: what was built here stays one's own.
+    fn seat_own(&mut self, own: &[PublicKey], book: &Book<'_>) {
+        let place = self.places.len();
+        self.places.push(Place {
+            named: None,
+            holder: None,
+            name: None,
+        });
+        for key in own {
+            if book.revoked.contains(key) {
+                self.silenced
+                    .entry(*key)
+                    .or_insert((Some(place), Discount::Revoked));
+            } else {
+                let grant = Grant {
+                    scopes: Vec::new(),
+                    until_unix_secs: None,
+                };
+                self.add_voice(*key, Voice::new(place, Standing::Own, grant));
+            }
+        }
+    }
+
+    /// Gives a voice to the keys that the holder of a place has named.
+    fn seat_delegates(&mut self, place: usize, member: &Member, book: &Book<'_>) {
+        let Some(holder) = self.places[place].holder else {
+            return;
+        };
+        for (key, scope, until_unix_secs) in book.delegations(&holder) {
+            if book.revoked.contains(&key) || book.revoked_by.contains(&(holder, key)) {
+                self.silenced
+                    .entry(key)
+                    .or_insert((Some(place), Discount::Revoked));
+                continue;
+            }
+            let mut grant = member.grant();
+            grant.scopes.push(scope.clone());
+            let ends = [grant.until_unix_secs, until_unix_secs];
+            grant.until_unix_secs = ends.into_iter().flatten().min();
+            match self.voices.get_mut(&key) {
+                Some(voice) if voice.place == place && voice.standing == Standing::Delegated => {
+                    voice.grants.push(grant);
+                }
+                Some(_) => {}
+                None => self.add_voice(key, Voice::new(place, Standing::Delegated, grant)),
+            }
+        }
+    }
+
+    fn add_voice(&mut self, key: PublicKey, voice: Voice) {
+        self.voices.entry(key).or_insert(voice);
     }
 
     /// The rule in terms of places.

@@ -35,6 +35,12 @@ pub enum Discount {
     Expired(Option<Day>),
     /// It signed another output of the same package, too.
     Fault,
+    /// It was revoked.
+    Revoked,
+    /// It was replaced by another key.
+    ReplacedBy(PublicKey),
+    /// It said of two different keys that they replace it.
+    Torn,
 }
 
 impl fmt::Display for Discount {
@@ -45,6 +51,9 @@ impl fmt::Display for Discount {
             Self::OutOfScope(scope) => write!(f, "it is trusted for {scope}"),
             Self::Expired(Some(day)) => write!(f, "it was trusted until {day}"),
             Self::Expired(None) => f.write_str("the time for which it was trusted is over"),
+            Self::Revoked => f.write_str("it was revoked"),
+            Self::ReplacedBy(new) => write!(f, "it was replaced by {new}"),
+            Self::Torn => f.write_str("it said of two different keys that they replace it"),
             Self::Fault => f.write_str("it signed different outputs of this package"),
         }
     }

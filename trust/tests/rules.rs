@@ -8,7 +8,10 @@ use base::{
     Codec, PackageName, PkgHash, PublicKey, Realisation, SecretKey, Sha256, SignedRealisation,
     block_cid,
 };
-use p2pkgs_trust::{Discount, Member, Ring, Rule, Scope, TrustPolicy, Verdict, faults};
+use p2pkgs_trust::{
+    Discount, KeyStatement, Member, Ring, Rule, Scope, SignedKeyStatement, Standing, TrustPolicy,
+    Verdict, faults,
+};
 use proptest::prelude::*;
 
 /// A day in 2026, in seconds since 1970.
@@ -53,6 +56,7 @@ fn policy(members: Vec<Member>, rule: &str) -> TrustPolicy {
     let ring = Ring {
         own: vec![key(1)],
         members,
+        ..Ring::default()
     };
     TrustPolicy::of(&ring, &rule.parse().unwrap(), NOW).unwrap()
 }
@@ -86,6 +90,7 @@ fn rule_2_own_keys_count_unlisted_and_together_as_one() {
     let ring = Ring {
         own: vec![key(1), key(7)],
         members: vec![called(2, "alice")],
+        ..Ring::default()
     };
     let one = TrustPolicy::of(&ring, &Rule::default(), NOW).unwrap();
     assert!(is_trusted(&one, &[says(7, b"mine")], b"mine"));
@@ -124,6 +129,7 @@ fn rule_3_a_key_counts_to_the_end_of_its_last_day() {
     let ring = Ring {
         own: Vec::new(),
         members: vec![alice],
+        ..Ring::default()
     };
     let end = ring.members[0].until.unwrap().end_unix_secs();
     let at = |now| TrustPolicy::of(&ring, &Rule::default(), now).unwrap();
@@ -167,6 +173,7 @@ fn rule_4_nobody_stands_in_a_rule_twice_and_everybody_in_it_is_trusted() {
     let ring = Ring {
         own: Vec::new(),
         members: vec![called(2, "alice"), called(3, "bob")],
+        ..Ring::default()
     };
     let error = |text: &str| {
         let rule: Rule = text.parse().unwrap();
@@ -180,6 +187,7 @@ fn rule_4_nobody_stands_in_a_rule_twice_and_everybody_in_it_is_trusted() {
     let twins = Ring {
         own: Vec::new(),
         members: vec![called(2, "a"), called(3, "a")],
+        ..Ring::default()
     };
     let error = TrustPolicy::of(&twins, &"a".parse().unwrap(), NOW).unwrap_err();
     assert!(error.to_string().contains("several"));
@@ -242,6 +250,207 @@ fn rule_7_a_key_that_contradicts_itself_does_not_count_and_the_proof_is_found() 
     // Others still count, and the same thing said twice is no fault.
     let with_bob = [&offered[..], &[says(3, b"one"), says(3, b"one")]].concat();
     assert!(is_trusted(&policy, &with_bob, b"one"));
+}
+
+fn delegates(root: u8, to: u8, patterns: &[&str], until: Option<u64>) -> SignedKeyStatement {
+    let statement = KeyStatement::Delegation {
+        root: key(root),
+        key: key(to),
+        scope: Scope::new(patterns.iter().map(|text| text.parse().unwrap()).collect()),
+        until_unix_secs: until,
+    };
+    statement.sign(&[&secret(root)]).unwrap()
+}
+
+fn rotates(old: u8, new: u8) -> SignedKeyStatement {
+    let statement = KeyStatement::Rotation {
+        old: key(old),
+        new: key(new),
+    };
+    statement.sign(&[&secret(old), &secret(new)]).unwrap()
+}
+
+fn revokes(by: u8, revoked: u8) -> SignedKeyStatement {
+    let statement = KeyStatement::Revocation {
+        key: key(revoked),
+        by: key(by),
+    };
+    statement.sign(&[&secret(by)]).unwrap()
+}
+
+fn policy_with(
+    members: Vec<Member>,
+    rule: &str,
+    statements: Vec<SignedKeyStatement>,
+) -> TrustPolicy {
+    let own = vec![key(1)];
+    let ring = Ring {
+        own,
+        members,
+        statements,
+    };
+    TrustPolicy::of(&ring, &rule.parse().unwrap(), NOW).unwrap()
+}
+
+#[test]
+fn rule_8_whom_a_trusted_root_names_speaks_for_it_within_its_limits() {
+    let mut root = called(2, "root");
+    root.scope = Scope::new(vec!["h*".parse().unwrap()]);
+    let with = |statement| policy_with(vec![root.clone()], "1 of trusted", vec![statement]);
+    assert!(is_trusted(
+        &with(delegates(2, 5, &[], None)),
+        &[says(5, b"x")],
+        b"x"
+    ));
+    assert!(is_trusted(
+        &with(delegates(2, 5, &["*o"], Some(NOW + 1))),
+        &[says(5, b"x")],
+        b"x"
+    ));
+    // Over, for other packages by either, of a stranger, of a delegate.
+    for statement in [
+        delegates(2, 5, &[], Some(NOW)),
+        delegates(2, 5, &["make"], None),
+        delegates(9, 5, &[], None),
+    ] {
+        let policy = with(statement);
+        assert!(!is_trusted(&policy, &[says(5, b"x")], b"x"), "{policy:?}");
+    }
+    let make = with(delegates(2, 5, &[], None)).judge(&name("make"), &hash(), &[says(5, b"x")]);
+    assert_eq!(make, Verdict::Untrusted(Vec::new()));
+    let chain = vec![delegates(2, 5, &[], None), delegates(5, 6, &[], None)];
+    let chain = policy_with(vec![root.clone()], "1 of trusted", chain);
+    assert!(!is_trusted(&chain, &[says(6, b"x")], b"x"));
+    // A later delegation of the same key prolongs an earlier one.
+    let renewed = vec![
+        delegates(2, 5, &[], Some(NOW)),
+        delegates(2, 5, &[], Some(NOW + 9)),
+    ];
+    assert!(is_trusted(
+        &policy_with(vec![root], "1 of trusted", renewed),
+        &[says(5, b"x")],
+        b"x"
+    ));
+}
+
+#[test]
+fn rule_8_however_many_keys_a_root_names_it_has_one_place() {
+    let members = vec![called(2, "root"), called(3, "bob")];
+    let named = vec![
+        delegates(2, 5, &[], None),
+        delegates(2, 6, &[], None),
+        delegates(2, 3, &[], None),
+    ];
+    let policy = policy_with(members, "2 of {root, bob}", named);
+    let both = [says(5, b"x"), says(6, b"x"), says(2, b"x")];
+    assert_eq!(judge(&policy, &both), Verdict::TooFew { have: 1, need: 2 });
+    assert!(is_trusted(&policy, &[says(5, b"x"), says(3, b"x")], b"x"));
+    // Bob has a place of his own and speaks for nobody else.
+    assert_eq!(
+        judge(&policy, &[says(3, b"x")]),
+        Verdict::TooFew { have: 1, need: 2 }
+    );
+    // For a search one of the root's keys is enough.
+    let found = [says(5, b"x"), says(3, b"x")];
+    assert!(policy.is_settled(Some(&name("hello")), &hash(), &found, &BTreeSet::new()));
+}
+
+#[test]
+fn rule_9_the_new_key_has_the_place_of_the_old_with_name_limits_and_rule() {
+    let mut alice = called(2, "alice");
+    alice.scope = Scope::new(vec!["hello".parse().unwrap()]);
+    let chain = vec![rotates(2, 5), rotates(5, 6)];
+    let policy = policy_with(vec![alice, called(3, "bob")], "2 of {alice, bob}", chain);
+    assert!(is_trusted(&policy, &[says(6, b"x"), says(3, b"x")], b"x"));
+    let said = policy.testimonies(&name("make"), &hash(), &[says(6, b"x")]);
+    assert!(said[0].to_string().starts_with("alice ed25519:"));
+    assert!(matches!(said[0].discount, Some(Discount::OutOfScope(_))));
+    // The old key signs no more, also not with the new.
+    assert_eq!(
+        policy.discount(None, &key(2)),
+        Some(Discount::ReplacedBy(key(5)))
+    );
+    let old = [says(2, b"x"), says(3, b"x")];
+    assert_eq!(judge(&policy, &old), Verdict::TooFew { have: 1, need: 2 });
+    let voices: Vec<_> = policy
+        .voices()
+        .filter(|(_, how, _)| *how == Standing::Follows)
+        .collect();
+    assert_eq!(voices, [(&key(6), Standing::Follows, Some("alice"))]);
+}
+
+#[test]
+fn rule_9_circles_and_two_successors_leave_the_place_empty() {
+    for statements in [
+        vec![rotates(2, 5), rotates(5, 2)],
+        vec![rotates(2, 5), rotates(2, 6)],
+    ] {
+        let policy = policy_with(vec![called(2, "alice")], "alice", statements);
+        for n in [2, 5, 6] {
+            assert!(!is_trusted(&policy, &[says(n, b"x")], b"x"), "{n}");
+        }
+    }
+    // Who has a place already does not get a second one.
+    let members = vec![called(2, "alice"), called(3, "bob")];
+    let policy = policy_with(members, "2 of {alice, bob}", vec![rotates(2, 3)]);
+    assert_eq!(
+        judge(&policy, &[says(3, b"x")]),
+        Verdict::TooFew { have: 1, need: 2 }
+    );
+}
+
+#[test]
+fn rule_9_delegations_of_the_old_key_end_with_it() {
+    let statements = vec![
+        delegates(2, 7, &[], None),
+        rotates(2, 5),
+        delegates(5, 8, &[], None),
+    ];
+    let policy = policy_with(vec![called(2, "root")], "root", statements);
+    assert!(!is_trusted(&policy, &[says(7, b"x")], b"x"));
+    assert!(is_trusted(&policy, &[says(8, b"x")], b"x"));
+}
+
+#[test]
+fn rule_10_a_revoked_key_counts_for_nothing_and_names_nobody() {
+    let statements = vec![revokes(2, 2), rotates(2, 5), delegates(2, 6, &[], None)];
+    let policy = policy_with(vec![called(2, "alice")], "1 of trusted", statements);
+    for n in [2, 5, 6] {
+        assert!(!is_trusted(&policy, &[says(n, b"x")], b"x"), "{n}");
+        assert!(!is_trusted(
+            &policy.clone().or_anyone(),
+            &[says(2, b"x")],
+            b"x"
+        ));
+    }
+    let said = policy.testimonies(&name("hello"), &hash(), &[says(2, b"x")]);
+    assert!(
+        said[0]
+            .to_string()
+            .ends_with("which does not count: it was revoked")
+    );
+    // Not even who believes anyone believes it, known or not.
+    let anyone = policy_with(Vec::new(), "1 of trusted", vec![revokes(9, 9)]).or_anyone();
+    assert!(!is_trusted(&anyone, &[says(9, b"x")], b"x"));
+    assert!(is_trusted(&anyone, &[says(9, b"x"), says(8, b"y")], b"y"));
+    let own = policy_with(Vec::new(), "1 of trusted", vec![revokes(1, 1)]);
+    assert!(!is_trusted(&own, &[says(1, b"x")], b"x"));
+}
+
+#[test]
+fn rule_10_a_root_revokes_what_it_named_and_nothing_else() {
+    let statements = vec![
+        delegates(2, 6, &[], None),
+        revokes(2, 6),
+        revokes(2, 3),
+        revokes(9, 2),
+    ];
+    let members = vec![called(2, "root"), called(3, "bob")];
+    let policy = policy_with(members, "1 of trusted", statements);
+    assert!(!is_trusted(&policy, &[says(6, b"x")], b"x"));
+    assert_eq!(policy.discount(None, &key(6)), Some(Discount::Revoked));
+    assert!(is_trusted(&policy, &[says(3, b"x")], b"x"));
+    assert!(is_trusted(&policy, &[says(2, b"x")], b"x"));
 }
 
 #[test]
@@ -323,6 +532,28 @@ proptest! {
                 .map(|signed| *signed.signer())
                 .collect();
             prop_assert!(signers.len() >= threshold);
+        }
+    }
+
+    /// Statements of those whom nobody named never give anybody a voice, whatever they say and in whatever order.
+    #[test]
+    fn statements_of_strangers_change_nothing(
+        pairs in proptest::collection::vec((10u8..16, 2u8..16, 0u8..3), 0..10),
+    ) {
+        let statements: Vec<_> = pairs
+            .iter()
+            .filter(|(by, of, _)| by != of)
+            .map(|(by, of, kind)| match kind {
+                0 => delegates(*by, *of, &[], None),
+                1 => rotates(*by, *of),
+                _ => revokes(*by, *of),
+            })
+            .collect();
+        let members = vec![called(2, "alice"), called(3, "bob")];
+        let policy = policy_with(members, "1 of trusted", statements);
+        for n in 1u8..16 {
+            let expected = n <= 3;
+            prop_assert_eq!(is_trusted(&policy, &[says(n, b"x")], b"x"), expected);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `p2pkgs key list`: own and trusted keys, what they are limited to, and the rule.
 
 use serde::Serialize;
-use trust::{Discount, Member, TrustPolicy};
+use trust::{Discount, Member, Standing, TrustPolicy};
 
 use crate::context::Context;
 use crate::error::CmdResult;
@@ -57,7 +57,7 @@ pub fn list(context: &Context) -> CmdResult {
     let listing = Listing {
         threshold: policy.threshold(),
         rule: policy.rule().map(str::to_owned),
-        keys: own.chain(trusted).collect(),
+        keys: own.chain(trusted).chain(implied(&policy)).collect(),
     };
     if context.ui.json() {
         return context.ui.json_data(&listing);
@@ -66,6 +66,22 @@ pub fn list(context: &Context) -> CmdResult {
     listing.keys.iter().try_for_each(|key| {
         let line = key.line();
         context.ui.data(sanitize::line(&line))
+    })
+}
+
+/// Keys that have their voice from another key.
+fn implied(policy: &TrustPolicy) -> impl Iterator<Item = Listed> {
+    policy.voices().filter_map(|(key, standing, name)| {
+        let kind = match standing {
+            Standing::Follows => "follows",
+            Standing::Delegated => "delegated",
+            _ => return None,
+        };
+        let member = Member {
+            name: name.map(str::to_owned),
+            ..Member::new(*key)
+        };
+        Some(listed(kind, &member, policy.discount(None, key)))
     })
 }
 

@@ -2,7 +2,10 @@
 
 mod faults;
 mod list;
+mod stating;
 mod trusting;
+
+use std::path::PathBuf;
 
 use crate::context::Context;
 use crate::error::{CmdResult, Failure};
@@ -29,7 +32,10 @@ enum Command {
     Swarm,
     /// Make the key of a group in this home: in an open network, only its members see what this home looks for and has
     Group,
-    /// Print own and trusted keys, one a line: `own` or `trusted`, key, name, and what it is limited to
+    /// Print own and trusted keys, one a line: kind, key, name, and what it is limited to
+    ///
+    /// The kinds are `own`, `trusted`, `follows` for a key that took the place of a trusted one, and `delegated` for one that a
+    /// trusted key named.
     List,
     /// Believe what a key signs
     Trust(trusting::TrustArgs),
@@ -46,6 +52,35 @@ enum Command {
     ///
     /// Either the key is not used honestly, or the package is not reproducible. For this package the key does not count.
     Faults,
+    /// Let a key sign builds for another one, which can be kept offline
+    ///
+    /// Whoever trusts the root and takes the statement in with `key import` believes what the key signs, within the limits of
+    /// both. However many keys a root names, in a rule they count as one. A key that was named names no further ones.
+    Delegate(stating::DelegateArgs),
+    /// Replace a key of this home by a new one; whoever trusts the old one follows with `key import`
+    ///
+    /// Both keys sign the statement. The new one takes the old one's name, limits and place in rules.
+    Rotate(stating::RotateArgs),
+    /// Say that nothing a key signed counts any more
+    ///
+    /// Signed by the key itself, whoever takes the statement in believes it in nothing. Signed by a root that named the key, it
+    /// ends what this root had given it.
+    Revoke(stating::RevokeArgs),
+    /// Take in statements of `key delegate`, `key rotate` and `key revoke`; trusts nobody who was not trusted
+    Import {
+        /// Files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Write the statements about keys that this home knows into one file
+    Export {
+        /// Only those about these keys
+        #[arg(value_name = "KEY|NAME")]
+        keys: Vec<String>,
+        /// The file
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
     /// No longer believe what a key signs
     Untrust {
         /// The keys, or the names they were given
@@ -62,6 +97,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         Command::List => list::list(context),
         Command::Trust(args) => trusting::trust(context, args),
         Command::Policy { rule } => trusting::policy(context, rule.as_deref()),
+        Command::Delegate(args) => stating::delegate(context, args),
+        Command::Rotate(args) => stating::rotate(context, args),
+        Command::Revoke(args) => stating::revoke(context, args),
+        Command::Import { files } => stating::import(context, files),
+        Command::Export { keys, output } => stating::export(context, keys, output),
         Command::Faults => faults::faults(context),
         Command::Untrust { keys } => trusting::untrust(context, keys),
     }

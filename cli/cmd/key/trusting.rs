@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::error::{CmdResult, Failure};
 use crate::keys;
 use crate::sanitize;
+use crate::statements;
 use crate::trust_file::TrustFile;
 
 #[derive(Debug, clap::Args)]
@@ -54,8 +55,12 @@ pub fn trust(context: &Context, args: &TrustArgs) -> CmdResult {
         file.rule = None;
     }
     save(context, &file)?;
+    let policy = context.trust()?;
     for key in &args.keys {
         context.ui.status(format!("trusting {key}"));
+        if let Some(why) = policy.discount(None, key) {
+            context.ui.warn(format!("{key} does not count: {why}"));
+        }
     }
     if let Some(threshold) = args.threshold {
         context.ui.status(format!(
@@ -111,6 +116,8 @@ pub fn policy(context: &Context, rule: Option<&str>) -> CmdResult {
 fn save(context: &Context, file: &TrustFile) -> CmdResult {
     let home = context.home()?;
     let config = context.config()?.trust()?;
-    file.policy(&keys::own_keys(home)?, &config, unix_secs())?;
+    let own = keys::own_keys(home)?;
+    let said = statements::of_home(home)?;
+    file.policy(&own, said, &config, unix_secs())?;
     file.write(home)
 }
