@@ -54,7 +54,7 @@ pub use crate::check::{DIFFERENCES_MAX, check, differences};
 pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
 pub use crate::forecast::{Forecast, forecast};
-pub use crate::hosted::{HostedBuild, host_compiler};
+pub use crate::hosted::{Host, HostedBuild};
 pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
 pub use crate::jobs::{JobServer, Seat};
 pub use crate::layers::{Idle, Layers};
