@@ -129,6 +129,21 @@ impl Session {
         })
     }
 
+    /// Makes a package and what it is built with present, and says what of that it does without.
+    ///
+    /// # Errors
+    /// What could not be had, or built once more.
+    pub fn unused(&self, id: PackageId, options: &Options) -> CmdResult<Vec<PackageName>> {
+        let graph = &self.graph;
+        let wanted: Vec<_> = [id].into_iter().chain(graph.build_closure(id)).collect();
+        let report =
+            self.with_builder(|context| builder::realise(context, graph, &wanted, options))?;
+        let sources = self.bench.fetcher();
+        let context = self.bench.build_context(&sources);
+        builder::unused(&context, graph, id, &report, options)
+            .map_err(|error| self.failed(error, Vec::new(), &report))
+    }
+
     /// What realising would do.
     ///
     /// # Errors

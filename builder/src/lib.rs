@@ -46,6 +46,7 @@ mod stack;
 pub mod testing;
 mod trial;
 mod untidy;
+mod unused;
 pub mod venv;
 
 pub use crate::build::{Finished, Workshop};
@@ -75,3 +76,4 @@ pub use crate::sources::FetchedItem;
 pub use crate::squashfs::squashfs;
 pub use crate::trial::Trial;
 pub use crate::untidy::untidy;
+pub use crate::unused::unused;
