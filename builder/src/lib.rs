@@ -24,6 +24,7 @@ mod hosted;
 mod image;
 mod jobs;
 mod layers;
+mod linked;
 mod log;
 mod lookup;
 mod masks;
