@@ -52,7 +52,7 @@ impl Lookup<'_> {
     /// [`Error::Store`] and [`Error::Cancelled`]; every answer of the outside world is a [`Found`].
     pub(crate) fn find(&self, package: &PackageName, pkghash: &PkgHash) -> Result<Found, Error> {
         let local = self.store.realisations(pkghash)?;
-        if let Some(blob) = self.here(pkghash, &local)? {
+        if let Some(blob) = self.among(pkghash, &local)? {
             return Ok(Found::Here(blob));
         }
         let Some(substituter) = self.substituter else {
@@ -87,7 +87,14 @@ impl Lookup<'_> {
     }
 
     /// The output that the store has and the caller may use.
-    fn here(&self, pkghash: &PkgHash, local: &[SignedRealisation]) -> Result<Option<Blob>, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn here(&self, pkghash: &PkgHash) -> Result<Option<Blob>, Error> {
+        self.among(pkghash, &self.store.realisations(pkghash)?)
+    }
+
+    fn among(&self, pkghash: &PkgHash, local: &[SignedRealisation]) -> Result<Option<Blob>, Error> {
         for signed in local
             .iter()
             .filter(|s| self.own.as_ref() == Some(s.signer()))
