@@ -1,5 +1,6 @@
 //! Realising on behalf of a command: the packages the user named, got with the tools of a [`Bench`].
 
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use base::PackageName;
@@ -112,6 +113,39 @@ impl Session {
         self.with_builder_told(|context| {
             builder::realise(context, &self.graph, self.graph.roots(), options)
         })
+    }
+
+    /// Gets what others have of the packages and their run closures, and says which of these nobody trusted has: what has to be
+    /// built, wherever that is.
+    ///
+    /// # Errors
+    /// When the store fails, trusted keys contradict each other, or the user has had enough.
+    pub fn lacking(&self, options: &Options) -> CmdResult<Vec<PackageId>> {
+        let (sources, graph) = (self.bench.fetcher(), &self.graph);
+        let context = self.bench.build_context(&sources);
+        if options.policy != Policy::BuildOnly {
+            let options = Options {
+                policy: Policy::SubstituteOnly,
+                keep_going: true,
+                ..*options
+            };
+            let realised = builder::realise(&context, graph, graph.roots(), &options);
+            if let Err(failure) = realised {
+                let mut errors = iter::once(failure.error).chain(failure.others);
+                if let Some(error) = errors.find(|error| !is_a_miss(error)) {
+                    return Err(self.failed(error, Vec::new(), &failure.report));
+                }
+            }
+        }
+        let mut lacking = Vec::new();
+        for id in graph.with_run_closures(graph.roots()) {
+            let is_seed = graph.recipe(id).seed().is_some();
+            let (name, pkghash) = (graph.name(id), graph.pkghash(id));
+            if !is_seed && context.find_here(name, &pkghash)?.is_none() {
+                lacking.push(id);
+            }
+        }
+        Ok(lacking)
     }
 
     /// Builds one package again and compares. The report knows how long that took if it came to that.
@@ -266,6 +300,18 @@ impl Session {
             .iter()
             .try_for_each(|output| ui.data(output.path.display()))
     }
+}
+
+/// Whether building may help.
+const fn is_a_miss(error: &builder::Error) -> bool {
+    matches!(
+        error,
+        builder::Error::Missing { .. }
+            | builder::Error::Untrusted { .. }
+            | builder::Error::TooFewSigners { .. }
+            | builder::Error::Lookup { .. }
+            | builder::Error::Fetch { .. }
+    )
 }
 
 /// An output as `--json` tells of it.
