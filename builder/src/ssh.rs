@@ -6,10 +6,13 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::{Error, ProcessError};
 use crate::probe::find_program;
@@ -84,6 +87,8 @@ impl Ssh {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // With whatever it starts in its turn, such as a proxy, which is to end with it.
+            .process_group(0)
             .spawn()
             .map_err(start)?;
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -100,8 +105,11 @@ impl Ssh {
 
     /// Ends it at once.
     pub fn kill(&self) {
-        // One that has ended already cannot be killed, which is as well.
-        let _ = self.lock().kill();
+        let mut child = self.lock();
+        // Once it was waited for, its number may be somebody else's.
+        if matches!(child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+        }
     }
 
     /// How it ends by itself; ends it when that takes longer than it may.

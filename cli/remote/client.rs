@@ -38,7 +38,7 @@ pub struct OnArgs {
     #[arg(long, requires = "on")]
     sign_here: bool,
     /// With --on: never build here, whatever keeps that machine from building
-    #[arg(long, requires = "on")]
+    #[arg(long, requires = "on", conflicts_with = "check")]
     on_only: bool,
 }
 
@@ -58,6 +58,12 @@ pub fn build(
     let Some(address) = &args.on else {
         return Ok(options);
     };
+    if context.is_offline() {
+        return Err(Failure::usage("`--on` contradicts `--offline`"));
+    }
+    if options.policy == Policy::SubstituteOnly {
+        return Err(Failure::usage("`--on` contradicts PKG_FORCE_BINARY=yes"));
+    }
     let lacking = session.lacking(&options)?;
     let done = if lacking.is_empty() {
         Ok(())
@@ -191,7 +197,7 @@ impl<'a> Order<'a> {
         };
         let outputs = std::mem::take(&mut outcome.outputs);
         let taken = taking.take(talk, &outputs)?;
-        let line = summary(reporter.built, address, talk.given(), taken);
+        let line = summary(reporter.built(), address, talk.given(), taken);
         bench.ui.status(line);
         Ok(outcome)
     }

@@ -59,7 +59,7 @@ impl<W: Write> Outbox<W> {
         }
     }
 
-    /// Sends a file of the store, or says that it is not there.
+    /// Sends a file of the store, or says that it is not there. `gone` hears of each piece how many bytes it had, of how many in all.
     ///
     /// # Errors
     /// When the other end is gone, or the disk fails.
@@ -67,6 +67,7 @@ impl<W: Write> Outbox<W> {
         &self,
         store: &Store,
         sha256: &Sha256,
+        gone: impl Fn(u64, u64),
     ) -> io::Result<Option<u64>> {
         let blob = store.blob(sha256).map_err(io::Error::other)?;
         let file = store.open_blob(sha256).map_err(io::Error::other)?;
@@ -79,8 +80,10 @@ impl<W: Write> Outbox<W> {
         while left > 0 {
             let mut piece = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES)];
             file.read_exact(&mut piece)?;
-            left -= piece.len() as u64;
+            let length = piece.len() as u64;
             self.say(&M::from(Part::Piece(ByteBuf::from(piece))))?;
+            left -= length;
+            gone(length, blob.size);
         }
         Ok(Some(blob.size))
     }
@@ -249,7 +252,7 @@ mod tests {
         let blob = ingest.finish(&Expected::anything()).unwrap();
         let mut wire = Vec::new();
         let out = Outbox::new(&mut wire);
-        out.send::<Tell>(&from, &blob.sha256).unwrap();
+        out.send::<Tell>(&from, &blob.sha256, |_, _| {}).unwrap();
         out.close();
         let parts = parts(&wire);
         assert_eq!(parts.len(), 5);
@@ -261,7 +264,7 @@ mod tests {
         let mut wire = Vec::new();
         let out = Outbox::new(&mut wire);
         let missing = Sha256::of(b"missing");
-        assert_eq!(out.send::<Tell>(&from, &missing).unwrap(), None);
+        assert_eq!(out.send::<Tell>(&from, &missing, |_, _| {}).unwrap(), None);
         assert!(out.say(&Ask::Alive).is_ok());
         out.close();
         assert!(out.say(&Ask::Alive).is_err());

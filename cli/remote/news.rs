@@ -1,6 +1,6 @@
 //! Shows what happens on another machine like what happens on this one, and keeps the logs of its builds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use base::PackageName;
@@ -13,6 +13,8 @@ use crate::bench::Bench;
 use crate::sanitize;
 use crate::units;
 
+/// Most warnings of one host: some for each package of a large tree.
+const WARNINGS_MAX: usize = 10_000;
 /// Characters of a warning that are shown.
 const WARNING_CHARACTERS_MAX: usize = 1000;
 
@@ -22,8 +24,8 @@ pub struct Reporter<'a> {
     graph: &'a Graph,
     host: String,
     logs: HashMap<PackageName, (Log, u64)>,
-    /// How many packages were built.
-    pub built: usize,
+    built: HashSet<PackageName>,
+    warnings: usize,
 }
 
 impl<'a> Reporter<'a> {
@@ -34,8 +36,14 @@ impl<'a> Reporter<'a> {
             graph,
             host,
             logs: HashMap::new(),
-            built: 0,
+            built: HashSet::new(),
+            warnings: 0,
         }
+    }
+
+    /// How many packages were built.
+    pub fn built(&self) -> usize {
+        self.built.len()
     }
 
     /// Tells one thing. The error says what is wrong with it.
@@ -46,6 +54,7 @@ impl<'a> Reporter<'a> {
         let (News::Phase { package, .. }
         | News::Output { package, .. }
         | News::Built { package, .. }
+        | News::Fetched { package, .. }
         | News::Over { package }
         | News::Warning { package, .. }) = &news;
         let Text(package) = package.clone();
@@ -72,7 +81,9 @@ impl<'a> Reporter<'a> {
                 });
             }
             News::Built { bytes, millis, .. } => {
-                self.built += 1;
+                if !self.built.insert(package.clone()) {
+                    return Err("it builds a package again");
+                }
                 bench.watch.event(&Event::Over { package });
                 let time = units::duration(Duration::from_millis(millis));
                 let (size, host) = (units::bytes(bytes), &self.host);
@@ -80,11 +91,25 @@ impl<'a> Reporter<'a> {
                     .ui
                     .status(format!("built {package} ({size}) in {time} on {host}"));
             }
+            News::Fetched {
+                what, bytes, from, ..
+            } => {
+                let clean = |text: &str| sanitize::bytes(text.as_bytes(), WARNING_CHARACTERS_MAX);
+                let (what, from) = (clean(&what), clean(&from));
+                let (size, host) = (units::bytes(bytes), &self.host);
+                bench
+                    .ui
+                    .detail(format!("fetched {what} ({size}) from {from} on {host}"));
+            }
             News::Over { .. } => {
                 self.logs.remove(package);
                 bench.watch.event(&Event::Over { package });
             }
             News::Warning { text, .. } => {
+                self.warnings += 1;
+                if self.warnings > WARNINGS_MAX {
+                    return Err("it warns without an end");
+                }
                 let text = sanitize::bytes(text.as_bytes(), WARNING_CHARACTERS_MAX);
                 bench.ui.warn(format!("{package} on {}: {text}", self.host));
             }

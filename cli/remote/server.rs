@@ -65,7 +65,7 @@ pub fn serve(context: &Context, jobs: Option<u16>) -> CmdResult {
     out.say(&Tell::Done(outcome))?;
     while let Ok(sha256) = gets.recv() {
         if handed_over.contains(&sha256) {
-            out.send::<Tell>(context.store()?, &sha256)?;
+            out.send::<Tell>(context.store()?, &sha256, |_, _| {})?;
         } else {
             out.lack::<Tell>()?;
         }

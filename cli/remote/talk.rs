@@ -2,7 +2,7 @@
 //!
 //! One thread speaks for the user and follows what is said. Beside it one reads, one gives the files that are wanted, one listens
 //! to what ssh complains about, one says that we are still here, and one looks at the clock: silence and ^C end ssh, and with its
-//! pipes every other thread.
+//! pipes every other thread. Those that only read are not waited for: what ssh has started may hold its pipes longer than it lives.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -33,6 +33,8 @@ const UNREAD_MAX: usize = 16;
 const WANTS_MAX: usize = 16;
 /// How long ssh may take to end when everything was said.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long is waited for what ssh complained about before it ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// What a shell says of a program that it does not find.
 const NOT_FOUND: i32 = 127;
 /// What ssh says of itself.
@@ -181,13 +183,12 @@ impl Party<'_> {
             given: Given::default(),
             complaints: Complaints::default(),
         };
-        let stderr = streams.stderr;
+        let heard_out = line.complaints.listen(streams.stderr, self);
         let (unread, inbox) = mpsc::sync_channel(UNREAD_MAX);
         let (wants, wanted) = mpsc::sync_channel(WANTS_MAX);
         let ((over, clock), (over_too, alive)) = (mpsc::channel(), mpsc::channel());
+        thread::spawn(move || read_all(heard, &unread));
         let (result, ended) = thread::scope(|scope| {
-            scope.spawn(move || read_all(heard, &unread));
-            scope.spawn(move || line.complaints.listen(stderr, self));
             scope.spawn(move || self.give(&wanted, line));
             scope.spawn(move || say_alive(&line.out, &alive));
             scope.spawn(move || self.watch(line, &clock));
@@ -206,7 +207,11 @@ impl Party<'_> {
             return Err(Trouble::Final(Failure::interrupted()));
         }
         result.map_err(|trouble| match trouble {
-            Trouble::Lost(lost) => Trouble::Host(self.explain(&lost, line, ended)),
+            Trouble::Lost(lost) => {
+                // It says all and hangs up, or says nothing more.
+                let _ = heard_out.recv_timeout(LAST_WORDS);
+                Trouble::Host(self.explain(&lost, line, ended))
+            }
             other => other,
         })
     }
@@ -217,7 +222,11 @@ impl Party<'_> {
         while let Ok(sha256) = wanted.recv() {
             let what = self.files.get(&sha256);
             let sent = match what {
-                Some(_) => out.send::<Ask>(self.store, &sha256),
+                Some(what) => {
+                    let task = self.ui.tasks().start(format!("sending {what}"));
+                    let gone = |n, total| task.add_bytes(n, Some(total));
+                    out.send::<Ask>(self.store, &sha256, gone)
+                }
                 None => out.lack::<Ask>().map(|()| None),
             };
             match (sent, what) {
@@ -234,8 +243,7 @@ impl Party<'_> {
                         self.ui.warn(format!("cannot send a file: {error}"));
                     }
                     // Half a file cannot be gone on with.
-                    out.close();
-                    return;
+                    return line.ssh.kill();
                 }
             }
         }
@@ -325,36 +333,53 @@ fn say_alive(out: &Outbox<ChildStdin>, over: &Receiver<()>) {
 }
 
 /// What ssh, and what it started, said on standard error: the end of it.
-#[derive(Debug, Default)]
-struct Complaints(Mutex<VecDeque<String>>);
+#[derive(Clone, Debug, Default)]
+struct Complaints(Arc<Mutex<VecDeque<String>>>);
 
 impl Complaints {
-    fn listen(&self, stderr: impl Read, party: &Party<'_>) {
-        let mut stderr = BufReader::new(stderr);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = (&mut stderr)
-                .take(COMPLAINT_BYTES_MAX)
-                .read_until(b'\n', &mut line);
-            if !read.is_ok_and(|read| read > 0) {
-                return;
+    /// Listens until nothing more comes, which what is returned tells by hanging up.
+    fn listen(&self, stderr: impl Read + Send + 'static, party: &Party<'_>) -> Receiver<()> {
+        let (listening, over) = mpsc::channel();
+        let (complaints, ui) = (self.clone(), party.ui.clone());
+        let address = party.address.clone();
+        thread::spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            while let Some(line) = next_line(&mut stderr) {
+                ui.detail(format!("{address}: {line}"));
+                complaints.keep(line);
             }
-            let line = sanitize::bytes(line.trim_ascii_end(), COMPLAINT_CHARACTERS_MAX);
-            if line.is_empty() {
-                continue;
-            }
-            party.ui.detail(format!("{}: {line}", party.address));
-            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.push_back(line);
-            if lines.len() > COMPLAINTS_MAX {
-                lines.pop_front();
-            }
+            drop(listening);
+        });
+        over
+    }
+
+    fn keep(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.push_back(line);
+        if lines.len() > COMPLAINTS_MAX {
+            lines.pop_front();
         }
     }
 
     fn lines(&self) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().cloned().collect()
+    }
+}
+
+/// The next line that is not empty, cleaned and cut.
+fn next_line(stderr: &mut impl io::BufRead) -> Option<String> {
+    loop {
+        let mut line = Vec::new();
+        let read = stderr
+            .take(COMPLAINT_BYTES_MAX)
+            .read_until(b'\n', &mut line);
+        if !read.is_ok_and(|read| read > 0) {
+            return None;
+        }
+        let line = sanitize::bytes(line.trim_ascii_end(), COMPLAINT_CHARACTERS_MAX);
+        if !line.is_empty() {
+            return Some(line);
+        }
     }
 }

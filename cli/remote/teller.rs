@@ -20,7 +20,7 @@ use store::{Blob, Expected, Store, StoreError};
 use super::link::{NotReceived, Outbox, receive};
 use super::wire::{News, PIECE_BYTES, Part, Tell};
 use crate::as_text::Text;
-use crate::watch::Watch;
+use crate::watch::{Watch, named, origins};
 
 /// Tells the other end what happens.
 pub struct Teller<'a> {
@@ -78,7 +78,20 @@ impl Observer for Teller<'_> {
                 package: text(package),
                 text: (*warning).to_owned(),
             }),
-            // Whose bytes come from where is this machine's own affair.
+            Event::Fetched {
+                package,
+                source,
+                bytes,
+                received,
+            } if received.iter().any(|(origin, _)| *origin != client()) => {
+                self.tell(News::Fetched {
+                    package: text(package),
+                    what: named(package, *source),
+                    bytes: *bytes,
+                    from: origins(received),
+                });
+            }
+            // Progress is not worth a message: while a file comes from the other end, it may not listen.
             _ => {}
         }
     }

@@ -136,6 +136,17 @@ pub enum News {
         /// How long its script ran, in milliseconds.
         millis: u64,
     },
+    /// A source, seed or output has come from elsewhere than the other end.
+    Fetched {
+        /// For which package.
+        package: Text<PackageName>,
+        /// What, for people.
+        what: String,
+        /// Its size in bytes.
+        bytes: u64,
+        /// From whom, for people.
+        from: String,
+    },
     /// A build is over, whatever came of it.
     Over {
         /// Which package's.

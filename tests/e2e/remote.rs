@@ -57,32 +57,33 @@ fn a_package_is_built_elsewhere_from_what_this_machine_has_and_nothing_is_sent_t
     let Some((mut env, _sshd, ssh)) = world() else {
         return;
     };
-    env.home("user").ok(&["fetch", "--sources", "greet"]);
-    env.home("other").ok(&["fetch", "--sources", "greet"]);
+    for home in ["user", "other"] {
+        env.home(home).ok(&["fetch", "--sources", "greet", "big"]);
+    }
     env.stop_origin();
     let (user, host) = (env.home("user"), env.home("host"));
     trust(&user, &host);
     let on = address(&host);
-    let built = run(&user, &ssh, &["build", "--on", &on, "greet"]).assert_exit(0);
+    let build = ["build", "--on", &on, "greet", "big"];
+    let built = run(&user, &ssh, &build).assert_exit(0);
     let built = built
         .assert_says(&format!("on {on}"))
-        .assert_says(&format!("2 built on {on}: sent 3 files ("));
-    assert!(PathBuf::from(built.stdout.trim_end()).is_file());
+        .assert_says(&format!("3 built on {on}: sent 4 files ("));
+    for output in built.stdout.lines() {
+        assert!(PathBuf::from(output).is_file(), "{output}");
+    }
     assert!(!user.path("keys").exists(), "nothing was built here");
     assert!(user.left_in_scratch().is_empty() && host.left_in_scratch().is_empty());
     // What came is as good as what is built here.
-    let again = run(&user, &ssh, &["build", "--on", &on, "greet"]).assert_exit(0);
+    let again = run(&user, &ssh, &build).assert_exit(0);
     assert_eq!((again.stderr.as_str(), &again.stdout), ("", &built.stdout));
     let greeting = user.ok(&["--offline", "run", "greet", "--", "greet"]);
     assert_eq!(greeting, crate::support::greeting().to_uppercase());
 
     let other = env.home("other");
     other.ok(&["key", "trust", &host.key()]);
-    run(&other, &ssh, &["build", "--on", &on, "greet"])
-        .assert_exit(0)
-        .assert_says(&format!(
-            "0 built on {on}: sent 0 files (0 B), received 2 files ("
-        ));
+    let line = format!("0 built on {on}: sent 0 files (0 B), received 3 files (");
+    run(&other, &ssh, &build).assert_exit(0).assert_says(&line);
 }
 
 #[test]
@@ -217,6 +218,11 @@ fn a_host_that_is_gone_is_told_and_the_build_goes_on_here() {
     )
     .assert_exit(2);
     run(&user, &ssh, &["build", "--sign-here", "greet"]).assert_exit(2);
+    let mut forced = with_ssh(&user, &ssh, &["build", "--on", "ssh://builder", "greet"]);
+    forced.env("PKG_FORCE_BINARY", "yes");
+    Finished::of(forced, COMMAND_DEADLINE).assert_exit(2);
+    let offline = ["--offline", "build", "--on", "ssh://builder", "greet"];
+    run(&user, &ssh, &offline).assert_exit(2);
     run(&user, &ssh, &["build-server"]).assert_exit(0);
 }
 
@@ -311,12 +317,21 @@ fn a_host_that_hangs_costs_its_deadline() {
     let Some((env, _sshd, _)) = world() else {
         return;
     };
-    // It takes connections, and never says a word.
+    // One takes connections and never says a word, the other falls silent after a greeting, and what it has started holds its
+    // pipes even when it is killed.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let on = format!("ssh://{}", silent.local_addr().unwrap());
-    let user = env.home("user");
+    let ssh = env.path("bin");
+    let hang = "printf 'p2pkgs-remote-build-1\\n'; setsid sleep 45 & sleep 1000";
+    write_program(&ssh.join("ssh"), hang);
+    let (user, other) = (env.home("user"), env.home("other"));
+    let args = ["build", "--on", "ssh://x", "--on-only", "hello"];
+    let falls_silent = start(with_ssh(&other, &ssh, &args));
     user.run(&["build", "--on", &on, "hello"])
         .assert_exit(0)
         .assert_says("so it is built here")
         .assert_says("built hello (");
+    Finished::wait(falls_silent, format!("{args:?}"), COMMAND_DEADLINE)
+        .assert_exit(7)
+        .assert_says("it said nothing for 30 seconds");
 }
