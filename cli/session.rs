@@ -130,11 +130,15 @@ impl Session {
                 ..*options
             };
             let realised = builder::realise(&context, graph, graph.roots(), &options);
-            if let Err(failure) = realised {
-                let mut errors = iter::once(failure.error).chain(failure.others);
-                if let Some(error) = errors.find(|error| !is_a_miss(error)) {
-                    return Err(self.failed(error, Vec::new(), &failure.report));
-                }
+            let (report, failure) = told_apart(realised);
+            if let Some(line) = Tally::of(&report.fetched).line() {
+                self.bench.ui.status(line);
+            }
+            let mut errors = failure
+                .into_iter()
+                .flat_map(|(error, others)| iter::once(error).chain(others));
+            if let Some(error) = errors.find(|error| !is_a_miss(error)) {
+                return Err(self.failed(error, Vec::new(), &report));
             }
         }
         let mut lacking = Vec::new();
@@ -194,17 +198,7 @@ impl Session {
         work: impl FnOnce(&BuildContext<'_>) -> Result<Report, Box<BuildFailure>>,
     ) -> (Report, Option<Failure>) {
         let sources = self.bench.fetcher();
-        let (report, failure) = match work(&self.bench.build_context(&sources)) {
-            Ok(report) => (report, None),
-            Err(failure) => {
-                let BuildFailure {
-                    error,
-                    others,
-                    report,
-                } = *failure;
-                (report, Some((error, others)))
-            }
-        };
+        let (report, failure) = told_apart(work(&self.bench.build_context(&sources)));
         if let Some(line) = Tally::of(&report.fetched).line() {
             self.bench.ui.status(line);
         }
@@ -299,6 +293,23 @@ impl Session {
         outputs
             .iter()
             .try_for_each(|output| ui.data(output.path.display()))
+    }
+}
+
+/// What was done, and the first error with all others.
+fn told_apart(
+    done: Result<Report, Box<BuildFailure>>,
+) -> (Report, Option<(builder::Error, Vec<builder::Error>)>) {
+    match done {
+        Ok(report) => (report, None),
+        Err(failure) => {
+            let BuildFailure {
+                error,
+                others,
+                report,
+            } = *failure;
+            (report, Some((error, others)))
+        }
     }
 }
 

@@ -116,3 +116,71 @@ impl Slots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_bytes::ByteBuf;
+
+    use super::super::wire::{GREETING, write};
+    use super::*;
+    use crate::as_text::Text;
+
+    fn request() -> Ask {
+        Ask::Build(Request {
+            recipes: Text(Sha256::of(b"recipes")),
+            packages: Vec::new(),
+            build_only: false,
+            keep_going: false,
+            jobs: None,
+            statements: Vec::new(),
+        })
+    }
+
+    /// What is left when this was heard: requests, parts and gets, and why it ended.
+    fn hear(asks: &[Ask], expecting: bool) -> (usize, usize, usize, Result<(), String>) {
+        let (request, requests) = mpsc::sync_channel(1);
+        let (part, parts) = mpsc::sync_channel(PARTS_MAX);
+        let (get, gets) = mpsc::sync_channel(2);
+        let mut slots = Slots {
+            request: Some(request),
+            parts: part,
+            gets: get,
+            expecting: Arc::new(AtomicBool::new(expecting)),
+        };
+        let mut bytes = GREETING.to_vec();
+        asks.iter().for_each(|ask| write(&mut bytes, ask).unwrap());
+        let ended = slots.fill(&mut &bytes[..]);
+        let ended = ended.map_err(|error| error.to_string());
+        let left = (requests.try_iter().count(), parts.try_iter().count());
+        (left.0, left.1, gets.try_iter().count(), ended)
+    }
+
+    #[test]
+    fn each_thing_goes_to_whom_it_is_for() {
+        let get = Ask::Get {
+            sha256: Text(Sha256::of(b"output")),
+        };
+        let asks = [request(), Ask::Alive, Part::Lack.into(), get];
+        assert_eq!(hear(&asks, true), (1, 1, 1, Ok(())));
+        assert_eq!(hear(&[], false), (0, 0, 0, Ok(())));
+    }
+
+    #[test]
+    fn what_comes_unasked_or_without_end_ends_it() {
+        let piece = || Ask::from(Part::Piece(ByteBuf::from(vec![0])));
+        let get = || Ask::Get {
+            sha256: Text(Sha256::of(b"output")),
+        };
+        for (asks, why) in [
+            (vec![piece()], "a file that nobody wanted"),
+            (vec![request(), request()], "a second request"),
+            (
+                vec![get(), get(), get()],
+                "more questions than there are answers",
+            ),
+        ] {
+            let ended = hear(&asks, false).3.unwrap_err();
+            assert!(ended.contains(why), "{ended}");
+        }
+    }
+}

@@ -198,3 +198,51 @@ fn statements(output: &Output) -> Result<Vec<SignedRealisation>, Lost> {
 fn ours(error: StoreError) -> Trouble {
     Trouble::Final(error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use base::{PkgHash, SecretKey};
+    use serde_bytes::ByteBuf;
+
+    use super::*;
+
+    fn signed(by: u8, package: &str, content: &[u8]) -> ByteBuf {
+        let sha256 = Sha256::of(content);
+        let realisation = Realisation {
+            pkghash: PkgHash::of_derivation(package.as_bytes()),
+            output: base::block_cid(base::Codec::Raw, &sha256),
+            sha256,
+            size: content.len() as u64,
+        };
+        let signed = realisation.sign(&SecretKey::from_seed(&[by; 32]));
+        ByteBuf::from(signed.to_bytes())
+    }
+
+    fn statements_of(content: &[u8], said: Vec<ByteBuf>) -> Option<usize> {
+        let output = Output {
+            package: Text("make".parse().unwrap()),
+            sha256: Text(Sha256::of(content)),
+            statements: said,
+        };
+        statements(&output).ok().map(|all| all.len())
+    }
+
+    #[test]
+    fn statements_all_say_the_same_of_the_output_they_come_with() {
+        let one = || signed(1, "make", b"output");
+        let two = signed(2, "make", b"output");
+        assert_eq!(statements_of(b"output", vec![one(), two]), Some(2));
+        assert_eq!(statements_of(b"output", Vec::new()), Some(0));
+        for other in [
+            signed(2, "make", b"another"),
+            signed(2, "another", b"output"),
+            ByteBuf::from(b"noise".to_vec()),
+            ByteBuf::from(one().iter().rev().copied().collect::<Vec<_>>()),
+        ] {
+            assert_eq!(statements_of(b"output", vec![one(), other]), None);
+        }
+        assert_eq!(statements_of(b"another", vec![one()]), None);
+        let many = vec![one(); STATEMENTS_MAX + 1];
+        assert_eq!(statements_of(b"output", many), Some(STATEMENTS_MAX));
+    }
+}

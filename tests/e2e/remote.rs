@@ -1,12 +1,15 @@
 //! Builds on another machine, over a real sshd on loopback: `build --on ssh://…`.
 
+use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::{
     COMMAND_DEADLINE, Finished, Home, Sshd, TestEnv, processes_with, sandbox_works, signal, start,
@@ -271,6 +274,101 @@ fn a_host_that_makes_no_sense_is_given_up() {
         .assert_exit(7)
         .assert_says(says);
     }
+}
+
+/// Messages of a host, as frames.
+fn frames(messages: &[serde_json::Value]) -> Vec<u8> {
+    let mut bytes = b"p2pkgs-remote-build-1\n".to_vec();
+    for message in messages {
+        let body = serde_ipld_dagcbor::to_vec(message).unwrap();
+        bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+        bytes.extend(body);
+    }
+    bytes
+}
+
+#[test]
+fn a_host_that_lies_is_given_up_and_gets_only_what_the_request_names() {
+    let env = TestEnv::new();
+    let user = env.home("user");
+    let secret = env.path("secret");
+    fs::write(&secret, "a secret of another kind").unwrap();
+    let added = user.ok(&["mirror", "add", secret.to_str().unwrap()]);
+    let secret = added.split_whitespace().next().unwrap().to_owned();
+    let key = env.home("liar").ok(&["key", "new"]);
+    let welcome = json!({"welcome": {"key": key.trim_end(), "version": "\u{1b}]0;9\u{7}"}});
+    let news = |news| json!({"news": news});
+    let warning =
+        |package: &str| news(json!({"warning": {"package": package, "text": "\u{1b}[31mred"}}));
+    let built = news(json!({"built": {"package": "hello", "bytes": 1, "millis": 1}}));
+    let done = |package: &str| {
+        let output = json!({"package": package, "sha256": &secret, "statements": []});
+        json!({"done": {"outputs": [output], "failures": [], "skipped": []}})
+    };
+    let ssh = env.path("bin");
+    let (said, heard) = (env.path("said"), env.path("heard"));
+    let play = format!("cat {}; cat > {}", said.display(), heard.display());
+    write_program(&ssh.join("ssh"), &play);
+    let hear = |messages: Vec<serde_json::Value>, says: &str| {
+        let all: Vec<_> = std::iter::once(welcome.clone()).chain(messages).collect();
+        fs::write(&said, frames(&all)).unwrap();
+        let args = [
+            "-v",
+            "build",
+            "--on",
+            "ssh://x",
+            "--sign-here",
+            "--on-only",
+            "hello",
+        ];
+        let ended = run(&user, &ssh, &args).assert_exit(7).assert_says(says);
+        assert!(!ended.stderr.contains('\u{1b}'), "{}", ended.stderr);
+    };
+    hear(vec![warning("busybox")], "packages that were not asked for");
+    hear(vec![warning("hello"); 10_001], "it warns without an end");
+    hear(vec![built.clone(), built], "it builds a package again");
+    hear(
+        vec![done("busybox")],
+        "it sends packages that were not asked for",
+    );
+    hear(
+        vec![done("toy")],
+        "it sends a seed that is not the recipe's",
+    );
+    hear(vec![done("hello")], "it vouches for nothing that it sends");
+    hear(vec![welcome.clone()], "something that was not asked for");
+    let want = json!({"want": {"sha256": &secret}});
+    hear(
+        vec![want, warning("busybox")],
+        "packages that were not asked for",
+    );
+    let heard = fs::read(&heard).unwrap();
+    let text = String::from_utf8_lossy(&heard);
+    assert!(!text.contains("a secret of another kind"), "{text}");
+}
+
+#[test]
+fn other_bytes_than_a_host_vouches_for_are_not_taken() {
+    let Some((env, _sshd, ssh)) = world() else {
+        return;
+    };
+    let (user, host) = (env.home("user"), env.home("host"));
+    trust(&user, &host);
+    let output = PathBuf::from(host.ok(&["build", "hello"]).trim_end());
+    // Unnoticed by its store: of the same length, and as old.
+    fs::set_permissions(&output, fs::Permissions::from_mode(0o644)).unwrap();
+    let meta = fs::metadata(&output).unwrap();
+    fs::write(&output, vec![7; usize::try_from(meta.len()).unwrap()]).unwrap();
+    let file = fs::File::options().write(true).open(&output).unwrap();
+    file.set_modified(meta.modified().unwrap()).unwrap();
+    let on = address(&host);
+    run(&user, &ssh, &["build", "--on", &on, "--on-only", "hello"])
+        .assert_exit(7)
+        .assert_says("another file than it vouches for");
+    run(&user, &ssh, &["build", "--on", &on, "hello"])
+        .assert_exit(0)
+        .assert_says("so it is built here")
+        .assert_says("built hello (");
 }
 
 #[test]
