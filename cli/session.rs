@@ -10,6 +10,7 @@ use builder::{
 };
 use recipe::{Graph, PackageId, Policy};
 use serde::Serialize;
+use store::substitute::First;
 
 use crate::bench::Bench;
 use crate::context::Context;
@@ -121,7 +122,8 @@ impl Session {
     /// # Errors
     /// When the store fails, trusted keys contradict each other, or the user has had enough.
     pub fn lacking(&self, options: &Options) -> CmdResult<Vec<PackageId>> {
-        let (sources, graph) = (self.bench.fetcher(), &self.graph);
+        // Seeds are not rebuilt for this: that is building, too.
+        let (sources, graph) = (First::new(self.bench.origins()), &self.graph);
         let context = self.bench.build_context(&sources);
         if options.policy != Policy::BuildOnly {
             let options = Options {

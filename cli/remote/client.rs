@@ -31,8 +31,8 @@ const CHARACTERS_MAX: usize = 400;
 /// Where to build.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OnArgs {
-    /// Build on another machine that has p2pkgs, over ssh: ssh://[USER@]HOST[:PORT][/HOME]
-    #[arg(long, value_name = "URL", conflicts_with_all = ["substitute_only", "dry_run", "keep_failed"])]
+    /// Build on another machine that has p2pkgs, over ssh
+    #[arg(long, value_name = "ssh://[USER@]HOST[:PORT][/HOME]", conflicts_with_all = ["substitute_only", "dry_run", "keep_failed"])]
     on: Option<HostAddress>,
     /// With --on: sign what that machine built with your own key, instead of trusting its key
     #[arg(long, requires = "on")]
