@@ -121,6 +121,7 @@ pub enum Command {
     Store(cmd::store::Args),
     Key(cmd::key::Args),
     Bootstrap(cmd::bootstrap::Args),
+    BuildServer(cmd::build_server::Args),
     Doctor(cmd::doctor::Args),
     Config(cmd::config::Args),
     Completions(cmd::completions::Args),

@@ -45,7 +45,8 @@ pub struct Bench {
     trust: TrustPolicy,
     signer: BuildKey,
     sandbox: LazySandbox,
-    logs: PathBuf,
+    /// Where logs are kept.
+    pub logs: PathBuf,
 }
 
 impl std::fmt::Debug for Bench {
@@ -142,7 +143,7 @@ impl Bench {
 }
 
 /// How many jobs this machine can run at once.
-fn processors() -> usize {
+pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -100,6 +100,11 @@ impl Context {
         self.flags.push((flag, key, text));
     }
 
+    /// Whether the user wants this command to open no connection.
+    pub const fn is_offline(&self) -> bool {
+        self.global.offline
+    }
+
     /// The home directory, which may not exist yet.
     ///
     /// # Errors

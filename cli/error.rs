@@ -46,6 +46,22 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The code of that number, among those that a build can end with on its own account.
+    pub fn of_build(code: u8) -> Option<Self> {
+        let all = [
+            Self::NotFound,
+            Self::Mismatch,
+            Self::BuildFailed,
+            Self::Network,
+            Self::Sandbox,
+            Self::Busy,
+            Self::DiskFull,
+        ];
+        all.into_iter().find(|exit| *exit as u8 == code)
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -100,6 +116,13 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// Replaces the lines that are shown before the error.
+    #[must_use]
+    pub fn detail(mut self, lines: Vec<String>) -> Self {
+        self.details = lines;
         self
     }
 

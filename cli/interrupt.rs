@@ -51,17 +51,28 @@ impl Interrupt {
                         seen.0.reload.store(true, Ordering::SeqCst);
                         continue;
                     }
-                    if seen.0.stop.swap(true, Ordering::SeqCst) {
+                    if seen.is_set() {
                         // The second ^C means now.
                         std::process::exit(Exit::Interrupted as i32);
                     }
-                    thread::spawn(|| {
-                        thread::sleep(GRACE);
-                        std::process::exit(Exit::Interrupted as i32);
-                    });
+                    seen.raise();
                 }
             })?;
         Ok(interrupt)
+    }
+
+    /// Stops the command as a signal would.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a command that does not stop by itself is ended"
+    )]
+    pub fn raise(&self) {
+        if !self.0.stop.swap(true, Ordering::SeqCst) {
+            thread::spawn(|| {
+                thread::sleep(GRACE);
+                std::process::exit(Exit::Interrupted as i32);
+            });
+        }
     }
 
     /// Whether a signal has come.

@@ -5,6 +5,7 @@
 
 mod apt;
 mod args;
+mod as_text;
 mod bench;
 mod blobs;
 mod bug;
@@ -24,6 +25,8 @@ mod notify;
 mod origins;
 mod outfile;
 mod placing;
+mod recipes;
+mod remote;
 mod roots;
 mod sanitize;
 mod seeds;

@@ -1,9 +1,11 @@
 //! Seeds that nobody has: `bootstrap:NAME` in a recipe is answered by rebuilding the seed with the host's C compiler.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bootstrap::{Event, Forecast, Request, Seed, stage_0_script};
-use builder::Options;
+use builder::{Host, Options};
 use recipe::System;
 use store::substitute::{
     Asked, FetchError, Fetched, First, Origin, Progress, SourceFetcher, SourceRequest,
@@ -55,7 +57,7 @@ impl SourceFetcher for RebuiltSeeds<'_> {
             "nobody has the seed {}, so it is made here",
             seed.name
         ));
-        let blob = rebuild(self.bench, seed).map_err(|error| match error {
+        let blob = rebuild(self.bench, seed, &From::here()).map_err(|error| match error {
             bootstrap::Error::Build(builder::Error::Cancelled) => FetchError::Cancelled,
             error => FetchError::Failed {
                 source: Box::new(error),
@@ -70,29 +72,77 @@ impl SourceFetcher for RebuiltSeeds<'_> {
     }
 }
 
-/// Makes a seed from the host's C compiler, and tells of each stage.
+/// Whose programs make a seed first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct From {
+    root: PathBuf,
+    compiler: String,
+}
+
+impl From {
+    /// This machine, with the compiler that $CC names.
+    pub fn here() -> Self {
+        let compiler = std::env::var("CC").ok().filter(|cc| !cc.trim().is_empty());
+        Self {
+            root: "/".into(),
+            compiler: compiler.unwrap_or_else(|| DEFAULT_COMPILER.to_owned()),
+        }
+    }
+
+    /// The root of another system, with the compiler that $CC names there; or another compiler of this machine.
+    ///
+    /// # Errors
+    /// When the directory cannot be looked at.
+    pub fn named(name: &str) -> CmdResult<Self> {
+        let here = Self::here();
+        if !Path::new(name).is_dir() {
+            let compiler = name.to_owned();
+            return Ok(Self { compiler, ..here });
+        }
+        let root = fs::canonicalize(name)
+            .map_err(|e| Failure::from(e).context(format!("cannot look at `{name}`")))?;
+        Ok(Self { root, ..here })
+    }
+
+    fn host(&self) -> Host<'_> {
+        Host {
+            root: &self.root,
+            compiler: &self.compiler,
+        }
+    }
+
+    /// In words.
+    fn shown(&self) -> String {
+        let compiler = crate::sanitize::line(&self.compiler);
+        if self.root == Path::new("/") {
+            return format!("the host's `{compiler}`");
+        }
+        let root = self.root.display().to_string();
+        format!("`{compiler}` in `{}`", crate::sanitize::line(&root))
+    }
+}
+
+/// Makes a seed, first with a compiler from elsewhere and then with itself, and tells of each stage.
 ///
 /// # Errors
 /// [`bootstrap::Error`].
-pub fn rebuild(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
-    let compiler = std::env::var("CC").ok().filter(|cc| !cc.trim().is_empty());
-    let compiler = compiler.as_deref().unwrap_or(DEFAULT_COMPILER);
+pub fn rebuild(bench: &Bench, seed: &Seed, from: &From) -> Result<Blob, bootstrap::Error> {
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
     let options = Options::default();
-    let stage_0 = stage_0_script(seed).unwrap_or_default();
     let request = Request {
         seed,
-        compiler,
-        stage_0,
+        host: from.host(),
+        stage_0: stage_0_script(seed).unwrap_or_default(),
         options: &options,
         resume: true,
     };
     let (mut tree, system) = (bench.tree.clone(), System::host());
     let forecast = Mutex::new(Forecast::new(&seed.times));
+    let from = from.shown();
     let tell = |event| {
         let mut forecast = forecast.lock().unwrap_or_else(PoisonError::into_inner);
-        tell(&bench.ui, compiler, &mut forecast, &event);
+        tell(&bench.ui, &from, &mut forecast, &event);
     };
     let rebuilt = bootstrap::rebuild(&context, &mut tree, &system, &request, &tell)?;
     Ok(rebuilt.blob)
@@ -106,11 +156,11 @@ pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let origins = First::new(bench.origins());
     let context = bench.build_context(&origins);
     let options = Options::default();
-    let (compiler, stage_0) = (DEFAULT_COMPILER, &[][..]);
+    let here = From::here();
     let request = Request {
         seed,
-        compiler,
-        stage_0,
+        host: here.host(),
+        stage_0: &[],
         options: &options,
         resume: false,
     };
@@ -118,7 +168,7 @@ pub fn verify(bench: &Bench, seed: &Seed) -> Result<Blob, bootstrap::Error> {
     let tell = |event| {
         // The one stage it takes is like the last of a rebuild, and called the first.
         let mut forecast = Forecast::new(&[]);
-        tell(&bench.ui, DEFAULT_COMPILER, &mut forecast, &event);
+        tell(&bench.ui, "", &mut forecast, &event);
     };
     Ok(bootstrap::verify(&context, &mut tree, &system, &request, &tell)?.blob)
 }
@@ -142,14 +192,14 @@ pub fn named(name: &str) -> CmdResult<Seed> {
         })
 }
 
-fn tell(ui: &Ui, compiler: &str, forecast: &mut Forecast, event: &Event) {
+fn tell(ui: &Ui, from: &str, forecast: &mut Forecast, event: &Event) {
     match event {
         Event::Stage { stage, .. } => {
             let of = forecast.last().filter(|last| stage <= last);
             let of = of.map(|last| format!(" of {last}")).unwrap_or_default();
             let from = match stage.checked_sub(1) {
                 Some(before) => format!("from stage {before}"),
-                None => format!("from the host's `{compiler}`"),
+                None => format!("from {from}"),
             };
             let left = forecast.left(*stage).map(units::duration);
             let left = left.map(|time| format!(", about {time} to go"));

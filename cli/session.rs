@@ -1,5 +1,6 @@
 //! Realising on behalf of a command: the packages the user named, got with the tools of a [`Bench`].
 
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use base::PackageName;
@@ -9,6 +10,7 @@ use builder::{
 };
 use recipe::{Graph, PackageId, Policy};
 use serde::Serialize;
+use store::substitute::First;
 
 use crate::bench::Bench;
 use crate::context::Context;
@@ -131,6 +133,44 @@ impl Session {
         })
     }
 
+    /// Gets what others have of the packages and their run closures, and says which of these nobody trusted has: what has to be
+    /// built, wherever that is.
+    ///
+    /// # Errors
+    /// When the store fails, trusted keys contradict each other, or the user has had enough.
+    pub fn lacking(&self, options: &Options) -> CmdResult<Vec<PackageId>> {
+        // Seeds are not rebuilt for this: that is building, too.
+        let (sources, graph) = (First::new(self.bench.origins()), &self.graph);
+        let context = self.bench.build_context(&sources);
+        if options.policy != Policy::BuildOnly {
+            let options = Options {
+                policy: Policy::SubstituteOnly,
+                keep_going: true,
+                ..*options
+            };
+            let realised = builder::realise(&context, graph, graph.roots(), &options);
+            let (report, failure) = told_apart(realised);
+            if let Some(line) = Tally::of(&report.fetched).line() {
+                self.bench.ui.status(line);
+            }
+            let mut errors = failure
+                .into_iter()
+                .flat_map(|(error, others)| iter::once(error).chain(others));
+            if let Some(error) = errors.find(|error| !is_a_miss(error)) {
+                return Err(self.failed(error, Vec::new(), &report));
+            }
+        }
+        let mut lacking = Vec::new();
+        for id in graph.with_run_closures(graph.roots()) {
+            let is_seed = graph.recipe(id).seed().is_some();
+            let (name, pkghash) = (graph.name(id), graph.pkghash(id));
+            if !is_seed && context.find_here(name, &pkghash)?.is_none() {
+                lacking.push(id);
+            }
+        }
+        Ok(lacking)
+    }
+
     /// Builds one package again and compares. The report knows how long that took if it came to that.
     pub fn build_again(&self, id: PackageId, options: &Options) -> (Report, Option<Failure>) {
         self.with_builder_told(|context| builder::check(context, &self.graph, &[id], options))
@@ -144,6 +184,21 @@ impl Session {
         self.with_builder(|context| {
             builder::check(context, &self.graph, self.graph.roots(), options)
         })
+    }
+
+    /// Makes a package and what it is built with present, and says what of that it does without.
+    ///
+    /// # Errors
+    /// What could not be had, or built once more.
+    pub fn unused(&self, id: PackageId, options: &Options) -> CmdResult<Vec<PackageName>> {
+        let graph = &self.graph;
+        let wanted: Vec<_> = [id].into_iter().chain(graph.build_closure(id)).collect();
+        let report =
+            self.with_builder(|context| builder::realise(context, graph, &wanted, options))?;
+        let sources = self.bench.fetcher();
+        let context = self.bench.build_context(&sources);
+        builder::unused(&context, graph, id, &report, options)
+            .map_err(|error| self.failed(error, Vec::new(), &report))
     }
 
     /// What realising would do.
@@ -177,17 +232,7 @@ impl Session {
         work: impl FnOnce(&BuildContext<'_>) -> Result<Report, Box<BuildFailure>>,
     ) -> (Report, Option<Failure>) {
         let sources = self.bench.fetcher();
-        let (report, failure) = match work(&self.bench.build_context(&sources)) {
-            Ok(report) => (report, None),
-            Err(failure) => {
-                let BuildFailure {
-                    error,
-                    others,
-                    report,
-                } = *failure;
-                (report, Some((error, others)))
-            }
-        };
+        let (report, failure) = told_apart(work(&self.bench.build_context(&sources)));
         if let Some(line) = Tally::of(&report.fetched).line() {
             self.bench.ui.status(line);
         }
@@ -283,6 +328,35 @@ impl Session {
             .iter()
             .try_for_each(|output| ui.data(output.path.display()))
     }
+}
+
+/// What was done, and the first error with all others.
+fn told_apart(
+    done: Result<Report, Box<BuildFailure>>,
+) -> (Report, Option<(builder::Error, Vec<builder::Error>)>) {
+    match done {
+        Ok(report) => (report, None),
+        Err(failure) => {
+            let BuildFailure {
+                error,
+                others,
+                report,
+            } = *failure;
+            (report, Some((error, others)))
+        }
+    }
+}
+
+/// Whether building may help.
+const fn is_a_miss(error: &builder::Error) -> bool {
+    matches!(
+        error,
+        builder::Error::Missing { .. }
+            | builder::Error::Untrusted { .. }
+            | builder::Error::TooFewSigners { .. }
+            | builder::Error::Lookup { .. }
+            | builder::Error::Fetch { .. }
+    )
 }
 
 /// An output as `--json` tells of it.

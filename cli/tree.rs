@@ -3,6 +3,7 @@
 //! Meaning is `recipe`'s business; here bytes are read within its limits, so that a hostile or mistaken tree (a `build` of
 //! ten gigabytes, a `files/` with a million entries, a FIFO) costs an error and not the machine.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -140,10 +141,10 @@ impl DiskTree {
     /// # Errors
     /// A usage error for the first that can be no package of this tree.
     pub fn package_names(&self, typed: &[String]) -> CmdResult<Vec<PackageName>> {
-        let mut names = Vec::new();
+        let (mut names, mut seen) = (Vec::new(), HashSet::new());
         for text in typed {
             let name = self.package_name(text)?;
-            if !names.contains(&name) {
+            if seen.insert(name.clone()) {
                 names.push(name);
             }
         }

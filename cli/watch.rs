@@ -238,7 +238,8 @@ impl Progress for Transfer<'_> {
     }
 }
 
-fn named(package: &PackageName, source: Option<&str>) -> String {
+/// What is fetched: a source of a package, or the package itself.
+pub fn named(package: &PackageName, source: Option<&str>) -> String {
     match source {
         Some(file) => format!("{} for {package}", sanitize::line(file)),
         None => package.to_string(),
@@ -256,7 +257,7 @@ const fn doing(phase: Phase) -> &'static str {
 }
 
 /// Who sent bytes, the most generous first.
-fn origins(received: &[(Origin, u64)]) -> String {
+pub fn origins(received: &[(Origin, u64)]) -> String {
     let mut sorted: Vec<_> = received.iter().collect();
     sorted.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let names: Vec<_> = sorted.iter().map(|(origin, _)| short(origin)).collect();

@@ -148,6 +148,7 @@ fn every_package_of_the_tiny_seed_is_built_from_source_and_does_its_job() {
     let made = home.run(&["bootstrap", "rebuild", "tiny"]);
     assert!(made.status.success(), "{}", said(&made));
     assert_eq!(String::from_utf8_lossy(&made.stdout).trim(), pinned(seed));
+    made_by_itself_as_another_host(&home, seed);
 
     let mut failures = build_and_check(&home, &packages);
     for package in BUILT_TWICE {
@@ -157,6 +158,17 @@ fn every_package_of_the_tiny_seed_is_built_from_source_and_does_its_job() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// The unpacked seed is a system of its own, with another compiler, libc and tools than this machine's.
+fn made_by_itself_as_another_host(home: &Home, seed: &str) {
+    let root = home.0.path().join("another-host");
+    let root = root.to_str().unwrap();
+    let placed = home.run(&["fetch", seed, "--into", root]);
+    assert!(placed.status.success(), "{}", said(&placed));
+    let made = home.run(&["bootstrap", "verify", "tiny", "--from", root]);
+    assert!(made.status.success(), "{}", said(&made));
+    assert_eq!(String::from_utf8_lossy(&made.stdout).trim(), pinned(seed));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use base::{PackageName, PkgHash, Sha256};
-use builder::{Context, HostedBuild, Input, Options, host_compiler, log_path};
+use builder::{Context, HostedBuild, Input, Options, log_path};
 use recipe::{PackageSource, System};
 use store::Blob;
 
@@ -37,7 +37,7 @@ pub(crate) fn build<S: PackageSource>(
         let recipes = Recipes::load(request.seed, request.seed.content(), tree, system)?;
         return at_once(context, &recipes, request).map(|blob| (blob, 0));
     }
-    let (compiler, program) = host_compiler(request.compiler)?;
+    let (compiler, program) = request.host.compiler()?;
     let mut ground = format!(
         "stage 0 1\nscript {}\ncompiler {compiler}\nprogram {program}\n",
         Sha256::of(request.stage_0)
@@ -71,7 +71,7 @@ fn at_once(context: &Context<'_>, recipes: &Recipes, request: &Request<'_>) -> R
         script: request.stage_0,
         recipes: &recipes.all(),
         inputs: &[],
-        compiler: request.compiler,
+        host: request.host,
     };
     // No package hash names it: its log is named after the seed.
     let log = log_path(context.logs, &PkgHash::from_digest(request.seed.content()));
@@ -124,7 +124,7 @@ impl Step<'_> {
             script: request.stage_0,
             recipes: &[recipe],
             inputs: &inputs,
-            compiler: request.compiler,
+            host: request.host,
         };
         let started = Instant::now();
         let finished = context

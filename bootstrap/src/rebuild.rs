@@ -35,7 +35,7 @@ pub struct Verified {
 
 /// Makes a seed with the host's C compiler, and then with itself until two stages are equal, and compares it with the
 /// pin, if there is one. What was made is in the store, pinned, under its plain SHA-256, even if it is not what is pinned
-/// in the list.
+/// in the list; if it is, a realisation of the package that stands for the seed says so.
 ///
 /// # Errors
 /// [`Error::NotReproducible`] when something else came out, [`Error::NoFixedPoint`] when it never settled, and whatever
@@ -61,6 +61,7 @@ pub fn rebuild<S: PackageSource>(
         if settled {
             keep(context, request, &after)?;
             compare(context, request.seed, &after)?;
+            context.record_built(&recipes.seed(), &after, request.options)?;
             return Ok(Rebuilt {
                 blob: after,
                 stages,

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use base::{PackageName, Sha256};
-use builder::{Context, Input, Options, log_path};
+use builder::{Context, Host, Input, Options, log_path};
 use recipe::{Derivation, Graph, PackageFiles, PackageId, PackageSource, Recipe, System};
 use store::Blob;
 
@@ -22,8 +22,8 @@ use crate::seeds::{Seed, SeedsError};
 pub struct Request<'a> {
     /// Which seed.
     pub seed: &'a Seed,
-    /// The host's C compiler with its options; only [`crate::rebuild`] uses it.
-    pub compiler: &'a str,
+    /// Where the first compiler comes from; only [`crate::rebuild`] uses it.
+    pub host: Host<'a>,
     /// The script of stage 0; only [`crate::rebuild`] uses it. See [`crate::stage_0_script`].
     pub stage_0: &'a [u8],
     /// How to build.
@@ -113,6 +113,11 @@ impl Recipes {
 
     pub(crate) fn derivation(&self, id: PackageId) -> Derivation {
         self.graph.derivation(id)
+    }
+
+    /// The derivation of the package that stands for the seed.
+    pub(crate) fn seed(&self) -> Derivation {
+        self.graph.derivation(self.seed)
     }
 
     /// Builds a stage from a merged tree and merges what comes out.

@@ -11,12 +11,15 @@
 // The name by which the other crates know it.
 extern crate p2pkgs_bootstrap as bootstrap;
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use base::Sha256;
 use bootstrap::{Error, Event, Request, STAGES_MAX, Seed, rebuild, verify};
-use builder::testing::{World, name};
-use builder::{Context, ErrorKind, realise};
+use builder::testing::{World, name, static_busybox};
+use builder::{Context, ErrorKind, Host, realise};
 use recipe::{Graph, MemoryTree, PackageFiles, System};
 
 /// Takes the host's BusyBox for a seed, after looking at what it was promised to find.
@@ -58,7 +61,8 @@ const TOOLS: &str = "mkdir $DESTDIR/bin\ncp -a /bin/. $DESTDIR/bin/";
 struct Circle {
     world: World,
     seed: Seed,
-    stage_0: &'static str,
+    stage_0: String,
+    root: PathBuf,
     compiler: &'static str,
     resume: bool,
     events: Mutex<Vec<Event>>,
@@ -84,7 +88,8 @@ fn circle(next: &str) -> Option<Circle> {
             steps: Vec::new(),
             times: Vec::new(),
         },
-        stage_0: STAGE_0,
+        stage_0: STAGE_0.to_owned(),
+        root: "/".into(),
         compiler: "sh",
         resume: true,
         events: Mutex::default(),
@@ -117,7 +122,10 @@ impl Circle {
         self.world.with_context(|context, options| {
             let request = Request {
                 seed: &self.seed,
-                compiler: self.compiler,
+                host: Host {
+                    root: &self.root,
+                    compiler: self.compiler,
+                },
                 stage_0: self.stage_0.as_bytes(),
                 options,
                 resume: self.resume,
@@ -179,7 +187,7 @@ fn stage_0_may_be_made_a_package_at_a_time_and_goes_on_where_it_was_cut() {
     let Some(mut circle) = circle("$old") else {
         return;
     };
-    circle.stage_0 = STEPS_0;
+    circle.stage_0 = STEPS_0.to_owned();
     circle.seed.steps = ["tools", "count", "tools"].map(name).to_vec();
     let rebuilt = circle.rebuild().unwrap();
     assert_eq!(rebuilt.stages.len(), 2, "it is the seed at once");
@@ -188,6 +196,34 @@ fn stage_0_may_be_made_a_package_at_a_time_and_goes_on_where_it_was_cut() {
     circle.compiler = "cat";
     assert_eq!(circle.rebuild().unwrap(), rebuilt);
     assert_eq!(circle.reused(), [0, 0, 3, 2, 0, 2]);
+}
+
+#[test]
+fn another_root_makes_the_same_seed_and_nothing_of_this_one_is_seen() {
+    let Some(mut circle) = circle("$old") else {
+        return;
+    };
+    let made = circle.rebuild_and_pin();
+    let root = tempfile::tempdir().unwrap();
+    let bin = root.path().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::create_dir(root.path().join("marker")).unwrap();
+    fs::copy(static_busybox().unwrap(), bin.join("busybox.static")).unwrap();
+    for applet in ["sh", "cat", "cp", "ls", "mkdir", "ln", "test"] {
+        symlink("busybox.static", bin.join(applet)).unwrap();
+    }
+    circle.root = root.path().to_owned();
+    let looks = "test -d /marker && test ! -e /usr && test \"$CC\" = /bin/sh\nmkdir -p";
+    circle.stage_0 = STAGE_0
+        .replace("|| (: >/usr/x) 2>/dev/null", "")
+        .replacen("mkdir -p", looks, 1);
+    assert_eq!(circle.rebuild().unwrap().blob.sha256, made);
+    circle.compiler = "cc";
+    let error = circle.rebuild().unwrap_err();
+    assert!(
+        matches!(error, Error::Build(builder::Error::NoCompiler { .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -227,6 +263,18 @@ fn a_rebuilt_seed_is_kept_like_a_source_and_its_packages_are_built() {
             .iter()
             .any(|p| p.key == base::Multihash::sha2_256(&made))
     );
+    let mut tree = circle.world.tree.clone();
+    let graph = Graph::resolve(&mut tree, &[name("seed")], &System::host()).unwrap();
+    let signed = circle
+        .world
+        .store
+        .realisations(&graph.pkghash(graph.roots()[0]))
+        .unwrap();
+    let said: Vec<_> = signed
+        .iter()
+        .map(|s| (*s.signer(), s.realisation().sha256))
+        .collect();
+    assert_eq!(said, [(circle.world.key.public(), made)]);
     // The ordinary packages of the tree, with that seed pinned, are what the last stage built.
     let report = circle.act(|context, tree, request, _| {
         let graph = Graph::resolve(tree, &[name("count"), name("tools")], &System::host()).unwrap();

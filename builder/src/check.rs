@@ -103,7 +103,7 @@ fn check_one(
     })
 }
 
-fn input(realised: &Realised) -> Input {
+pub(crate) fn input(realised: &Realised) -> Input {
     Input {
         name: realised.package.to_string(),
         blob: realised.blob.clone(),

@@ -111,7 +111,7 @@ pub enum Error {
     #[error(transparent)]
     SandboxUnavailable(#[from] SandboxUnavailable),
     /// The host's compiler, which a seed is to be made with, is not there.
-    #[error("there is no C compiler `{compiler}` on this machine")]
+    #[error("there is no C compiler `{compiler}`")]
     NoCompiler {
         /// As it was given.
         compiler: String,

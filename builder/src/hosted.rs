@@ -4,17 +4,18 @@
 //! writable home, `/tmp` and `$DESTDIR` only. What it makes is not used as it is: the following stages rebuild it
 //! without the host until the bytes stop changing.
 
-use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base::{PackageName, Sha256};
 use recipe::Recipe;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use crate::build::{Finished, Workshop};
 use crate::error::Error;
 use crate::observe::{Event, Phase};
-use crate::probe::find_program;
 use crate::request::{BuildRequest, DESTDIR, HOME, Mount, build_env};
 use crate::root::{Input, add_files, add_sources, below, make_dir, unpack_all, write_file};
 use crate::scratch::Scratch;
@@ -27,10 +28,23 @@ const STAGE: &str = "/stage";
 const SCRIPT: &str = "/stage0";
 /// Where the host's compiler and tools are looked for. Not the caller's own path: that may begin with wrappers.
 const HOST_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-/// Top-level names of the host where compilers and their libraries lie, beside all that begin with `lib`.
+/// Top-level names of this machine where compilers and their libraries lie, beside all that begin with `lib`.
 const SHOWN: [&str; 7] = ["bin", "etc", "gnu", "nix", "opt", "sbin", "usr"];
+/// Top-level names that a build has for itself: what another root has there is not shown.
+const OWN: [&str; 8] = [
+    "dev", "destdir", "home", "proc", "src", "stage", "stage0", "tmp",
+];
 
-/// A build that sees the host's programs, read-only.
+/// Where the first compiler comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// The root whose programs the build sees: `/`, or a directory that holds another system.
+    pub root: &'a Path,
+    /// The C compiler with its options: a name, or a path below that root.
+    pub compiler: &'a str,
+}
+
+/// A build that sees a host's programs, read-only.
 #[derive(Clone, Copy, Debug)]
 pub struct HostedBuild<'a> {
     /// Its name in logs and events.
@@ -41,8 +55,8 @@ pub struct HostedBuild<'a> {
     pub recipes: &'a [&'a Recipe],
     /// What earlier builds on the host have made; it finds it in `/stage`.
     pub inputs: &'a [Input],
-    /// The host's C compiler with its options, for `$CC`.
-    pub compiler: &'a str,
+    /// Whose programs, with the C compiler for `$CC`.
+    pub host: Host<'a>,
 }
 
 impl<'a> Workshop<'a> {
@@ -57,9 +71,7 @@ impl<'a> Workshop<'a> {
     ) -> Result<Finished<'a>, Error> {
         let sandbox = self.sandbox.get()?;
         let package = build.name;
-        let compiler = by_path(build.compiler).ok_or_else(|| Error::NoCompiler {
-            compiler: build.compiler.to_owned(),
-        })?;
+        let (compiler, _) = build.host.find()?;
         let begun = self.begin(package)?;
         self.observer.event(&Event::Building {
             package,
@@ -80,7 +92,7 @@ impl<'a> Workshop<'a> {
         }
         let script = scratch.path().join("stage0");
         write_file(&script, build.script, true)?;
-        let mut mounts = host_mounts(Path::new("/"))?;
+        let mut mounts = build.host.mounts()?;
         for at in ["/home", DESTDIR, "/tmp"] {
             mounts.push(Mount::Writable {
                 from: below(&root, at),
@@ -123,41 +135,83 @@ impl<'a> Workshop<'a> {
     }
 }
 
-/// The host's compiler by its full path, with its options, and the digest of that program, so that another one, or
-/// another version, is told apart.
-///
-/// # Errors
-/// [`Error::NoCompiler`] where there is none of that name, [`Error::Io`] when it cannot be read.
-pub fn host_compiler(compiler: &str) -> Result<(String, Sha256), Error> {
-    let found = by_path(compiler).ok_or_else(|| Error::NoCompiler {
-        compiler: compiler.to_owned(),
-    })?;
-    let program = Path::new(found.split(' ').next().unwrap_or(&found));
-    let bytes = fs::read(program).map_err(|e| Error::io("read", program, e))?;
-    Ok((found, Sha256::of(&bytes)))
+impl Host<'_> {
+    /// The compiler by its full path, with its options, and the digest of that program, so that another one, or another
+    /// version, is told apart.
+    ///
+    /// # Errors
+    /// [`Error::NoCompiler`] where there is none of that name, [`Error::Io`] when it cannot be read.
+    pub fn compiler(&self) -> Result<(String, Sha256), Error> {
+        let (found, mut program) = self.find()?;
+        let mut bytes = Vec::new();
+        program
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("read", Path::new(&found), e))?;
+        Ok((found, Sha256::of(&bytes)))
+    }
+
+    fn mounts(&self) -> Result<Vec<Mount>, Error> {
+        if self.root == Path::new("/") {
+            host_mounts(self.root, may_be_compilers)
+        } else {
+            host_mounts(self.root, is_not_in_the_way)
+        }
+    }
+
+    /// The compiler by its full path, for the script puts programs of the same name before the host's; and that program.
+    fn find(&self) -> Result<(String, File), Error> {
+        let (program, options) = self.compiler.split_once(' ').unwrap_or((self.compiler, ""));
+        let found = if program.contains('/') {
+            Some(program.to_owned()).filter(|path| path.starts_with('/'))
+        } else {
+            HOST_PATH
+                .split(':')
+                .map(|dir| format!("{dir}/{program}"))
+                .find(|path| !program.is_empty() && open_program(self.root, path).is_ok())
+        };
+        let opened = found.and_then(|path| Some((open_program(self.root, &path).ok()?, path)));
+        let Some((file, path)) = opened else {
+            return Err(Error::NoCompiler {
+                compiler: self.compiler.to_owned(),
+            });
+        };
+        Ok((format!("{path} {options}").trim_end().to_owned(), file))
+    }
 }
 
-/// A compiler by its full path, with its options: the script puts programs of the same name before the host's.
-fn by_path(compiler: &str) -> Option<String> {
-    let (program, options) = compiler.split_once(' ').unwrap_or((compiler, ""));
-    let found = if program.contains('/') {
-        Some(PathBuf::from(program)).filter(|p| p.is_absolute() && p.is_file())
+/// Opens a program as processes with that root would: links lead to where they do there.
+fn open_program(root: &Path, path: &str) -> io::Result<File> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, root, directory, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    let file = File::from(file);
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+        Ok(file)
     } else {
-        find_program(program, OsStr::new(HOST_PATH))
-    };
-    let found = found?.into_os_string().into_string().ok()?;
-    Some(format!("{found} {options}").trim_end().to_owned())
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
 }
 
-/// The host's top-level directories, read-only, and its links, as links.
-fn host_mounts(host: &Path) -> Result<Vec<Mount>, Error> {
+/// Whether something at the top of this machine may belong to a compiler.
+fn may_be_compilers(name: &str) -> bool {
+    SHOWN.contains(&name) || name.starts_with("lib")
+}
+
+/// Whether something at the top of another root is not in the way of what the build has there.
+fn is_not_in_the_way(name: &str) -> bool {
+    !OWN.contains(&name)
+}
+
+/// A host's top-level directories, read-only, and its links, as links.
+fn host_mounts(host: &Path, is_shown: fn(&str) -> bool) -> Result<Vec<Mount>, Error> {
     let read_error = |e| Error::io("read", host, e);
     let mut mounts = Vec::new();
     for entry in fs::read_dir(host).map_err(read_error)? {
         let entry = entry.map_err(read_error)?;
         let name = entry.file_name();
         let kind = entry.file_type().map_err(read_error)?;
-        let is_shown = |n: &str| SHOWN.contains(&n) || n.starts_with("lib");
         if !name.to_str().is_some_and(is_shown) {
             continue;
         }
@@ -185,31 +239,76 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_compiler_is_named_by_its_path_and_keeps_its_options() {
-        assert_eq!(
-            by_path("sh -O2  -w"),
-            by_path("sh").map(|path| path + " -O2  -w")
-        );
-        assert!(by_path("sh").unwrap().starts_with('/'));
-        assert_eq!(by_path("/bin/sh").as_deref(), Some("/bin/sh"));
-        for missing in ["no-such-compiler", "/no/such/compiler", "./cc", "", " -O2"] {
-            assert_eq!(by_path(missing), None, "{missing}");
+    fn compiler_of(root: &Path, compiler: &str) -> Option<(String, Sha256)> {
+        match (Host { root, compiler }).compiler() {
+            Ok(found) => Some(found),
+            Err(Error::NoCompiler { .. }) => None,
+            Err(error) => panic!("{error}"),
         }
     }
 
     #[test]
-    fn another_compiler_has_another_digest() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("cc");
-        fs::write(&program, "version 1").unwrap();
-        let named = format!("{} -O2", program.display());
-        let expected = (named.clone(), Sha256::of(b"version 1"));
-        assert_eq!(host_compiler(&named).unwrap(), expected);
-        fs::write(&program, "version 2").unwrap();
-        assert_ne!(host_compiler(&named).unwrap(), expected);
-        let missing = host_compiler("no-such-compiler").unwrap_err();
-        assert!(matches!(missing, Error::NoCompiler { .. }), "{missing}");
+    fn a_compiler_is_named_by_its_path_and_keeps_its_options() {
+        let here = |compiler| compiler_of(Path::new("/"), compiler).map(|(path, _)| path);
+        assert_eq!(here("sh -O2  -w"), here("sh").map(|path| path + " -O2  -w"));
+        assert!(here("sh").unwrap().starts_with('/'));
+        assert_eq!(here("/bin/sh").as_deref(), Some("/bin/sh"));
+        for missing in [
+            "no-such-compiler",
+            "/no/such/compiler",
+            "./cc",
+            "",
+            " -O2",
+            "/bin",
+            "/etc/passwd",
+        ] {
+            assert_eq!(here(missing), None, "{missing}");
+        }
+    }
+
+    #[test]
+    fn in_another_root_links_lead_to_where_they_do_there() {
+        let root = tempfile::tempdir().unwrap();
+        let bin = root.path().join("usr/bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(bin.join("real"), "version 1").unwrap();
+        fs::set_permissions(bin.join("real"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("/usr/bin/real", bin.join("cc")).unwrap();
+        symlink("/bin/sh", bin.join("sh")).unwrap();
+        let expected = ("/usr/bin/cc -g".to_owned(), Sha256::of(b"version 1"));
+        assert_eq!(compiler_of(root.path(), "cc -g"), Some(expected));
+        assert_eq!(
+            compiler_of(root.path(), "sh"),
+            None,
+            "the machine's is not taken"
+        );
+        fs::write(bin.join("real"), "version 2").unwrap();
+        let changed = compiler_of(root.path(), "cc").unwrap();
+        assert_eq!(
+            changed,
+            ("/usr/bin/cc".to_owned(), Sha256::of(b"version 2"))
+        );
+    }
+
+    #[test]
+    fn another_root_is_shown_with_all_but_what_a_build_has_for_itself() {
+        let host = tempfile::tempdir().unwrap();
+        for dir in ["include", "share", "home", "tmp", "stage", "bin"] {
+            fs::create_dir(host.path().join(dir)).unwrap();
+        }
+        let host = Host {
+            root: host.path(),
+            compiler: "cc",
+        };
+        let shown = host.mounts().unwrap();
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|mount| match mount {
+                Mount::ReadOnly { at, .. } => at.to_str().unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shown, ["/bin", "/include", "/share"]);
     }
 
     #[test]
@@ -236,6 +335,9 @@ mod tests {
                 at: "/usr".into(),
             },
         ];
-        assert_eq!(host_mounts(host.path()).unwrap(), expected);
+        assert_eq!(
+            host_mounts(host.path(), may_be_compilers).unwrap(),
+            expected
+        );
     }
 }

@@ -9,6 +9,9 @@
 //! different: it can lose the bytes of files and keep their names. To wait for the disk would cost more than it saves, so
 //! layers count for the boot they were unpacked in, and those of earlier ones are thrown away.
 //!
+//! Venvs whose files are links to such layers have layers of their own, in `linked` instead of `layers`, and nobody may write
+//! to their files.
+//!
 //! Who uses a layer holds a shared lock on its directory; who removes one takes it exclusively, and does not wait for it.
 //! The time stamp of the directory says when the layer was used last.
 
@@ -17,7 +20,7 @@ use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -33,6 +36,8 @@ use crate::scratch::remove_tree;
 
 /// The folder in the scratch folder.
 pub(crate) const FOLDER: &str = "layers";
+/// The folder of those whose files are linked into venvs: what happens to a venv reaches no build.
+const LINKED_FOLDER: &str = "linked";
 /// Names this boot of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Where an archive is unpacked before it becomes a layer.
@@ -52,6 +57,8 @@ const BLOCK_BYTES: u64 = 512;
 pub struct Layers {
     dir: PathBuf,
     boot: String,
+    /// Whether nobody may write to the files.
+    read_only: bool,
 }
 
 /// A layer that somebody could do without.
@@ -85,10 +92,22 @@ impl Layer {
 impl Layers {
     /// Those below a scratch folder; `None` where the kernel does not name its boot.
     pub fn below(scratch: &Path) -> Option<Self> {
+        Self::of(scratch.join(FOLDER), false)
+    }
+
+    /// Those whose files are linked into venvs, below a scratch folder.
+    pub fn linked_below(scratch: &Path) -> Option<Self> {
+        Self::of(scratch.join(LINKED_FOLDER), true)
+    }
+
+    fn of(dir: PathBuf, read_only: bool) -> Option<Self> {
         let boot = fs::read_to_string(BOOT_ID).ok()?.trim().to_owned();
         let is_name = !boot.is_empty() && boot.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        let dir = scratch.join(FOLDER);
-        is_name.then_some(Self { dir, boot })
+        is_name.then_some(Self {
+            dir,
+            boot,
+            read_only,
+        })
     }
 
     /// The layers of these outputs, in the order of the outputs; what is not there yet is unpacked.
@@ -205,7 +224,7 @@ impl Layers {
             }
             Err(error) => return Err(failed(error)),
         };
-        let result = fill(&new, input, store)
+        let result = fill(&new, input, store, self.read_only)
             .and_then(|()| fs::rename(&new, place).map_err(|e| Error::io("create", place, e)));
         if result.is_err() {
             let _ = remove_tree(&new);
@@ -239,7 +258,7 @@ impl Layers {
 }
 
 /// Unpacks an archive and writes down what came of it. What a killed process left is removed first.
-fn fill(new: &Path, input: &Input, store: &Store) -> Result<(), Error> {
+fn fill(new: &Path, input: &Input, store: &Store, read_only: bool) -> Result<(), Error> {
     let failed = |e| Error::io("create", new, e);
     for name in names(new) {
         let left = new.join(name);
@@ -253,7 +272,22 @@ fn fill(new: &Path, input: &Input, store: &Store) -> Result<(), Error> {
     make_dir(&root)?;
     unpack_all(&root, &[input], store)?;
     let entries = Entries::of(&root).map_err(failed)?;
+    if read_only {
+        forbid_writing(&root, &entries).map_err(failed)?;
+    }
     entries.write(new).map_err(failed)
+}
+
+fn forbid_writing(root: &Path, entries: &Entries) -> io::Result<()> {
+    for (path, is_dir) in &entries.paths {
+        let path = root.join(OsStr::from_bytes(path));
+        let metadata = fs::symlink_metadata(&path)?;
+        if !is_dir && metadata.is_file() {
+            let mode = metadata.permissions().mode() & !0o222;
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(())
 }
 
 /// The paths below a layer's root.
@@ -438,7 +472,7 @@ mod tests {
         let (sender, taken) = std::sync::mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| sender.send(home.take(&input)));
-            fill(&new, &input, &home.store).unwrap();
+            fill(&new, &input, &home.store, false).unwrap();
             fs::rename(&new, &place).unwrap();
             // The first build goes over from unpacking to using it, and does not end.
             flock(&unpacking, FlockOperation::LockShared).unwrap();

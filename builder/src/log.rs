@@ -21,7 +21,7 @@ pub fn log_path(logs: &Path, pkghash: &PkgHash) -> PathBuf {
 
 /// A log that is being written.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     file: File,
     path: PathBuf,
     tail: VecDeque<u8>,
@@ -31,7 +31,10 @@ pub(crate) struct Log {
 
 impl Log {
     /// Starts a log; an earlier one of the same name becomes `.log.1`.
-    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(path: &Path) -> Result<Self, Error> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         }
@@ -58,7 +61,8 @@ impl Log {
         &self.path
     }
 
-    pub(crate) fn write(&mut self, text: &[u8]) {
+    /// Appends to it. That the disk refuses it is told by [`Self::take_error`].
+    pub fn write(&mut self, text: &[u8]) {
         if self.error.is_none() {
             self.error = self.file.write_all(text).err();
         }
@@ -69,7 +73,7 @@ impl Log {
     }
 
     /// Why the log on disk is incomplete, if it is.
-    pub(crate) fn take_error(&mut self) -> Option<Error> {
+    pub fn take_error(&mut self) -> Option<Error> {
         self.error.take().map(|e| Error::io("write", &self.path, e))
     }
 

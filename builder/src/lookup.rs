@@ -56,7 +56,7 @@ impl Lookup<'_> {
     /// [`Error::Store`] and [`Error::Cancelled`]; every answer of the outside world is a [`Found`].
     pub(crate) fn find(&self, package: &PackageName, pkghash: &PkgHash) -> Result<Found, Error> {
         let local = self.store.realisations(pkghash)?;
-        if let Some(blob) = self.here(package, pkghash, &local)? {
+        if let Some(blob) = self.among(package, pkghash, &local)? {
             return Ok(Found::Here(blob));
         }
         let Some(substituter) = self.substituter else {
@@ -126,7 +126,18 @@ impl Lookup<'_> {
     }
 
     /// The output that the store has and the caller may use.
-    fn here(
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn here(
+        &self,
+        package: &PackageName,
+        pkghash: &PkgHash,
+    ) -> Result<Option<Blob>, Error> {
+        self.among(package, pkghash, &self.store.realisations(pkghash)?)
+    }
+
+    fn among(
         &self,
         package: &PackageName,
         pkghash: &PkgHash,

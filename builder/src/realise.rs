@@ -10,7 +10,7 @@ use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
-use base::{Multihash, PackageName, PkgHash, Realisation};
+use base::{Multihash, PackageName, PkgHash, Realisation, SignedRealisation};
 use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
 use store::substitute::{Asked, NoProgress, SourceFetcher, Substituter};
 use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
@@ -122,6 +122,23 @@ impl<'a> Context<'a> {
         })?;
         self.store.put_realisation(&signed)?;
         self.record(derivation, blob, options, ProvideOrigin::Made)
+    }
+
+    /// Keeps an output that others built, and what they say of it. Whether they are believed was decided before.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn record_fetched(
+        &self,
+        derivation: &Derivation,
+        blob: &Blob,
+        statements: &[SignedRealisation],
+        options: &Options,
+    ) -> Result<(), Error> {
+        for statement in statements {
+            self.store.put_realisation(statement)?;
+        }
+        self.record(derivation, blob, options, ProvideOrigin::Fetched)
     }
 
     /// Keeps an output and its derivation, and lets others find it.

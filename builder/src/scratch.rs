@@ -28,7 +28,10 @@ pub struct Scratch {
 
 impl Scratch {
     /// Makes a scratch directory below `parent`, and removes what killed processes left there.
-    pub(crate) fn new(parent: &Path) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn new(parent: &Path) -> Result<Self, Error> {
         let builder = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
         builder(parent).map_err(|e| Error::io("create", parent, e))?;
         // Held while directories come and go, so that nobody takes one that is not locked yet for an abandoned one.
@@ -51,7 +54,7 @@ impl Scratch {
     }
 
     /// The directory itself.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.dir
     }
 

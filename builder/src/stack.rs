@@ -139,7 +139,7 @@ fn layer_name(index: usize) -> String {
 }
 
 /// A directory is never replaced by a file: what the layers below have in it would be gone.
-fn refuse_hidden_directories(layers: &[Layer]) -> Result<(), Error> {
+pub(crate) fn refuse_hidden_directories(layers: &[Layer]) -> Result<(), Error> {
     let mut directories: HashMap<&[u8], &str> = HashMap::new();
     for layer in layers {
         for (path, is_dir) in &layer.entries.paths {

@@ -20,6 +20,8 @@ use store::Store;
 use store::archive::{self, Entry};
 
 use crate::error::Error;
+use crate::layers::Layers;
+use crate::linked::link_all;
 use crate::root::{Input, entries, make_dir, sorted, unpack_all};
 use crate::scratch::{Scratch, remove_tree};
 
@@ -110,7 +112,19 @@ const HOST_NAMES: [(&str, &[&str]); 5] = [
 /// # Errors
 /// [`Error`]; nothing is left in `dir` then.
 pub fn create(store: &Store, inputs: &[Input], dir: &Path) -> Result<(), Error> {
-    compose_with(store, inputs, dir, add_run_script)
+    compose_with(dir, add_run_script, |dir| {
+        unpack_all(dir, &sorted(inputs), store)
+    })
+}
+
+/// Makes a venv whose files are links to outputs that are unpacked once for all such venvs, and that nobody may write to.
+///
+/// # Errors
+/// [`Error`]; nothing is left in `dir` then.
+pub fn link(store: &Store, inputs: &[Input], layers: &Layers, dir: &Path) -> Result<(), Error> {
+    compose_with(dir, add_run_script, |dir| {
+        link_all(dir, inputs, store, layers)
+    })
 }
 
 /// Unpacks a closure over each other into `dir`, which must not exist yet; nothing is added.
@@ -118,7 +132,8 @@ pub fn create(store: &Store, inputs: &[Input], dir: &Path) -> Result<(), Error> 
 /// # Errors
 /// [`Error`]; nothing is left in `dir` then.
 pub fn compose(store: &Store, inputs: &[Input], dir: &Path) -> Result<(), Error> {
-    compose_with(store, inputs, dir, |_| Ok(()))
+    let nothing = |_: &Path| Ok(());
+    compose_with(dir, nothing, |dir| unpack_all(dir, &sorted(inputs), store))
 }
 
 /// The venv of this closure below `cache`, made when it is not there yet.
@@ -182,10 +197,9 @@ pub fn has_file(store: &Store, inputs: &[Input], name: &str, path: &str) -> Resu
 }
 
 fn compose_with(
-    store: &Store,
-    inputs: &[Input],
     dir: &Path,
     finish: impl FnOnce(&Path) -> Result<(), Error>,
+    fill: impl FnOnce(&Path) -> Result<(), Error>,
 ) -> Result<(), Error> {
     if fs::symlink_metadata(dir).is_ok() {
         return Err(Error::io(
@@ -204,7 +218,8 @@ fn compose_with(
         .tempdir_in(parent)
         .map_err(|e| Error::io("create a directory in", parent, e))?
         .keep();
-    let result = fill(store, inputs, &partial)
+    let result = open_to_all(&partial)
+        .and_then(|()| fill(&partial))
         .and_then(|()| finish(&partial))
         .and_then(|()| fs::rename(&partial, dir).map_err(|e| Error::io("create", dir, e)));
     if result.is_err() {
@@ -213,10 +228,8 @@ fn compose_with(
     result
 }
 
-fn fill(store: &Store, inputs: &[Input], dir: &Path) -> Result<(), Error> {
-    fs::set_permissions(dir, Permissions::from_mode(0o755))
-        .map_err(|e| Error::io("change", dir, e))?;
-    unpack_all(dir, &sorted(inputs), store)
+fn open_to_all(dir: &Path) -> Result<(), Error> {
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).map_err(|e| Error::io("change", dir, e))
 }
 
 fn add_run_script(dir: &Path) -> Result<(), Error> {

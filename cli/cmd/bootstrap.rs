@@ -28,10 +28,16 @@ enum Command {
         seed: String,
     },
     /// Make a seed with the pinned one and compare; exit code 6 when they differ
+    ///
+    /// With `--from` it is made with another compiler instead, and then with itself until the bytes stop changing: a compiler
+    /// that hides something in what it compiles would be found out by one that does not.
     Verify {
         /// Which seed
         #[arg(default_value = "tiny")]
         seed: String,
+        /// Start from another compiler of this machine, such as `clang` or `tcc -w`, or from the root of another system, where $CC, else cc, is taken
+        #[arg(long, value_name = "DIR_OR_COMPILER")]
+        from: Option<String>,
     },
 }
 
@@ -45,13 +51,17 @@ struct Made {
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     let name = match &args.command {
-        Command::Rebuild { seed } | Command::Verify { seed } => seed,
+        Command::Rebuild { seed } | Command::Verify { seed, .. } => seed,
     };
     let seed = seeds::named(name)?;
+    let from = match &args.command {
+        Command::Rebuild { .. } => Some(seeds::From::here()),
+        Command::Verify { from, .. } => from.as_deref().map(seeds::From::named).transpose()?,
+    };
     let bench = Bench::open(context, context.tree()?, None)?;
-    let made = match &args.command {
-        Command::Rebuild { .. } => seeds::rebuild(&bench, &seed),
-        Command::Verify { .. } => seeds::verify(&bench, &seed),
+    let made = match &from {
+        Some(from) => seeds::rebuild(&bench, &seed, from),
+        None => seeds::verify(&bench, &seed),
     };
     let blob = made.map_err(|error| match error {
         bootstrap::Error::Build(builder::Error::Cancelled) => Failure::interrupted(),
@@ -62,6 +72,10 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     })?;
     drop(bench);
     context.ui.status(match seed.sha256 {
+        Some(_) if from.is_some() => format!(
+            "the seed {} is the pinned one, which your key has signed",
+            seed.name
+        ),
         Some(_) => format!("the seed {} is the pinned one", seed.name),
         None => format!(
             "the seed {} is made from itself, but not pinned: there is nothing to compare it with",

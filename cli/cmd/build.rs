@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
+use crate::remote::{self, OnArgs};
 use crate::session::{GetArgs, Session, TrustArgs};
 use crate::units;
 
@@ -33,6 +34,8 @@ pub struct Args {
     /// Leave the scratch directories of failed builds
     #[arg(short = 'K', long)]
     keep_failed: bool,
+    #[command(flatten)]
+    on: OnArgs,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
@@ -44,6 +47,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     if args.dry_run {
         return show(context, &session.forecast(&options)?);
     }
+    let options = remote::build(context, &session, &args.on, args.get.jobs, options)?;
     let report = if args.check {
         session.check(&options)?
     } else {

@@ -71,9 +71,17 @@ struct Total {
     bytes: u64,
 }
 
-/// Removes what was unpacked for builds and no build uses, until enough is free; or says what that would be.
+/// Removes what was unpacked for builds and no build uses, until enough is free; or says what that would be. What was
+/// unpacked for venvs goes, too, and does not count: a venv may still have its files.
 fn clear_layers(context: &Context, args: &Args) -> CmdResult<Vec<Idle>> {
-    let Some(layers) = Layers::below(&context.home()?.path("scratch")) else {
+    let scratch = context.home()?.path("scratch");
+    if let Some(linked) = Layers::linked_below(&scratch).filter(|_| !args.dry_run) {
+        linked.tidy();
+        for layer in linked.list() {
+            linked.remove(&layer.sha256);
+        }
+    }
+    let Some(layers) = Layers::below(&scratch) else {
         return Ok(Vec::new());
     };
     if !args.dry_run {

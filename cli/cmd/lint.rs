@@ -1,14 +1,14 @@
 //! `p2pkgs lint`
 
 use base::PackageName;
-use builder::{Context as BuildContext, Input, TOP_LEVEL, untidy};
+use builder::{Context as BuildContext, Input, Options, TOP_LEVEL, untidy};
 use recipe::{Graph, PackageId, lint};
 use serde::Serialize;
 
-use crate::bench::Bench;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::sanitize;
+use crate::session::Session;
 use crate::units;
 
 /// Look for what is allowed in a recipe and yet most likely a mistake
@@ -21,6 +21,9 @@ pub struct Args {
     /// Packages of the tree [default: all]
     #[arg(value_name = "PKG")]
     packages: Vec<String>,
+    /// Also build each once more without each of its build dependencies: those that are not missed are named
+    #[arg(long)]
+    unused: bool,
 }
 
 #[derive(Serialize)]
@@ -31,16 +34,20 @@ struct Said {
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
-    let mut tree = context.tree()?;
+    let tree = context.tree()?;
     let names = tree.package_names_or_all(&args.packages)?;
-    let graph = context.graph(&mut tree, &names)?;
-    let bench = Bench::open(context, tree, None)?;
-    let sources = bench.fetcher();
-    let builder = bench.build_context(&sources);
+    let session = Session::of(context, None, tree, &names)?;
+    let graph = &session.graph;
+    let sources = session.bench.fetcher();
+    let builder = session.bench.build_context(&sources);
     let mut count = 0;
     for name in &names {
         let Some(id) = graph.id(name) else { continue };
-        for said in remarks(&builder, &graph, id, name)? {
+        let mut remarks = remarks(&builder, graph, id, name)?;
+        if args.unused {
+            remarks.extend(about_dependencies(&session, id)?);
+        }
+        for said in remarks {
             count += 1;
             if context.ui.json() {
                 context.ui.json_data(&said)?;
@@ -96,6 +103,18 @@ fn remarks(
         text,
     }));
     Ok(said)
+}
+
+/// About what the package is built with.
+fn about_dependencies(session: &Session, id: PackageId) -> CmdResult<Vec<Said>> {
+    let package = session.graph.name(id);
+    let unused = session.unused(id, &Options::default())?;
+    let said = |dep: PackageName| Said {
+        package: package.to_string(),
+        place: format!("pkg/{package}/build-deps"),
+        text: format!("`../{dep}` is not used: the same comes out without it"),
+    };
+    Ok(unused.into_iter().map(said).collect())
 }
 
 fn output_of(builder: &BuildContext<'_>, graph: &Graph, id: PackageId) -> CmdResult<Option<Input>> {

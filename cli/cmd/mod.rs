@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod build_server;
 pub mod bundle;
 pub mod cache;
 pub mod car;
@@ -44,6 +45,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
     match command {
         Command::Fetch(args) => fetch::run(&context, &args),
         Command::Build(args) => build::run(&context, &args),
+        Command::BuildServer(args) => build_server::run(&context, &args),
         Command::Check(args) => check::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Venv(args) => venv::run(&context, &args),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use builder::venv;
+use builder::{Layers, venv};
 
 use crate::context::Context;
 use crate::error::{CmdResult, Failure};
@@ -20,6 +20,11 @@ pub struct Args {
     /// Packages of the tree
     #[arg(required = true, value_name = "PKG")]
     packages: Vec<String>,
+    /// Link the files instead of writing them: made in an instant, takes no space; they cannot be written to
+    ///
+    /// The packages are unpacked once in the home for all such venvs, which `p2pkgs gc` forgets.
+    #[arg(long)]
+    link: bool,
     #[command(flatten)]
     get: GetArgs,
 }
@@ -29,7 +34,14 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let options = args.get.options()?;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     let report = session.realise(&options)?;
-    venv::create(&session.bench.store, &session.closure(&report)?, &args.dir)?;
+    let (store, closure) = (&session.bench.store, session.closure(&report)?);
+    let layers = args
+        .link
+        .then(|| Layers::linked_below(&session.bench.scratch));
+    match layers.flatten() {
+        Some(layers) => venv::link(store, &closure, &layers, &args.dir)?,
+        None => venv::create(store, &closure, &args.dir)?,
+    }
     let script = std::path::absolute(args.dir.join(venv::VENV_RUN))?;
     context.ui.status("run commands in it with:");
     context.ui.data(script.display())

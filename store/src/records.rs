@@ -93,8 +93,9 @@ impl Store {
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
+        // A signed realisation exists only verified, so what was put here was.
         let decode = |bytes: Vec<u8>| {
-            SignedRealisation::from_bytes(&bytes).map_err(|e| StoreError::Corrupt {
+            SignedRealisation::from_verified_bytes(&bytes).map_err(|e| StoreError::Corrupt {
                 what: format!("realisation of `{pkghash}` cannot be read"),
                 source: Some(Box::new(e)),
             })

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    COMMAND_DEADLINE, Finished, TestEnv, greeting, sandbox_works, signal, start, wait_until,
+    COMMAND_DEADLINE, Finished, TestEnv, greeting, processes_with, sandbox_works, signal, start,
+    wait_until,
 };
 
 /// Where a package's output lies, as `build` prints it.
@@ -223,14 +224,6 @@ fn several_commands_in_one_home_build_side_by_side() {
         let finished = Finished::wait(child, format!("build {name}"), COMMAND_DEADLINE);
         assert!(output(&finished.assert_exit(0).stdout).is_file());
     }
-}
-
-/// Processes whose command line holds this text.
-fn processes_with(text: &str) -> Vec<String> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(text)).collect()
 }
 
 #[test]

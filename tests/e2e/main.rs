@@ -19,6 +19,9 @@ mod exit_codes;
 /// Building: sandbox, logs, failures, `--check`, `--dry-run`, interruption, several processes at once.
 mod build;
 
+/// Building on another machine over a real ssh: `build --on`.
+mod remote;
+
 /// Writing packages: `check`, `lint`.
 mod packaging;
 

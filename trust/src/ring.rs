@@ -119,7 +119,7 @@ impl Voice {
         let uncovered = lasting.flat_map(|grant| &grant.scopes);
         if let Some(scope) = uncovered
             .filter(|scope| package.is_some_and(|package| !scope.covers(package)))
-            .last()
+            .next_back()
         {
             return Some(Discount::OutOfScope(scope.clone()));
         }

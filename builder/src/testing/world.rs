@@ -20,6 +20,7 @@ use super::witness::Witness;
 use super::{full, name, sandbox_works};
 use crate::{
     Context, Failure, JobServer, LazySandbox, Limits, Options, RecipeFiles, Report, check, realise,
+    unused,
 };
 
 /// How long a build in a world may take: far more than any does, and soon enough to see which one hangs.
@@ -186,6 +187,20 @@ impl World {
     pub fn check(&mut self, roots: &[&str]) -> Result<Report, Box<Failure>> {
         let (graph, ids) = self.graph(roots);
         self.with_context(|context, options| check(context, &graph, &ids, options))
+    }
+
+    /// Realises a package and what it is built with, and says what of that it does without.
+    pub fn unused(&mut self, package: &str) -> Vec<PackageName> {
+        let (graph, ids) = self.graph(&[package]);
+        let wanted: Vec<_> = ids
+            .iter()
+            .copied()
+            .chain(graph.build_closure(ids[0]))
+            .collect();
+        self.with_context(|context, options| {
+            let report = realise(context, &graph, &wanted, options).unwrap();
+            unused(context, &graph, ids[0], &report, options).unwrap()
+        })
     }
 
     /// Does something with all of it.

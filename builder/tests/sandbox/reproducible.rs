@@ -1,6 +1,6 @@
 //! `check`: building again and comparing.
 
-use builder::testing::{World, full};
+use builder::testing::{World, full, name};
 use builder::{Error, ErrorKind};
 
 #[test]
@@ -66,4 +66,30 @@ fn a_reproducible_package_passes_whether_it_was_there_or_not() {
             .unwrap_or_else(|f| panic!("{}", full(&f)));
         assert_eq!(report.realised.len(), 3);
     }
+}
+
+#[test]
+fn a_dependency_without_which_the_same_comes_out_is_named() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package("lib", "mkdir $DESTDIR/lib; echo lib >$DESTDIR/lib/lib");
+    world.package("idle", "mkdir $DESTDIR/lib; echo idle >$DESTDIR/lib/idle");
+    world.package("tuned", "mkdir $DESTDIR/lib; echo fast >$DESTDIR/lib/tuned");
+    world.package_from(
+        "user",
+        "mkdir $DESTDIR/lib; echo >$DESTDIR/lib/user",
+        "../seed\n",
+        "../brought\n",
+    );
+    world.package("brought", "mkdir $DESTDIR/lib; echo >$DESTDIR/lib/brought");
+    world.package_from(
+        "p",
+        "mkdir $DESTDIR/share; cat /lib/lib /lib/user >$DESTDIR/share/x
+         if test -e /lib/tuned; then cat /lib/tuned >>$DESTDIR/share/x; fi",
+        "../brought\n../idle\n../lib\n../seed\n../tuned\n../user\n",
+        "",
+    );
+    assert_eq!(world.unused("p"), [name("idle")]);
+    assert!(world.left_in_scratch().is_empty());
 }

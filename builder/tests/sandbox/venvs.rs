@@ -1,12 +1,14 @@
 //! Packages in use: venvs, commands in them, exports.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use builder::testing::World;
-use builder::venv;
+use builder::{Layers, venv};
 
 /// What a command prints in a venv of a package.
 pub fn output_of(world: &mut World, package: &str, command: &[&str]) -> String {
@@ -35,6 +37,32 @@ fn run_in(dir: &Path, command: &[&str]) -> String {
     );
     assert!(output.status.success(), "{out}{err}");
     out.into_owned()
+}
+
+/// Every path below a directory with what it is: permissions, and contents or target.
+fn listing(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(at) = open.pop() {
+        for entry in fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let bytes = if metadata.is_symlink() {
+                fs::read_link(&path)
+                    .unwrap()
+                    .into_os_string()
+                    .into_encoded_bytes()
+            } else if metadata.is_dir() {
+                open.push(path.clone());
+                Vec::new()
+            } else {
+                fs::read(&path).unwrap()
+            };
+            let name = path.strip_prefix(dir).unwrap().to_owned();
+            found.insert(name, (metadata.mode(), bytes));
+        }
+    }
+    found
 }
 
 /// A package with a program of its own, one that is a script, and data both need.
@@ -207,4 +235,39 @@ fn later_names_win_and_an_export_holds_the_closure_and_nothing_else() {
     assert_eq!(fs::read_dir(dest.path()).unwrap().count(), 1);
     assert_eq!(fs::read_dir(dest.path().join("share")).unwrap().count(), 2);
     assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_venv_of_links_is_like_any_other_but_for_what_may_be_written_to() {
+    let Some(mut world) = tool() else { return };
+    // A later name wins, and a link may take the place of a file.
+    world.package_from(
+        "zz",
+        "mkdir $DESTDIR/share $DESTDIR/bin; echo zz >$DESTDIR/share/data; ln -s tool $DESTDIR/bin/busybox",
+        "../seed\n",
+        "../tool\n",
+    );
+    let (graph, ids) = world.graph(&["zz"]);
+    let report = world.realise(&["zz"]).unwrap();
+    let inputs = report.closure(&graph, &ids).unwrap();
+    let (copied, linked) = (world.path().join("copied"), world.path().join("linked"));
+    venv::create(&world.store, &inputs, &copied).unwrap();
+    let layers = Layers::linked_below(&world.scratch()).unwrap();
+    venv::link(&world.store, &inputs, &layers, &linked).unwrap();
+    let mut expected = listing(&copied);
+    for (path, (mode, _)) in &mut expected {
+        // The script of the venv is its own.
+        if *mode & 0o170_000 == 0o100_000 && path != Path::new(venv::VENV_RUN) {
+            *mode &= !0o222;
+        }
+    }
+    assert_eq!(listing(&linked), expected);
+    let (one, more) = (linked.join("lib/tool/more"), world.path().join("again"));
+    venv::link(&world.store, &inputs, &layers, &more).unwrap();
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert_eq!(inode(&one), inode(&more.join("lib/tool/more")));
+    // What is forgotten stays where it is used.
+    let forgotten = layers.list();
+    assert!(forgotten.iter().all(|layer| layers.remove(&layer.sha256)));
+    assert_eq!(run_in(&linked, &["tool", "a b"]), "zz\nmore\na b\n");
 }

@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::Path;
 
 use base::{Cid, Codec, block_cid};
-use recipe::Graph;
-use store::archive;
 use store::{Blob, Expected, Store};
 
 use super::ExportArgs;
-use super::manifest::{FileName, Format, Manifest, Package, Source, Text};
+use super::manifest::{FileName, Format, Manifest, Package, Source};
+use crate::as_text::Text;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::outfile::OutFile;
+use crate::recipes;
 use crate::session::Session;
 use crate::sources::SourceSet;
-use crate::tree::DiskTree;
 use crate::units;
 
 pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdResult {
@@ -39,7 +38,7 @@ pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdRes
     let manifest = Manifest {
         format: Format::Bundle1,
         tree: Text(
-            recipes(
+            recipes::pack(
                 &session.bench.tree,
                 &session.graph,
                 store,
@@ -130,41 +129,4 @@ fn take_in(store: &Store, bytes: &[u8]) -> CmdResult<Blob> {
     let mut ingest = store.ingest()?;
     ingest.append(bytes)?;
     Ok(ingest.finish(&Expected::anything())?)
-}
-
-/// An archive of the recipes of all packages of a graph, as a folder `pkg`.
-fn recipes(tree: &DiskTree, graph: &Graph, store: &Store, scratch: &Path) -> CmdResult<Blob> {
-    fs::create_dir_all(scratch)?;
-    let dir = tempfile::Builder::new()
-        .prefix("bundle-")
-        .tempdir_in(scratch)?;
-    let to = dir.path().join("pkg");
-    fs::create_dir(&to)?;
-    for id in graph.packages() {
-        let name = graph.name(id);
-        copy_folder(&tree.package_dir(name), &to.join(name.as_str()))?;
-    }
-    let mut ingest = store.ingest()?;
-    archive::pack(dir.path(), &mut ingest)
-        .map_err(|error| Failure::from(error).context("cannot pack the recipes"))?;
-    ingest.flush()?;
-    Ok(ingest.finish(&Expected::anything())?)
-}
-
-/// Copies files and links; links are not followed.
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
 }

@@ -1,10 +1,9 @@
 //! What a bundle holds: the file behind its first root, as JSON.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
 use base::{Cid, PackageName};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::as_text::Text;
 
 /// Longest manifest that is read, in bytes: a hundred thousand packages.
 pub const BYTES_MAX: u64 = 64 << 20;
@@ -66,23 +65,6 @@ impl Manifest {
             .iter()
             .flat_map(|package| [package.derivation.0, package.output.0, package.statements.0]);
         std::iter::once(self.tree.0).chain(sources).chain(packages)
-    }
-}
-
-/// Something that is written as its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text<T>(pub T);
-
-impl<T: Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&self.0)
-    }
-}
-
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        text.parse().map(Self).map_err(de::Error::custom)
     }
 }
 

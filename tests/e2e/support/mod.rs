@@ -14,6 +14,7 @@ mod origin;
 mod output;
 mod process;
 mod sandbox;
+mod sshd;
 mod toy;
 
 use std::ffi::OsString;
@@ -32,8 +33,9 @@ pub use lan::Lan;
 pub use nat::{Internet, Nat};
 pub use origin::Origin;
 pub use output::{Finished, wait_with_deadline};
-pub use process::{signal, start, wait_until};
+pub use process::{processes_with, signal, start, wait_until};
 pub use sandbox::may_unshare;
+pub use sshd::{Sshd, write_program};
 pub use toy::{NOISE_BYTES, greeting};
 
 /// The program that is tested.
