@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base::{PkgHash, TrustPolicy};
+use base::PkgHash;
 use builder::{Context as BuildContext, JobServer, LazySandbox};
 use store::Store;
 use store::substitute::{First, Progress, Query, Race, SourceFetcher, Substituter as _};
+use trust::TrustPolicy;
 
 use crate::context::Context;
 use crate::error::CmdResult;

@@ -3,22 +3,28 @@
 //! Each part is opened when it is first asked for: `hash` works with a broken configuration and without a store, because
 //! it never asks for them.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use base::{PackageName, TrustPolicy};
+use base::{PackageName, PkgHash};
 use netconfig::{ConfigError, Layer, Layered, Mirrors, Network, Origin, StoreLimits};
 use recipe::{Graph, System};
 use store::{Limits, Store};
+use trust::TrustPolicy;
 
 use crate::args::Global;
+use crate::bench::unix_secs;
 use crate::error::{CmdResult, Failure};
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::keys;
+use crate::statements;
 use crate::tree::DiskTree;
+use crate::trust_file::TrustFile;
 use crate::ui::Ui;
 
 /// Settings for all users of the machine.
@@ -42,6 +48,30 @@ pub struct Context {
     config: OnceCell<Layered>,
     store: OnceCell<Store>,
     download: OnceCell<node::Budget>,
+    names: PackageNames,
+    anyone: Cell<bool>,
+}
+
+/// What packages are called that this command has to do with. What asks for a package by its hash alone finds here whom to
+/// believe, as far as that depends on the name.
+#[derive(Clone, Debug, Default)]
+pub struct PackageNames(Arc<Mutex<BTreeMap<PkgHash, PackageName>>>);
+
+impl PackageNames {
+    /// The name, if this command has met the package.
+    pub fn get(&self, pkghash: &PkgHash) -> Option<PackageName> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(pkghash).cloned()
+    }
+
+    fn add(&self, graph: &Graph) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.extend(
+            graph
+                .packages()
+                .map(|id| (graph.pkghash(id), graph.name(id).clone())),
+        );
+    }
 }
 
 impl Context {
@@ -60,6 +90,8 @@ impl Context {
             config: OnceCell::new(),
             store: OnceCell::new(),
             download: OnceCell::new(),
+            names: PackageNames::default(),
+            anyone: Cell::new(false),
         }
     }
 
@@ -94,7 +126,9 @@ impl Context {
     /// # Errors
     /// When one of them is wrong, missing, or part of a cycle.
     pub fn graph(&self, tree: &mut DiskTree, names: &[PackageName]) -> CmdResult<Graph> {
-        Ok(Graph::resolve(tree, names, &System::host())?)
+        let graph = Graph::resolve(tree, names, &System::host())?;
+        self.names.add(&graph);
+        Ok(graph)
     }
 
     /// The settings of all layers. Warnings are shown once.
@@ -202,11 +236,27 @@ impl Context {
     pub fn trust(&self) -> CmdResult<TrustPolicy> {
         let home = self.home()?;
         let own = keys::own_keys(home)?;
-        Ok(keys::policy(
-            &own,
-            &keys::trust_file(home)?,
-            &self.config()?.trust()?,
-        ))
+        let file = TrustFile::read(home)?;
+        let said = statements::of_home(home)?;
+        let policy = file.policy(&own, said, &self.config()?.trust()?, unix_secs())?;
+        Ok(if self.anyone.get() {
+            policy.or_anyone()
+        } else {
+            policy
+        })
+    }
+
+    /// From now on [`Self::trust`] gives a policy that believes strangers whom nobody contradicts; says so.
+    pub fn believe_anyone(&self) {
+        self.anyone.set(true);
+        self.ui.warn(
+            "`--trust any`: what no trusted key vouches for is taken from whoever signed it, unless another contradicts",
+        );
+    }
+
+    /// What packages are called that this command has to do with.
+    pub const fn package_names(&self) -> &PackageNames {
+        &self.names
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::error::Error;
 
-use base::{PublicKey, SignedRealisation};
+use base::PublicKey;
 use builder::{BuildFailure, SandboxUnavailable};
 use store::StoreError;
+use trust::{Discount, Testimony};
 
 use crate::sanitize;
 
 /// Characters of a log's line that are shown.
 const LINE_CHARACTERS_MAX: usize = 400;
+/// Statements that are shown; what counts comes first, and strangers can make as many as they like.
+const TESTIMONIES_SHOWN_MAX: usize = 20;
 
 /// The hints for an error, most helpful first.
 pub fn hints(error: &anyhow::Error) -> Vec<String> {
@@ -52,8 +55,11 @@ fn hints_of_cause(cause: &(dyn Error + 'static)) -> Vec<String> {
 
 fn hints_of_builder(error: &builder::Error) -> Vec<String> {
     match error {
-        builder::Error::Untrusted { package, signers } => {
-            hints_of_untrusted(package.as_str(), signers)
+        builder::Error::Untrusted {
+            package, signers, ..
+        } => hints_of_untrusted(package.as_str(), signers),
+        builder::Error::TooFewSigners { rule: Some(_), .. } => {
+            vec!["`p2pkgs key policy RULE` sets another rule".into()]
         }
         builder::Error::TooFewSigners { .. } => vec![
             "trust more of its signers with `p2pkgs key trust KEY`, or ask for fewer with \
@@ -147,8 +153,17 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
                     .collect(),
             )
         }
-        builder::Error::Conflict { statements, .. } => {
-            Some(statements.iter().map(statement).collect())
+        builder::Error::Conflict { testimonies, .. } => Some(told(testimonies)),
+        // Strangers are in the hints already; whom the user knows is shown with the reason why it does not count.
+        builder::Error::Untrusted { testimonies, .. } => {
+            let known = |said: &&Testimony| said.discount != Some(Discount::Stranger);
+            Some(told(testimonies.iter().filter(known)))
+        }
+        builder::Error::TooFewSigners {
+            rule, testimonies, ..
+        } => {
+            let rule = rule.iter().map(|rule| format!("the rule is: {rule}"));
+            Some(rule.chain(told(testimonies)).collect())
         }
         builder::Error::NotReproducible {
             differences: lines, ..
@@ -160,7 +175,8 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
     }
 }
 
-fn statement(signed: &SignedRealisation) -> String {
-    let (signer, said) = (signed.signer(), signed.realisation());
-    format!("{signer} signed {} ({} bytes)", said.sha256, said.size)
+/// Who said what, one line each.
+fn told<'a>(testimonies: impl IntoIterator<Item = &'a Testimony>) -> Vec<String> {
+    let said = testimonies.into_iter().take(TESTIMONIES_SHOWN_MAX);
+    said.map(|said| sanitize::line(&said.to_string())).collect()
 }

@@ -4,7 +4,7 @@
 //! store/          content, its index, the queue of keys to announce      logs/<pkghash>.log   what builds said
 //! scratch/        what builds run in; `layers` are packages unpacked for them, which `gc` removes
 //! keys/NAME.key   builder keys, 0600                                     trust.rec            whom we believe
-//! names/NAME.key  keys of our own names, 0600
+//! names/NAME.key  keys of our own names, 0600                            key-statements       what keys said of keys
 //! node.key        the daemon's identity, 0600                            node.lock            held while it runs
 //! node.addr       where commands find it                                 node.json            what it is doing
 //! node.http       where its HTTP door is
@@ -107,6 +107,14 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the operating system says.
 pub fn write_atomically(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    write_bytes_atomically(path, text.as_bytes(), mode)
+}
+
+/// As [`write_atomically`], for what is no text.
+///
+/// # Errors
+/// What the operating system says.
+pub fn write_bytes_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let write = || {
@@ -116,7 +124,7 @@ pub fn write_atomically(path: &Path, text: &str, mode: u32) -> io::Result<()> {
             .truncate(true)
             .mode(mode)
             .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };

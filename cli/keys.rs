@@ -1,6 +1,7 @@
-//! Builder keys and whom we believe: `keys/NAME.key` and `trust.rec` of the home directory.
+//! Builder keys of one's own: `keys/NAME.key` of the home directory.
 //!
-//! One's own keys count without being listed: what this user built, this user may use. Everybody else's must be named.
+//! They count without being listed: what this user built, this user may use. Everybody else's must be named, see
+//! `trust_file`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -8,12 +9,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use base::rec::{self, Record};
-use base::{PublicKey, Realisation, SecretKey, SignedRealisation, TrustPolicy};
+use base::{PublicKey, Realisation, SecretKey, SignedRealisation};
 use builder::Signer;
 
 use crate::error::{CmdResult, Failure};
-use crate::home::{Home, private_dir, write_atomically};
+use crate::home::{Home, private_dir};
 use crate::ui::Ui;
 
 /// Name of the key that the first build makes.
@@ -32,39 +32,55 @@ pub struct OwnKey {
     pub key: SecretKey,
 }
 
-/// Somebody else's key that we believe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedKey {
-    /// The key.
-    pub key: PublicKey,
-    /// What the user calls it.
-    pub name: Option<String>,
-}
-
-/// What `trust.rec` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustFile {
-    /// How many signers must agree, if the user decided.
-    pub threshold: Option<usize>,
-    /// Whom we believe.
-    pub keys: Vec<TrustedKey>,
-}
-
 /// The own key of that name.
 ///
 /// # Errors
 /// When the file is there and cannot be used.
 pub fn own_key(home: &Home, name: &str) -> CmdResult<Option<SecretKey>> {
-    let path = key_path(home, name)?;
-    let text = match fs::metadata(&path) {
+    key_in_file(&key_path(home, name)?)
+}
+
+/// The key that a file holds; `None` if there is no such file.
+///
+/// # Errors
+/// When the file is there and cannot be used.
+pub fn key_in_file(path: &Path) -> CmdResult<Option<SecretKey>> {
+    let text = match fs::metadata(path) {
         Ok(meta) if meta.len() > KEY_FILE_BYTES_MAX => String::new(),
-        Ok(_) => fs::read_to_string(&path).map_err(reading(&path))?,
+        Ok(_) => fs::read_to_string(path).map_err(reading(path))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(reading(&path)(error)),
+        Err(error) => return Err(reading(path)(error)),
     };
     let key = SecretKey::from_text(text.trim_end())
         .map_err(|e| Failure::from(e).context(format!("`{}` holds no key", path.display())))?;
     Ok(Some(key))
+}
+
+/// Gives a key another name, which must not be taken.
+///
+/// # Errors
+/// When the name is taken by another key, or the disk fails.
+pub fn rename_key(home: &Home, from: &str, to: &str) -> CmdResult {
+    let (from, to) = (key_path(home, from)?, key_path(home, to)?);
+    move_file(&from, &to)
+}
+
+/// Takes a key out of use, but leaves its file; returns where that lies now.
+///
+/// # Errors
+/// When the disk fails.
+pub fn put_away(home: &Home, name: &str) -> CmdResult<PathBuf> {
+    let from = key_path(home, name)?;
+    let to = from.with_extension("key.revoked");
+    move_file(&from, &to)?;
+    Ok(to)
+}
+
+/// A link fails if the name is taken, where a renaming would replace.
+fn move_file(from: &Path, to: &Path) -> CmdResult {
+    fs::hard_link(from, to)
+        .and_then(|()| fs::remove_file(from))
+        .map_err(writing(to))
 }
 
 /// All own keys, sorted by name.
@@ -217,88 +233,6 @@ impl Signer for BuildKey {
     }
 }
 
-/// What `trust.rec` says; an empty one if there is none.
-///
-/// # Errors
-/// When it cannot be read or understood: a damaged list of whom to believe is never guessed at.
-pub fn trust_file(home: &Home) -> CmdResult<TrustFile> {
-    let path = home.path("trust.rec");
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(TrustFile::default()),
-        Err(error) => return Err(reading(&path)(error)),
-    };
-    parse_trust(&bytes).map_err(|f| f.context(format!("cannot read `{}`", path.display())))
-}
-
-/// Replaces `trust.rec`.
-///
-/// # Errors
-/// When the disk fails.
-pub fn write_trust_file(home: &Home, trust: &TrustFile) -> CmdResult {
-    home.create()?;
-    let path = home.path("trust.rec");
-    write_atomically(&path, &print_trust(trust), 0o600).map_err(writing(&path))
-}
-
-/// The policy out of own keys, `trust.rec` and the configuration.
-pub fn policy(own: &[OwnKey], file: &TrustFile, config: &netconfig::Trust) -> TrustPolicy {
-    let keys = own.iter().map(|own| own.key.public());
-    let keys = keys
-        .chain(file.keys.iter().map(|t| t.key))
-        .chain(config.keys.iter().copied());
-    TrustPolicy::new(keys, file.threshold.unwrap_or(config.threshold))
-}
-
-fn parse_trust(bytes: &[u8]) -> CmdResult<TrustFile> {
-    let mut trust = TrustFile::default();
-    for record in rec::parse(bytes)? {
-        let line = record.line();
-        if let Some(text) = record.get("threshold") {
-            let threshold = text.parse().ok().filter(|t| *t > 0);
-            trust.threshold = Some(threshold.ok_or_else(|| bad_line(line, "threshold"))?);
-        } else {
-            let text = record.get("key").ok_or_else(|| bad_line(line, "key"))?;
-            let key = text
-                .parse()
-                .map_err(|e: base::KeyError| Failure::from(e).context(format!("line {line}")))?;
-            trust.keys.push(TrustedKey {
-                key,
-                name: record.get("name").map(str::to_owned),
-            });
-        }
-    }
-    Ok(trust)
-}
-
-fn bad_line(line: usize, field: &str) -> Failure {
-    Failure::new(
-        crate::error::Exit::Other,
-        format!("line {line}: no usable `{field}`"),
-    )
-}
-
-fn print_trust(trust: &TrustFile) -> String {
-    let mut records = Vec::new();
-    if let Some(threshold) = trust.threshold {
-        let mut record = Record::default();
-        record.push("threshold", threshold.to_string());
-        records.push(record);
-    }
-    for trusted in &trust.keys {
-        let mut record = Record::default();
-        record.push("key", trusted.key.to_string());
-        if let Some(name) = &trusted.name {
-            record.push("name", name.as_str());
-        }
-        records.push(record);
-    }
-    format!(
-        "# Builder keys this user believes, kept by `p2pkgs key trust`.\n\n{}",
-        rec::print(&records)
-    )
-}
-
 fn key_path(home: &Home, name: &str) -> CmdResult<PathBuf> {
     key_file(home, "keys", name)
 }
@@ -320,11 +254,13 @@ pub fn key_file(home: &Home, folder: &str, name: &str) -> CmdResult<PathBuf> {
     Ok(home.path(folder).join(format!("{name}.key")))
 }
 
-fn reading(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
+/// A file that could not be read.
+pub fn reading(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
     move |e| Failure::from(e).context(format!("cannot read `{}`", path.display()))
 }
 
-fn writing(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
+/// A file that could not be written.
+pub fn writing(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
     move |e| Failure::from(e).context(format!("cannot write `{}`", path.display()))
 }
 
@@ -365,36 +301,5 @@ mod tests {
         for name in ["", ".", "../x", "a/b", ".hidden", "a b", &"x".repeat(65)] {
             assert!(create_key(&home, name).is_err(), "{name:?}");
         }
-    }
-
-    #[test]
-    fn the_trust_file_survives_and_a_damaged_one_is_an_error_with_its_line() {
-        let (_dir, home) = home();
-        assert_eq!(trust_file(&home).unwrap(), TrustFile::default());
-        let key = SecretKey::from_seed(&[3; 32]).public();
-        let trust = TrustFile {
-            threshold: Some(2),
-            keys: vec![TrustedKey {
-                key,
-                name: Some("ann".into()),
-            }],
-        };
-        write_trust_file(&home, &trust).unwrap();
-        assert_eq!(trust_file(&home).unwrap(), trust);
-        fs::write(home.path("trust.rec"), "key: ed25519:00\n").unwrap();
-        assert!(trust_file(&home).unwrap_err().message().contains("line 1"));
-    }
-
-    #[test]
-    fn own_keys_count_without_being_listed() {
-        let (_dir, home) = home();
-        let (own, _) = create_key(&home, "default").unwrap();
-        let config = netconfig::Trust {
-            threshold: 1,
-            keys: Vec::new(),
-        };
-        let policy = policy(&own_keys(&home).unwrap(), &TrustFile::default(), &config);
-        assert_eq!(policy.keys().collect::<Vec<_>>(), [&own.public()]);
-        assert_eq!(policy.threshold(), 1);
     }
 }

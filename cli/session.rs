@@ -32,6 +32,23 @@ pub struct GetArgs {
     pub no_substitutes: bool,
 }
 
+/// Whom to believe for one command, as a flag of those commands that use outputs at once.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrustArgs {
+    /// `any`: for this command only, use what a single stranger signed if nobody contradicts it
+    #[arg(long, value_name = "any", value_parser = ["any"])]
+    trust: Option<String>,
+}
+
+impl TrustArgs {
+    /// Tells the context.
+    pub fn apply(&self, context: &Context) {
+        if self.trust.is_some() {
+            context.believe_anyone();
+        }
+    }
+}
+
 impl GetArgs {
     /// Whether to substitute, to build, or both.
     ///

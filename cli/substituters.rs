@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base::{PkgHash, PublicKey, Realisation, SignedRealisation, TrustPolicy, Verdict};
+use base::{PkgHash, PublicKey, Realisation, SignedRealisation};
 use node::{ContentPath, HttpCache, PathError, fetch_path, read_statements, resolve_path};
 use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Origin, Progress, Query, QueryError, Race, Substituter,
 };
+use trust::TrustPolicy;
 
-use crate::context::Context;
+use crate::context::{Context, PackageNames};
 use crate::error::{CmdResult, Failure};
 use crate::keys;
 use crate::network::{NotStarted, Remote};
@@ -78,6 +79,8 @@ pub struct Settled {
     trust: TrustPolicy,
     /// The user's own keys: what they signed is here and need not be looked for.
     own: BTreeSet<PublicKey>,
+    /// Keys may count for some packages only.
+    names: PackageNames,
 }
 
 impl Settled {
@@ -90,21 +93,15 @@ impl Settled {
         Ok(Self {
             trust: context.trust()?,
             own: own.iter().map(|own| own.key.public()).collect(),
+            names: context.package_names().clone(),
         })
     }
 
-    /// Whether a search may end before everybody was asked: nothing that may still come can change the verdict. So as long
-    /// as a trusted key has not spoken, it is waited for, because it may contradict the others.
+    /// Whether a search may end before everybody was asked.
     pub fn is_settled(&self, pkghash: &PkgHash, found: &[SignedRealisation]) -> bool {
-        let has_spoken = |key: &PublicKey| found.iter().any(|signed| signed.signer() == key);
-        match self.trust.judge(pkghash, found) {
-            Verdict::Trusted(_) => self
-                .trust
-                .keys()
-                .all(|key| self.own.contains(key) || has_spoken(key)),
-            Verdict::Conflict(_) => true,
-            Verdict::Untrusted(_) | Verdict::TooFew { .. } | Verdict::Missing => false,
-        }
+        let name = self.names.get(pkghash);
+        self.trust
+            .is_settled(name.as_ref(), pkghash, found, &self.own)
     }
 }
 
@@ -205,40 +202,5 @@ fn fetch_error(error: PathError) -> FetchError {
         error => FetchError::Failed {
             source: error.into(),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use base::{Codec, SecretKey, Sha256, block_cid};
-
-    use super::*;
-
-    #[test]
-    fn a_search_goes_on_while_a_trusted_key_may_still_contradict() {
-        let key = |n: u8| SecretKey::from_seed(&[n; 32]);
-        let (own, ann, bob, stranger) = (key(1), key(2), key(3), key(4));
-        let pkghash = PkgHash::of_derivation(b"package");
-        let says = |key: &SecretKey, bytes: &[u8]| {
-            let (sha256, size) = (Sha256::of(bytes), 1);
-            let output = block_cid(Codec::Raw, &sha256);
-            let said = Realisation {
-                pkghash,
-                output,
-                sha256,
-                size,
-            };
-            said.sign(key)
-        };
-        let policy = Settled {
-            trust: TrustPolicy::new([own.public(), ann.public(), bob.public()], 1),
-            own: BTreeSet::from([own.public()]),
-        };
-        let settled = |found: &[SignedRealisation]| policy.is_settled(&pkghash, found);
-        assert!(!settled(&[]));
-        assert!(!settled(&[says(&ann, b"one")]));
-        assert!(!settled(&[says(&ann, b"one"), says(&stranger, b"one")]));
-        assert!(settled(&[says(&ann, b"one"), says(&bob, b"one")]));
-        assert!(settled(&[says(&ann, b"one"), says(&bob, b"two")]));
     }
 }

@@ -21,6 +21,7 @@ const BASE_LINES_MAX: usize = 1200;
 /// Which of our crates may use which; ARCHITECTURE.md section 2 gives the reasons.
 const EDGES: &[(&str, &[&str])] = &[
     ("p2pkgs-base", &[]),
+    ("p2pkgs-trust", &["p2pkgs-base"]),
     ("p2pkgs-recipe", &["p2pkgs-base"]),
     ("p2pkgs-netconfig", &["p2pkgs-base"]),
     ("p2pkgs-bitswap", &["p2pkgs-base"]),
@@ -36,7 +37,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "p2pkgs-builder",
-        &["p2pkgs-base", "p2pkgs-recipe", "p2pkgs-store"],
+        &[
+            "p2pkgs-base",
+            "p2pkgs-recipe",
+            "p2pkgs-store",
+            "p2pkgs-trust",
+        ],
     ),
     (
         "p2pkgs-bootstrap",
@@ -61,7 +67,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without input, output or clock; each carries a `clippy.toml` that bans them.
-const PURE: &[&str] = &["base", "recipe", "netconfig", "node/bitswap"];
+const PURE: &[&str] = &["base", "trust", "recipe", "netconfig", "node/bitswap"];
 
 /// Tokens that have no place in the sources, and what to write instead.
 const BANNED: &[(&str, &str)] = &[

@@ -12,7 +12,6 @@ mod name;
 mod pkghash;
 mod realisation;
 pub mod rec;
-mod trust;
 
 pub use crate::block::{BLOCK_BYTES_MAX, Block, BlockMismatch};
 pub use crate::cid::{CidError, Codec, Multihash, block_cid, parse_cid, parse_root};
@@ -23,5 +22,4 @@ pub use crate::pkghash::PkgHash;
 pub use crate::realisation::{
     Realisation, RealisationError, SIGNED_REALISATION_BYTES_MAX, SignedRealisation,
 };
-pub use crate::trust::{TrustPolicy, Verdict};
 pub use ::cid::Cid;

@@ -65,6 +65,12 @@ pub enum RealisationError {
 }
 
 impl Realisation {
+    /// Whether the other says that the same package gave the same output.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let said = |r: &Self| (r.pkghash, r.sha256, r.size, r.output);
+        said(self) == said(other)
+    }
+
     /// Signs the statement.
     pub fn sign(self, key: &SecretKey) -> SignedRealisation {
         let signature = key.sign(&self.signed_bytes());

@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base::{PackageName, PublicKey, Sha256, SignedRealisation};
+use base::{PackageName, PublicKey, Sha256};
 use store::StoreError;
 use store::archive::ArchiveError;
 use store::substitute::{Asked, FetchError, QueryError};
+use trust::Testimony;
 
 use crate::diagnose::SandboxUnavailable;
 use crate::process::Ending;
@@ -32,6 +33,8 @@ pub enum Error {
         package: PackageName,
         /// Who signed; trusting one of them would help.
         signers: Vec<PublicKey>,
+        /// Who said what, and why it does not count.
+        testimonies: Vec<Testimony>,
     },
     /// Too few trusted keys vouch for the package.
     #[error("`{package}` is vouched for by {have} trusted keys, {need} must agree")]
@@ -42,14 +45,18 @@ pub enum Error {
         have: usize,
         /// How many the policy asks for.
         need: usize,
+        /// The rule, if it is more than a count of trusted keys.
+        rule: Option<String>,
+        /// Who said what.
+        testimonies: Vec<Testimony>,
     },
     /// Trusted keys vouch for different outputs of one package.
     #[error("trusted keys vouch for different outputs of `{package}`")]
     Conflict {
         /// Which package.
         package: PackageName,
-        /// Who says what.
-        statements: Vec<SignedRealisation>,
+        /// Who said what.
+        testimonies: Vec<Testimony>,
     },
     /// The search for a package went wrong.
     #[error("cannot look up `{package}`")]
@@ -243,6 +250,16 @@ impl Error {
             | Self::FileChanged { .. }
             | Self::Sign { .. }
             | Self::Io { .. } => ErrorKind::Other,
+        }
+    }
+
+    /// Who said what about a package that is not used, and why it does not count.
+    pub fn testimonies(&self) -> &[Testimony] {
+        match self {
+            Self::Untrusted { testimonies, .. }
+            | Self::TooFewSigners { testimonies, .. }
+            | Self::Conflict { testimonies, .. } => testimonies,
+            _ => &[],
         }
     }
 

@@ -1,10 +1,12 @@
 //! Is a package's output here, and if not, whom may it be had from? Here the trust policy is applied, and nowhere else.
 
-use base::{PackageName, PkgHash, Realisation, SignedRealisation, TrustPolicy, Verdict};
+use base::{PackageName, PkgHash, Realisation, SignedRealisation};
 use store::substitute::{Asked, Progress, Query, QueryError, Substituter};
 use store::{Blob, Store};
+use trust::{TrustPolicy, Verdict};
 
 use crate::error::Error;
+use crate::observe::{Event, Observer};
 
 /// What a lookup found.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct Lookup<'a> {
     pub substituter: Option<&'a dyn Substituter>,
     /// Who may stop a search.
     pub progress: &'a dyn Progress,
+    /// Who is told of keys that contradict themselves; they are none of the caller's business who only looks what is here.
+    pub observer: Option<&'a dyn Observer>,
 }
 
 impl Lookup<'_> {
@@ -52,7 +56,7 @@ impl Lookup<'_> {
     /// [`Error::Store`] and [`Error::Cancelled`]; every answer of the outside world is a [`Found`].
     pub(crate) fn find(&self, package: &PackageName, pkghash: &PkgHash) -> Result<Found, Error> {
         let local = self.store.realisations(pkghash)?;
-        if let Some(blob) = self.among(pkghash, &local)? {
+        if let Some(blob) = self.among(package, pkghash, &local)? {
             return Ok(Found::Here(blob));
         }
         let Some(substituter) = self.substituter else {
@@ -83,18 +87,62 @@ impl Lookup<'_> {
                 .into_iter()
                 .filter(|r| r.realisation().pkghash == *pkghash),
         );
+        self.keep_faults(package, pkghash, &offered)?;
         self.judge(package, pkghash, offered, asked)
+    }
+
+    /// Keeps the proof that a key which has a place signed two outputs of one package, and tells of it. Two statements are the
+    /// whole proof: further ones of the same key are not kept.
+    fn keep_faults(
+        &self,
+        package: &PackageName,
+        pkghash: &PkgHash,
+        offered: &[SignedRealisation],
+    ) -> Result<(), Error> {
+        for proof in trust::faults(pkghash, offered) {
+            let signer = *proof[0].signer();
+            if !self.trust.knows(&signer) {
+                continue;
+            }
+            for statement in &proof {
+                self.store.put_realisation(statement)?;
+            }
+            if let Some(observer) = self.observer {
+                let name = self
+                    .trust
+                    .name(&signer)
+                    .map_or(String::new(), |name| format!("{name} "));
+                let [one, other] = [&proof[0], &proof[1]].map(|s| s.realisation().sha256);
+                let text = format!(
+                    "{name}{signer} signed two outputs, {one} and {other}, so it does not count here"
+                );
+                observer.event(&Event::Warning {
+                    package,
+                    text: &text,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The output that the store has and the caller may use.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(crate) fn here(&self, pkghash: &PkgHash) -> Result<Option<Blob>, Error> {
-        self.among(pkghash, &self.store.realisations(pkghash)?)
+    pub(crate) fn here(
+        &self,
+        package: &PackageName,
+        pkghash: &PkgHash,
+    ) -> Result<Option<Blob>, Error> {
+        self.among(package, pkghash, &self.store.realisations(pkghash)?)
     }
 
-    fn among(&self, pkghash: &PkgHash, local: &[SignedRealisation]) -> Result<Option<Blob>, Error> {
+    fn among(
+        &self,
+        package: &PackageName,
+        pkghash: &PkgHash,
+        local: &[SignedRealisation],
+    ) -> Result<Option<Blob>, Error> {
         for signed in local
             .iter()
             .filter(|s| self.own.as_ref() == Some(s.signer()))
@@ -103,7 +151,7 @@ impl Lookup<'_> {
                 return Ok(Some(blob));
             }
         }
-        match self.trust.judge(pkghash, local) {
+        match self.trust.judge(package, pkghash, local) {
             Verdict::Trusted(realisation) => self.blob(&realisation),
             _ => Ok(None),
         }
@@ -122,8 +170,8 @@ impl Lookup<'_> {
         offered: Vec<SignedRealisation>,
         asked: Asked,
     ) -> Result<Found, Error> {
-        let package = package.clone();
-        Ok(match self.trust.judge(pkghash, &offered) {
+        let testimonies = || self.trust.testimonies(package, pkghash, &offered);
+        Ok(match self.trust.judge(package, pkghash, &offered) {
             Verdict::Trusted(realisation) => {
                 let statements = vouching(&realisation, offered);
                 match self.blob(&realisation)? {
@@ -142,45 +190,40 @@ impl Lookup<'_> {
                 }
             }
             Verdict::Untrusted(signers) => {
-                Found::Nowhere(asked, Error::Untrusted { package, signers })
+                let error = Error::Untrusted {
+                    package: package.clone(),
+                    signers,
+                    testimonies: testimonies(),
+                };
+                Found::Nowhere(asked, error)
             }
-            Verdict::TooFew { have, need } => Found::Nowhere(
-                asked,
-                Error::TooFewSigners {
-                    package,
+            Verdict::TooFew { have, need } => {
+                let error = Error::TooFewSigners {
+                    package: package.clone(),
                     have,
                     need,
-                },
-            ),
-            Verdict::Conflict(_) => {
-                let statements = self.of_trusted(offered);
-                Found::Refused(Error::Conflict {
-                    package,
-                    statements,
-                })
+                    rule: self.trust.rule().map(str::to_owned),
+                    testimonies: testimonies(),
+                };
+                Found::Nowhere(asked, error)
             }
-            Verdict::Missing => Found::Nowhere(asked, Error::Missing { package, asked }),
+            Verdict::Conflict(_) => Found::Refused(Error::Conflict {
+                package: package.clone(),
+                testimonies: testimonies(),
+            }),
+            Verdict::Missing => {
+                let package = package.clone();
+                Found::Nowhere(asked, Error::Missing { package, asked })
+            }
         })
-    }
-
-    /// What trusted keys say, each statement once.
-    fn of_trusted(&self, offered: Vec<SignedRealisation>) -> Vec<SignedRealisation> {
-        let mut statements: Vec<SignedRealisation> = Vec::new();
-        for signed in offered {
-            let is_trusted = self.trust.keys().any(|key| key == signed.signer());
-            if is_trusted && !statements.contains(&signed) {
-                statements.push(signed);
-            }
-        }
-        statements
     }
 }
 
-/// The statements that say exactly this.
+/// The statements that name exactly this output.
 fn vouching(realisation: &Realisation, offered: Vec<SignedRealisation>) -> Vec<SignedRealisation> {
     let mut statements: Vec<SignedRealisation> = Vec::new();
     for signed in offered {
-        if signed.realisation() == realisation && !statements.contains(&signed) {
+        if signed.realisation().agrees_with(realisation) && !statements.contains(&signed) {
             statements.push(signed);
         }
     }

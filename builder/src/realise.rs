@@ -10,10 +10,11 @@ use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
-use base::{Multihash, PackageName, PkgHash, Realisation, SignedRealisation, TrustPolicy};
+use base::{Multihash, PackageName, PkgHash, Realisation, SignedRealisation};
 use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
 use store::substitute::{Asked, NoProgress, SourceFetcher, Substituter};
 use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
+use trust::TrustPolicy;
 
 use crate::build::Workshop;
 use crate::error::Error;
@@ -187,6 +188,7 @@ impl<'a> Context<'a> {
             own,
             substituter: None,
             progress: &NoProgress,
+            observer: None,
         };
         match lookup.find(package, pkghash)? {
             Found::Here(blob) | Found::Adopted(blob) => Ok(Some(blob)),

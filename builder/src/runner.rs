@@ -10,6 +10,7 @@ use base::{PackageName, PkgHash};
 use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy, State};
 use store::substitute::{Asked, FetchError, Fetched, NoProgress};
 use store::{Blob, ProvideOrigin, StoreError};
+use trust::Discount;
 
 use crate::ahead::{Ahead, UntilOver};
 use crate::build::Workshop;
@@ -168,7 +169,7 @@ impl<'a> Runner<'a> {
         let package = self.graph.name(id);
         let here = match self.graph.recipe(id).seed() {
             Some(seed) => self.context.store.blob(&seed.sha256).ok()?,
-            None => self.looking().here(&self.graph.pkghash(id)).ok()?,
+            None => self.looking().here(package, &self.graph.pkghash(id)).ok()?,
         };
         let done = Done {
             blob: Some(here?),
@@ -238,6 +239,7 @@ impl<'a> Runner<'a> {
                 done.asked = asked;
                 if !matches!(error, Error::Missing { .. }) && self.may_build() {
                     self.warn(package, &format!("{error}, so it is built"));
+                    self.tell_discounts(package, &error);
                 }
                 done.error = Some(error);
                 Ok(Outcome::Missing)
@@ -266,6 +268,7 @@ impl<'a> Runner<'a> {
         let lookup = Lookup {
             substituter: substitutes.then_some(self.context.substituter),
             progress: &FetchProgress::new(self.context.observer, package, None),
+            observer: Some(self.context.observer),
             ..self.looking()
         };
         lookup.find(package, &self.graph.pkghash(id))
@@ -279,6 +282,7 @@ impl<'a> Runner<'a> {
             own: self.context.signer.public(),
             substituter: None,
             progress: &NoProgress,
+            observer: None,
         }
     }
 
@@ -538,6 +542,18 @@ impl<'a> Runner<'a> {
 
     pub(crate) fn log(&self, pkghash: &PkgHash) -> PathBuf {
         log_path(self.context.logs, pkghash)
+    }
+
+    /// Whoever expected a key to count is told why it did not. A key that contradicts itself was told of already.
+    fn tell_discounts(&self, package: &PackageName, error: &Error) {
+        for said in error.testimonies() {
+            if !matches!(
+                said.discount,
+                None | Some(Discount::Stranger | Discount::Fault)
+            ) {
+                self.warn(package, &said.to_string());
+            }
+        }
     }
 
     fn warn(&self, package: &PackageName, text: &str) {

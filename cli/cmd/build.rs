@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::remote::{self, OnArgs};
-use crate::session::{GetArgs, Session};
+use crate::session::{GetArgs, Session, TrustArgs};
 use crate::units;
 
 /// Get packages or build them, and print where their outputs lie
@@ -20,6 +20,8 @@ pub struct Args {
     packages: Vec<String>,
     #[command(flatten)]
     get: GetArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Only say what would be fetched and built
     #[arg(long)]
     dry_run: bool,
@@ -37,6 +39,7 @@ pub struct Args {
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
+    args.trust.apply(context);
     let mut options = args.get.options()?;
     options.keep_going = args.keep_going;
     options.keep_failed = args.keep_failed;

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::error::CmdResult;
 use crate::outfile::OutFile;
 use crate::session::{GetArgs, Session};
+use crate::statements;
 use crate::units;
 
 /// Package caches that any web server, or IPFS, can serve
@@ -26,7 +27,8 @@ pub struct Args {
 enum Command {
     /// Write packages and their run closures into a directory that others use as a package cache
     ///
-    /// For each package PKGHASH.tar.zst and PKGHASH.realisations, which holds the signatures. What is there already stays, so a
+    /// For each package PKGHASH.tar.zst and PKGHASH.realisations, which holds the signatures; beside them `key-statements`, for
+    /// `key import`, if this home knows any. What is there already stays, so a
     /// directory can be filled again and again. Whoever is to use it names it in PKG_CACHE_URL and trusts your key.
     Export {
         /// The directory; made if it is not there
@@ -73,6 +75,10 @@ fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> 
             size: realised.blob.size,
             signers,
         });
+    }
+    let said = statements::of_home(context.home()?)?;
+    if !said.is_empty() {
+        statements::write(&dir.join(statements::FILE), &said)?;
     }
     let bytes = exported.iter().map(|e| e.size).sum();
     context.ui.status(format!(

@@ -194,10 +194,13 @@ fn keys(context: &Context) -> CmdResult<String> {
     let policy = context.trust()?;
     let own = crate::keys::own_keys(context.home()?)?.len();
     let all = policy.keys().count();
+    let rule = match policy.rule() {
+        Some(rule) => format!("the rule is {rule}"),
+        None => format!("{} must agree", policy.threshold()),
+    };
     Ok(format!(
-        "{own} own, {} trusted, {} must agree",
-        all.saturating_sub(own),
-        policy.threshold()
+        "{own} own, {} trusted, {rule}",
+        all.saturating_sub(own)
     ))
 }
 

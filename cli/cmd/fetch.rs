@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::error::{CmdResult, Failure};
 use crate::network::Remote;
 use crate::placing::place_tree;
-use crate::session::{GetArgs, Session};
+use crate::session::{GetArgs, Session, TrustArgs};
 use crate::sources::SourceSet;
 use crate::summary::Tally;
 use crate::watch::Watch;
@@ -41,9 +41,12 @@ pub struct Args {
     /// Write a single file here; `-` is stdout
     #[arg(short, long, value_name = "FILE", conflicts_with = "sources")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
+    args.trust.apply(context);
     match (&args.output, args.sources) {
         (Some(output), _) => content(context, &args.items, output),
         (None, true) => sources(context, args),

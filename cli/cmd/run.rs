@@ -6,7 +6,7 @@ use builder::venv;
 
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
-use crate::session::{GetArgs, Session};
+use crate::session::{GetArgs, Session, TrustArgs};
 
 /// Run a command with packages laid over the host
 ///
@@ -21,9 +21,12 @@ pub struct Args {
     command: Vec<OsString>,
     #[command(flatten)]
     get: GetArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
+    args.trust.apply(context);
     let options = args.get.options()?;
     let dir = {
         let session = Session::open(context, args.get.jobs, &args.packages)?;

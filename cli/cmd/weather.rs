@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Multihash, Sha256, SignedRealisation, Verdict};
+use base::{Multihash, Sha256, SignedRealisation};
 use node::PeerId;
 use recipe::{Graph, PackageId};
 use serde::Serialize;
 use store::substitute::{First, Progress as _, SourceFetcher};
+use trust::Verdict;
 
 use crate::bench::Bench;
 use crate::context::Context;
@@ -208,7 +209,7 @@ impl Asker<'_> {
             .bench
             .build_context(&nobody)
             .find_here(name, &pkghash)?;
-        Ok(match self.bench.trust().judge(&pkghash, statements) {
+        Ok(match self.bench.trust().judge(name, &pkghash, statements) {
             _ if here.is_some() => State::Here,
             Verdict::Trusted(_) => State::Trusted,
             Verdict::TooFew { .. } => State::Few,

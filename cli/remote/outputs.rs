@@ -1,6 +1,6 @@
 //! Takes in what a host has built. What it says is believed as far as its key is, or as far as the user signs it.
 
-use base::{Realisation, Sha256, SignedRealisation, Verdict};
+use base::{Realisation, Sha256, SignedRealisation};
 use builder::{Context as BuildContext, Options};
 use recipe::PackageId;
 use store::{Blob, Expected, StoreError};
@@ -8,6 +8,8 @@ use store::{Blob, Expected, StoreError};
 use super::link::{NotReceived, receive};
 use super::talk::{Lost, Talk, Trouble};
 use super::wire::{Ask, Output, Tell};
+use trust::Verdict;
+
 use crate::as_text::Text;
 use crate::error::Failure;
 use crate::session::Session;
@@ -129,17 +131,25 @@ impl Taking<'_> {
         let (package, pkghash) = (self.session.graph.name(id).clone(), realisation.pkghash);
         let mut said = self.context.store.realisations(&pkghash).map_err(ours)?;
         said.extend(statements.iter().cloned());
-        let error = match self.context.trust.judge(&pkghash, &said) {
-            Verdict::Trusted(trusted) if trusted == *realisation => return Ok(()),
-            Verdict::Untrusted(signers) => builder::Error::Untrusted { package, signers },
+        let trust = self.context.trust;
+        let testimonies = trust.testimonies(&package, &pkghash, &said);
+        let error = match trust.judge(&package, &pkghash, &said) {
+            Verdict::Trusted(trusted) if trusted.agrees_with(realisation) => return Ok(()),
+            Verdict::Untrusted(signers) => builder::Error::Untrusted {
+                package,
+                signers,
+                testimonies,
+            },
             Verdict::TooFew { have, need } => builder::Error::TooFewSigners {
                 package,
                 have,
                 need,
+                rule: trust.rule().map(str::to_owned),
+                testimonies,
             },
             _ => builder::Error::Conflict {
                 package,
-                statements: said,
+                testimonies,
             },
         };
         let failure = Failure::from(error);

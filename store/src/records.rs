@@ -103,6 +103,24 @@ impl Store {
         rows.into_iter().map(decode).collect()
     }
 
+    /// The packages of which more than one realisation is kept: where signers agree, contradict each other or themselves.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index could not be read.
+    pub fn packages_said_twice(&self) -> Result<Vec<PkgHash>, StoreError> {
+        self.index.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT pkghash FROM realisation GROUP BY pkghash HAVING count(*) > 1
+                     ORDER BY pkghash",
+                )?
+                .query_map([], |row| {
+                    Ok(PkgHash::from_digest(Sha256::from_bytes(row.get(0)?)))
+                })?
+                .collect()
+        })
+    }
+
     /// The packages of which a realisation and the output it names are here.
     ///
     /// # Errors

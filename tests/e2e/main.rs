@@ -71,6 +71,9 @@ mod group;
 /// Whom users believe.
 mod trust;
 
+/// Rules about keys: packages, days, nested thresholds, faults, statements about keys.
+mod policy;
+
 /// What is kept and what goes: `pin`, `unpin`, `gc`.
 mod keeping;
 

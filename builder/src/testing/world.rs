@@ -9,9 +9,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use base::{PackageName, SecretKey, TrustPolicy};
+use base::{PackageName, SecretKey};
 use recipe::{FileBytes, FileEntry, Graph, MemoryTree, PackageFiles, PackageId, System};
 use store::Store;
+use trust::TrustPolicy;
 
 use super::host::{can_go_on, search_path, static_busybox};
 use super::network::{Remote, Shelf};

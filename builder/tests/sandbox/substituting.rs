@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use base::{SecretKey, TrustPolicy};
+use base::SecretKey;
 use builder::testing::{World, full, name};
 use builder::{Error, ErrorKind, How, forecast};
 use recipe::Policy;
+use trust::TrustPolicy;
 
 const SCRIPT: &str = "mkdir $DESTDIR/share; echo output >$DESTDIR/share/output";
 
@@ -117,10 +118,10 @@ fn trusted_signers_who_contradict_each_other_stop_everything() {
     user.trust = TrustPolicy::new([builder.key.public(), second.public()], 1);
     let failure = user.realise(&["p"]).unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Mismatch);
-    let Error::Conflict { statements, .. } = &failure.error else {
+    let Error::Conflict { testimonies, .. } = &failure.error else {
         panic!("{failure}")
     };
-    let mut signers: Vec<_> = statements.iter().map(|s| *s.signer()).collect();
+    let mut signers: Vec<_> = testimonies.iter().map(|said| said.signer).collect();
     signers.sort();
     let mut expected = [builder.key.public(), second.public()];
     expected.sort();
