@@ -22,6 +22,7 @@ mod error;
 mod forecast;
 mod hosted;
 mod image;
+mod inputs;
 mod jobs;
 mod layers;
 mod log;
@@ -56,6 +57,7 @@ pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError
 pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
 pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
+pub use crate::inputs::{InputList, InputListError, UsedInput};
 pub use crate::jobs::{JobServer, Seat};
 pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, log_path};

@@ -15,6 +15,7 @@ use trust::Discount;
 use crate::ahead::{Ahead, UntilOver};
 use crate::build::Workshop;
 use crate::error::{Error, Wanted};
+use crate::inputs::InputList;
 use crate::jobs::JobServer;
 use crate::log::log_path;
 use crate::lookup::{Found, Lookup, Offer};
@@ -361,8 +362,9 @@ impl<'a> Runner<'a> {
         let log = self.log(&pkghash);
         let finished = self.workshop().build(recipe, inputs, &log)?;
         let blob = finished.ingest(store)?;
+        let used = InputList::of(self.graph, inputs);
         self.context
-            .record_built(&self.graph.derivation(id), &blob, self.options)?;
+            .record_built(&self.graph.derivation(id), &blob, Some(&used), self.options)?;
         observer.event(&Event::Built {
             package,
             bytes: blob.size,
