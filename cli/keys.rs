@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use base::{PublicKey, Realisation, SecretKey, SignedRealisation};
+use base::{Cid, PublicKey, Realisation, SecretKey, SignedRealisation};
 use builder::Signer;
 
 use crate::error::{CmdResult, Failure};
@@ -223,13 +223,17 @@ impl Signer for BuildKey {
         known.as_ref().map(SecretKey::public)
     }
 
-    fn vouch(&self, realisation: Realisation) -> io::Result<SignedRealisation> {
+    fn vouch(
+        &self,
+        realisation: Realisation,
+        inputs: Option<Cid>,
+    ) -> io::Result<SignedRealisation> {
         let mut known = self.lock();
         let key = match known.take() {
             Some(key) => key,
             None => self.make()?,
         };
-        Ok(realisation.sign(known.insert(key)))
+        Ok(realisation.sign_with(known.insert(key), inputs))
     }
 }
 

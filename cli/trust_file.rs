@@ -20,6 +20,10 @@ use crate::error::{CmdResult, Exit, Failure};
 use crate::home::{Home, write_atomically};
 use crate::keys::{OwnKey, reading, writing};
 
+/// What a record may say of a key, and what the one about all of them may say.
+const KEY_FIELDS: &[&str] = &["key", "name", "for", "until"];
+const RULE_FIELDS: &[&str] = &["rule", "threshold"];
+
 /// What `trust.rec` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustFile {
@@ -100,6 +104,13 @@ fn parse(bytes: &[u8]) -> CmdResult<TrustFile> {
     let mut trust = TrustFile::default();
     for record in rec::parse(bytes)? {
         let line = record.line();
+        // A limit that is spelled wrong would be no limit.
+        let about_key = record.get("key").is_some();
+        let known = if about_key { KEY_FIELDS } else { RULE_FIELDS };
+        if let Some(field) = record.fields.iter().find(|f| !known.contains(&&*f.name)) {
+            let message = format!("line {}: `{}` does not belong here", field.line, field.name);
+            return Err(Failure::new(Exit::Other, message));
+        }
         if let Some(text) = record.get("rule") {
             trust.rule = Some(text.to_owned());
         } else if let Some(text) = record.get("threshold") {
@@ -199,8 +210,13 @@ mod tests {
         }
         for (field, says) in [
             ("key: ed25519:00", "line 1"),
-            ("name: ann", "line 1: no usable `key`"),
+            ("name: ann", "line 1: `name` does not belong here"),
             ("threshold: 0", "line 1: no usable `threshold`"),
+            (
+                "threshold: 1\nuntill: soon",
+                "line 2: `untill` does not belong here",
+            ),
+            ("rule: ann\nkey: x", "line 1: `rule` does not belong here"),
         ] {
             fs::write(home.path("trust.rec"), format!("{field}\n")).unwrap();
             let message = TrustFile::read(&home).unwrap_err().message();

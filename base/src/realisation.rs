@@ -11,13 +11,15 @@ use serde_bytes::ByteArray;
 use crate::cid::CidError;
 use crate::{Codec, Multihash, PkgHash, PublicKey, SecretKey, Sha256, Signature};
 
-/// Longest encoded signed realisation we read, in bytes. Version 1 takes below 400; the rest is room for later versions.
+/// Longest encoded signed realisation we read, in bytes. Ours take below 500; the rest is room for later versions.
 pub const SIGNED_REALISATION_BYTES_MAX: usize = 4096;
 
-/// Version of the statement's meaning and encoding.
+/// Version of the statement's meaning and encoding, without and with inputs.
 const VERSION: u64 = 1;
+const VERSION_WITH_INPUTS: u64 = 2;
 /// Separates these signatures from any other use of the same key.
 const SIGNING_CONTEXT: &[u8] = b"p2pkgs-realisation-1:";
+const SIGNING_CONTEXT_WITH_INPUTS: &[u8] = b"p2pkgs-realisation-2:";
 
 /// What a builder says about one build. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Realisation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedRealisation {
     realisation: Realisation,
+    /// Names the block that lists with which outputs of other packages it was built.
+    inputs: Option<Cid>,
     signer: PublicKey,
     signature: Signature,
 }
@@ -54,10 +58,12 @@ pub enum RealisationError {
     #[error("signed realisation is not in canonical form")]
     NotCanonical,
     /// A version this program does not know.
-    #[error("realisation of version {0}, this program knows version {VERSION}")]
+    #[error(
+        "realisation of version {0}, this program knows versions {VERSION} and {VERSION_WITH_INPUTS}"
+    )]
     Version(u64),
-    /// The output is no CID of ours.
-    #[error("realisation names an unusable output")]
+    /// The output or the list of inputs is no CID of ours.
+    #[error("realisation names an unusable output or list of inputs")]
     Output(#[source] CidError),
     /// The signature does not fit the statement and the key.
     #[error("signature of the realisation does not verify")]
@@ -71,20 +77,21 @@ impl Realisation {
         said(self) == said(other)
     }
 
-    /// Signs the statement.
+    /// Signs the statement: version 1, which says nothing of inputs.
     pub fn sign(self, key: &SecretKey) -> SignedRealisation {
-        let signature = key.sign(&self.signed_bytes());
-        SignedRealisation {
-            realisation: self,
-            signer: key.public(),
-            signature,
-        }
+        self.sign_with(key, None)
     }
 
-    fn signed_bytes(&self) -> Vec<u8> {
-        let mut bytes = SIGNING_CONTEXT.to_vec();
-        bytes.extend(encode(&Statement::from(self)));
-        bytes
+    /// Signs the statement together with the CID of a block that lists the inputs, if there is one: version 2.
+    pub fn sign_with(self, key: &SecretKey, inputs: Option<Cid>) -> SignedRealisation {
+        let mut signed = SignedRealisation {
+            realisation: self,
+            inputs,
+            signer: key.public(),
+            signature: Signature::from_bytes([0; 64]),
+        };
+        signed.signature = key.sign(&signed.signed_bytes());
+        signed
     }
 }
 
@@ -92,6 +99,11 @@ impl SignedRealisation {
     /// The statement. Its signature is valid; whether its signer is trusted is for the caller's policy.
     pub const fn realisation(&self) -> &Realisation {
         &self.realisation
+    }
+
+    /// The block that lists with which outputs of other packages it was built; who trusts the signer need not look at it.
+    pub const fn inputs(&self) -> Option<&Cid> {
+        self.inputs.as_ref()
     }
 
     /// Who signed.
@@ -112,7 +124,7 @@ impl SignedRealisation {
         let signed = Self::from_verified_bytes(bytes)?;
         if !signed
             .signer
-            .verify(&signed.realisation.signed_bytes(), &signed.signature)
+            .verify(&signed.signed_bytes(), &signed.signature)
         {
             return Err(RealisationError::Signature);
         }
@@ -131,6 +143,7 @@ impl SignedRealisation {
         let envelope: Envelope = serde_ipld_dagcbor::from_slice(bytes)
             .map_err(|e| RealisationError::Malformed(e.to_string()))?;
         let signed = Self {
+            inputs: envelope.statement.inputs,
             realisation: envelope.statement.try_into()?,
             signer: PublicKey::from_bytes(*envelope.signer),
             signature: Signature::from_bytes(*envelope.signature),
@@ -139,6 +152,14 @@ impl SignedRealisation {
             return Err(RealisationError::NotCanonical);
         }
         Ok(signed)
+    }
+
+    fn signed_bytes(&self) -> Vec<u8> {
+        let context = match self.inputs {
+            None => SIGNING_CONTEXT,
+            Some(_) => SIGNING_CONTEXT_WITH_INPUTS,
+        };
+        [context, &encode(&Statement::from(self))].concat()
     }
 }
 
@@ -151,6 +172,9 @@ struct Statement {
     output: Cid,
     sha256: ByteArray<32>,
     size: u64,
+    /// Version 2 has it, version 1 has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inputs: Option<Cid>,
 }
 
 /// The signed statement as encoded.
@@ -162,14 +186,23 @@ struct Envelope {
     signature: ByteArray<64>,
 }
 
-impl From<&Realisation> for Statement {
-    fn from(realisation: &Realisation) -> Self {
+impl From<&SignedRealisation> for Statement {
+    fn from(signed: &SignedRealisation) -> Self {
+        let SignedRealisation {
+            realisation,
+            inputs,
+            ..
+        } = signed;
         Self {
-            version: VERSION,
+            version: match inputs {
+                None => VERSION,
+                Some(_) => VERSION_WITH_INPUTS,
+            },
             pkghash: ByteArray::new(*realisation.pkghash.digest().as_bytes()),
             output: realisation.output,
             sha256: ByteArray::new(*realisation.sha256.as_bytes()),
             size: realisation.size,
+            inputs: *inputs,
         }
     }
 }
@@ -178,11 +211,19 @@ impl TryFrom<Statement> for Realisation {
     type Error = RealisationError;
 
     fn try_from(statement: Statement) -> Result<Self, RealisationError> {
-        if statement.version != VERSION {
-            return Err(RealisationError::Version(statement.version));
+        match (statement.version, &statement.inputs) {
+            (VERSION, None) | (VERSION_WITH_INPUTS, Some(_)) => {}
+            (VERSION | VERSION_WITH_INPUTS, _) => {
+                let text = "inputs do not go with the version".into();
+                return Err(RealisationError::Malformed(text));
+            }
+            (other, _) => return Err(RealisationError::Version(other)),
         }
-        Codec::of(&statement.output).map_err(RealisationError::Output)?;
-        Multihash::of(&statement.output).map_err(RealisationError::Output)?;
+        for cid in [Some(&statement.output), statement.inputs.as_ref()] {
+            let Some(cid) = cid else { continue };
+            Codec::of(cid).map_err(RealisationError::Output)?;
+            Multihash::of(cid).map_err(RealisationError::Output)?;
+        }
         Ok(Self {
             pkghash: PkgHash::from_digest(Sha256::from_bytes(*statement.pkghash)),
             output: statement.output,
@@ -195,7 +236,7 @@ impl TryFrom<Statement> for Realisation {
 impl From<&SignedRealisation> for Envelope {
     fn from(signed: &SignedRealisation) -> Self {
         Self {
-            statement: Statement::from(&signed.realisation),
+            statement: Statement::from(signed),
             signer: ByteArray::new(*signed.signer.as_bytes()),
             signature: ByteArray::new(*signed.signature.as_bytes()),
         }
@@ -239,6 +280,40 @@ mod tests {
             digest,
             "2087faa289c170ce4dfebc2f77da8fc06e686c6345d73a5a148add7f19326347"
         );
+    }
+
+    /// Version 2 of the example.
+    fn with_inputs() -> SignedRealisation {
+        let inputs = block_cid(Codec::Raw, &Sha256::of(b"inputs"));
+        let said = example().realisation().clone();
+        said.sign_with(&SecretKey::from_seed(&[1; 32]), Some(inputs))
+    }
+
+    #[test]
+    fn a_realisation_with_inputs_survives_agrees_and_is_pinned() {
+        let signed = with_inputs();
+        let bytes = signed.to_bytes();
+        assert!(bytes.len() < 500, "{} bytes", bytes.len());
+        assert_eq!(SignedRealisation::from_bytes(&bytes), Ok(signed.clone()));
+        assert!(signed.realisation().agrees_with(example().realisation()));
+        assert_eq!(
+            Sha256::of(&bytes).to_hex(),
+            "0c163d9ff057c93881330fe202e816ec33afe6f0f2839a28179593ab3cf8b3b7"
+        );
+    }
+
+    #[test]
+    fn inputs_can_neither_be_taken_away_nor_added_nor_exchanged() {
+        let other = block_cid(Codec::Raw, &Sha256::of(b"other"));
+        for (mut signed, inputs) in [
+            (with_inputs(), None),
+            (with_inputs(), Some(other)),
+            (example(), Some(other)),
+        ] {
+            signed.inputs = inputs;
+            let read = SignedRealisation::from_bytes(&signed.to_bytes());
+            assert_eq!(read, Err(RealisationError::Signature));
+        }
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Step<'_> {
             announce: false,
             ..*request.options
         };
-        context.record_built(&derivation, &blob, &options)?;
+        context.record_built(&derivation, &blob, None, &options)?;
         context.observer.event(&builder::Event::Built {
             package,
             bytes: blob.size,

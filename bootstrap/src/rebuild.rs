@@ -61,7 +61,7 @@ pub fn rebuild<S: PackageSource>(
         if settled {
             keep(context, request, &after)?;
             compare(context, request.seed, &after)?;
-            context.record_built(&recipes.seed(), &after, request.options)?;
+            context.record_built(&recipes.seed(), &after, None, request.options)?;
             return Ok(Rebuilt {
                 blob: after,
                 stages,

@@ -206,7 +206,7 @@ impl Recipes {
             .workshop(request.options)
             .build(recipe, &inputs, &log)?;
         let blob = finished.ingest(context.store)?;
-        context.record_built(&self.graph.derivation(id), &blob, request.options)?;
+        context.record_built(&self.graph.derivation(id), &blob, None, request.options)?;
         let (bytes, elapsed) = (blob.size, finished.elapsed);
         context.observer.event(&builder::Event::Built {
             package: &package,

@@ -22,6 +22,7 @@ mod error;
 mod forecast;
 mod hosted;
 mod image;
+mod inputs;
 mod jobs;
 mod layers;
 mod linked;
@@ -59,6 +60,7 @@ pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError
 pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{Host, HostedBuild};
 pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
+pub use crate::inputs::{InputList, InputListError, UsedInput};
 pub use crate::jobs::{JobServer, Seat};
 pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, Log, log_path};

@@ -18,6 +18,7 @@ use trust::TrustPolicy;
 
 use crate::build::Workshop;
 use crate::error::Error;
+use crate::inputs::InputList;
 use crate::jobs::JobServer;
 use crate::lookup::{Found, Lookup};
 use crate::observe::Observer;
@@ -98,7 +99,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Signs that building this derivation gave this output, and keeps both.
+    /// Signs that building this derivation with these inputs gave this output, and keeps all of it. Without a list the
+    /// statement says nothing of inputs.
     ///
     /// # Errors
     /// [`Error::Sign`] and [`Error::Store`].
@@ -106,6 +108,7 @@ impl<'a> Context<'a> {
         &self,
         derivation: &Derivation,
         blob: &Blob,
+        inputs: Option<&InputList>,
         options: &Options,
     ) -> Result<(), Error> {
         let pkghash = PkgHash::of_derivation(derivation.to_string().as_bytes());
@@ -116,7 +119,10 @@ impl<'a> Context<'a> {
             sha256,
             size,
         };
-        let signed = self.signer.vouch(realisation).map_err(|source| {
+        let inputs = inputs
+            .map(|list| self.store.put_inputs(list.to_string().as_bytes(), &sha256))
+            .transpose()?;
+        let signed = self.signer.vouch(realisation, inputs).map_err(|source| {
             let package = derivation.name().clone();
             Error::Sign { package, source }
         })?;

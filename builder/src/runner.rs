@@ -1,5 +1,7 @@
 //! The threads behind [`crate::realise`]: each action of the plan on one of its own, all answers over one channel.
 
+mod looking;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +10,16 @@ use std::thread;
 
 use base::{PackageName, PkgHash};
 use recipe::{Action, ActionKind, Graph, Outcome, PackageId, Plan, Policy, State};
-use store::substitute::{Asked, FetchError, Fetched, NoProgress};
+use store::substitute::{Asked, FetchError, Fetched};
 use store::{Blob, ProvideOrigin, StoreError};
-use trust::Discount;
 
 use crate::ahead::{Ahead, UntilOver};
 use crate::build::Workshop;
 use crate::error::{Error, Wanted};
+use crate::inputs::InputList;
 use crate::jobs::JobServer;
 use crate::log::log_path;
-use crate::lookup::{Found, Lookup, Offer};
+use crate::lookup::Offer;
 use crate::observe::{Event, FetchProgress, Phase};
 use crate::realise::{Context, Failure, How, Options, Realised, Report};
 use crate::root::Input;
@@ -163,23 +165,6 @@ impl<'a> Runner<'a> {
         fetched.unwrap_or_default()
     }
 
-    /// Looks in the store alone, for which no thread is needed: of ten thousand packages most are here. `None` where one
-    /// has to look further, or be told what went wrong.
-    fn find_here(&self, id: PackageId, ledger: &mut Ledger) -> Option<Outcome> {
-        let package = self.graph.name(id);
-        let here = match self.graph.recipe(id).seed() {
-            Some(seed) => self.context.store.blob(&seed.sha256).ok()?,
-            None => self.looking().here(package, &self.graph.pkghash(id)).ok()?,
-        };
-        let done = Done {
-            blob: Some(here?),
-            ..Done::default()
-        };
-        self.context.observer.event(&Event::Present { package });
-        let outcome = Outcome::Present;
-        Some(self.settle(Answer { id, outcome, done }, ledger))
-    }
-
     /// Collects what an action needs of what earlier ones left.
     fn prepare(&self, action: Action, ledger: &mut Ledger) -> Work {
         match action.kind {
@@ -213,77 +198,6 @@ impl<'a> Runner<'a> {
             Outcome::Failed
         });
         Answer { id, outcome, done }
-    }
-
-    fn lookup(&self, id: PackageId, done: &mut Done) -> Result<Outcome, Error> {
-        let package = self.graph.name(id);
-        self.context.observer.event(&Event::Looking { package });
-        match self.look(id)? {
-            Found::Here(blob) => {
-                done.blob = Some(blob);
-                self.context.observer.event(&Event::Present { package });
-                Ok(Outcome::Present)
-            }
-            Found::Adopted(blob) => {
-                self.keep(id, &blob)?;
-                done.blob = Some(blob);
-                self.context.observer.event(&Event::Present { package });
-                Ok(Outcome::Present)
-            }
-            Found::Elsewhere(offer) => {
-                done.asked = offer.asked;
-                done.offer = Some(offer);
-                Ok(Outcome::Found)
-            }
-            Found::Nowhere(asked, error) => {
-                done.asked = asked;
-                if !matches!(error, Error::Missing { .. }) && self.may_build() {
-                    self.warn(package, &format!("{error}, so it is built"));
-                    self.tell_discounts(package, &error);
-                }
-                done.error = Some(error);
-                Ok(Outcome::Missing)
-            }
-            Found::Refused(error) => Err(error),
-        }
-    }
-
-    pub(crate) fn look(&self, id: PackageId) -> Result<Found, Error> {
-        let package = self.graph.name(id);
-        let store = self.context.store;
-        if let Some(seed) = self.graph.recipe(id).seed() {
-            let missing = || {
-                let asked = Asked::default();
-                Found::Nowhere(
-                    asked,
-                    Error::Missing {
-                        package: package.clone(),
-                        asked,
-                    },
-                )
-            };
-            return Ok(store.blob(&seed.sha256)?.map_or_else(missing, Found::Here));
-        }
-        let substitutes = self.options.policy != Policy::BuildOnly;
-        let lookup = Lookup {
-            substituter: substitutes.then_some(self.context.substituter),
-            progress: &FetchProgress::new(self.context.observer, package, None),
-            observer: Some(self.context.observer),
-            ..self.looking()
-        };
-        lookup.find(package, &self.graph.pkghash(id))
-    }
-
-    /// Looks in the store and asks nobody.
-    fn looking(&self) -> Lookup<'_> {
-        Lookup {
-            store: self.context.store,
-            trust: self.context.trust,
-            own: self.context.signer.public(),
-            substituter: None,
-            progress: &NoProgress,
-            observer: None,
-        }
     }
 
     fn fetch_seed(&self, id: PackageId, done: &mut Done) -> Result<Outcome, Error> {
@@ -394,8 +308,9 @@ impl<'a> Runner<'a> {
         let log = self.log(&pkghash);
         let finished = self.workshop().build(recipe, inputs, &log)?;
         let blob = finished.ingest(store)?;
+        let used = InputList::of(self.graph, inputs);
         self.context
-            .record_built(&self.graph.derivation(id), &blob, self.options)?;
+            .record_built(&self.graph.derivation(id), &blob, Some(&used), self.options)?;
         observer.event(&Event::Built {
             package,
             bytes: blob.size,
@@ -542,18 +457,6 @@ impl<'a> Runner<'a> {
 
     pub(crate) fn log(&self, pkghash: &PkgHash) -> PathBuf {
         log_path(self.context.logs, pkghash)
-    }
-
-    /// Whoever expected a key to count is told why it did not. A key that contradicts itself was told of already.
-    fn tell_discounts(&self, package: &PackageName, error: &Error) {
-        for said in error.testimonies() {
-            if !matches!(
-                said.discount,
-                None | Some(Discount::Stranger | Discount::Fault)
-            ) {
-                self.warn(package, &said.to_string());
-            }
-        }
     }
 
     fn warn(&self, package: &PackageName, text: &str) {

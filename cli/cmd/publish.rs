@@ -89,7 +89,8 @@ fn publish_one(
         let signed = if *signed.signer() == key.public() {
             signed.clone()
         } else {
-            signed.realisation().clone().sign(key)
+            let said = signed.realisation().clone();
+            said.sign_with(key, signed.inputs().copied())
         };
         store.put_realisation(&signed)?;
         store.put_derivation(graph.derivation(id).to_string().as_bytes())?;

@@ -113,7 +113,7 @@ impl Taking<'_> {
             let context = self.context;
             context.record_fetched(&derivation, &blob, &statements, self.options)?;
             if self.sign_here {
-                context.record_built(&derivation, &blob, self.options)?;
+                context.record_built(&derivation, &blob, None, self.options)?;
             }
             Ok(())
         };

@@ -30,7 +30,7 @@ pub const KEYS_MAX: usize = 64;
 /// Statements about one package: as many builders as anybody will require to agree, with room for strangers.
 pub const STATEMENTS_MAX: usize = 16;
 
-/// Largest response body, in bytes. Statements take below 400 bytes today, so 64 × 16 of them fit in 400 KiB.
+/// Largest response body, in bytes. Statements take below 500 bytes today, so 64 × 16 of them fit in 512 KB.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
 /// Packages that somebody looks for.

@@ -1,11 +1,11 @@
 //! Small records: derivation texts and signed realisations.
 
-use base::{PkgHash, Sha256, SignedRealisation};
+use base::{Cid, Codec, PkgHash, Sha256, SignedRealisation, block_cid};
 use bytes::Bytes;
 
 use crate::block::check_block_size;
 use crate::index::from_sql;
-use crate::loose::claim_block;
+use crate::loose::{claim_block, insert_loose};
 use crate::{Block, BlockStore as _, Store, StoreError};
 
 /// Most realisations kept for one package. Real packages have a handful of signers; the bound keeps the answer to a
@@ -48,6 +48,19 @@ impl Store {
         Ok(self
             .get(&pkghash.dht_key())?
             .map(|block| block.bytes().to_vec()))
+    }
+
+    /// Keeps the list of what an output was built with, as an ordinary raw block: a cache as the output is, and kept while
+    /// that is pinned.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] when it is larger than a block, other [`StoreError`]s when the index fails.
+    pub fn put_inputs(&self, text: &[u8], output: &Sha256) -> Result<Cid, StoreError> {
+        let block = Block::of(Bytes::copy_from_slice(text));
+        check_block_size(&block)?;
+        self.index
+            .write(|transaction| Ok(insert_loose(transaction, &block, Some(output))?))?;
+        Ok(block_cid(Codec::Raw, &block.hash().digest()))
     }
 
     /// Keeps a realisation beside those of other signers, and beside contradicting ones of the same signer.

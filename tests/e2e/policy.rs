@@ -344,3 +344,32 @@ fn a_revoked_key_is_put_away_and_believed_by_nobody_who_heard_of_it() {
         .assert_exit(4)
         .assert_says("does not verify");
 }
+
+#[test]
+fn with_what_an_output_was_built_can_be_looked_up_by_who_doubts_it() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let alice = builder(&env, "alice", "hello");
+    let home = env.home("alice");
+    let mine = home.ok(&["key", "audit", "hello"]);
+    assert!(
+        mine.starts_with("same ") && mine.contains(&alice.key),
+        "{mine}"
+    );
+    let user = env.home("user");
+    user.ok(&["key", "trust", &alice.key]);
+    user.ok(&["fetch", "--sources", "hello"]);
+    with(&user, &[&alice], &["fetch", "hello"]).assert_exit(0);
+    // The list travels only when somebody asks for it.
+    user.run(&["--offline", "key", "audit", "hello"])
+        .assert_exit(3);
+    let daemon = home.daemon(&[]);
+    user.bootstrap_from(&daemon);
+    assert_eq!(user.ok(&["key", "audit", "hello"]), mine);
+    // Nobody who has signed it, nothing to look up.
+    env.home("nobody")
+        .run(&["key", "audit", "hello"])
+        .assert_exit(3);
+}

@@ -1,5 +1,6 @@
 //! `p2pkgs key`
 
+mod audit;
 mod faults;
 mod list;
 mod stating;
@@ -47,6 +48,15 @@ enum Command {
     Policy {
         /// The rule
         rule: Option<String>,
+    },
+    /// Print with what a package was built by those who signed it, one input a line: finding, name, package hash, sha256, signer
+    ///
+    /// `same` is what this home would use, `other` is not, of `unknown` nobody trusted has spoken here, and `foreign` does not belong
+    /// to the recipe; with `other` or `foreign` the exit code is 4. Statements are those of the store: `fetch` or `build` first.
+    Audit {
+        /// Package of the tree
+        #[arg(value_name = "PKG")]
+        package: String,
     },
     /// Print proofs that a key signed two outputs of one package, one a line: package hash, key, the two sha256, names
     ///
@@ -102,6 +112,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         Command::Revoke(args) => stating::revoke(context, args),
         Command::Import { files } => stating::import(context, files),
         Command::Export { keys, output } => stating::export(context, keys, output),
+        Command::Audit { package } => audit::audit(context, package),
         Command::Faults => faults::faults(context),
         Command::Untrust { keys } => trusting::untrust(context, keys),
     }
