@@ -151,9 +151,21 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
             Some(statements.iter().map(statement).collect())
         }
         builder::Error::NotReproducible {
-            differences: lines, ..
-        }
-        | builder::Error::Incomplete { missing: lines, .. } => {
+            differences,
+            explained,
+            ..
+        } => Some(
+            differences
+                .iter()
+                .map(|line| sanitize::line(line))
+                .chain(
+                    explained
+                        .iter()
+                        .map(|line| sanitize::bytes(line.as_bytes(), LINE_CHARACTERS_MAX)),
+                )
+                .collect(),
+        ),
+        builder::Error::Incomplete { missing: lines, .. } => {
             Some(lines.iter().map(|line| sanitize::line(line)).collect())
         }
         _ => None,

@@ -99,6 +99,8 @@ pub enum Error {
         package: PackageName,
         /// What differs, one line each, the first ones first.
         differences: Vec<String>,
+        /// What `diffoscope` says of it where the host has one, raw: whoever prints it strips control characters.
+        explained: Vec<String>,
     },
     /// This machine cannot sandbox.
     #[error(transparent)]

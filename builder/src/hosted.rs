@@ -15,9 +15,10 @@ use crate::build::{Finished, Workshop};
 use crate::error::Error;
 use crate::observe::{Event, Phase};
 use crate::probe::find_program;
-use crate::request::{BuildRequest, DESTDIR, HOME, Mount, build_env};
+use crate::request::{BuildRequest, DESTDIR, Mount, build_env};
 use crate::root::{Input, add_files, add_sources, below, make_dir, unpack_all, write_file};
 use crate::scratch::Scratch;
+use crate::surroundings::Surroundings;
 
 /// Where each recipe's script, sources and files lie, in a folder of its name.
 const SOURCES: &str = "/src";
@@ -26,7 +27,7 @@ const STAGE: &str = "/stage";
 /// Where the script is mounted.
 const SCRIPT: &str = "/stage0";
 /// Where the host's compiler and tools are looked for. Not the caller's own path: that may begin with wrappers.
-const HOST_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+pub(crate) const HOST_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 /// Top-level names of the host where compilers and their libraries lie, beside all that begin with `lib`.
 const SHOWN: [&str; 7] = ["bin", "etc", "gnu", "nix", "opt", "sbin", "usr"];
 
@@ -67,7 +68,8 @@ impl<'a> Workshop<'a> {
         });
         let scratch = Scratch::new(self.scratch)?;
         let root = scratch.root();
-        for dir in ["", SOURCES, STAGE, "/home", HOME, DESTDIR, "/tmp"] {
+        let home = Surroundings::Usual.home();
+        for dir in ["", SOURCES, STAGE, "/home", home, DESTDIR, "/tmp"] {
             make_dir(&below(&root, dir))?;
         }
         unpack_all(
@@ -102,10 +104,12 @@ impl<'a> Workshop<'a> {
         env.insert("CC".into(), compiler.into());
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
+            surroundings: Surroundings::Usual,
+            in_memory: None,
             stack: None,
             mounts,
             env,
-            directory: HOME.into(),
+            directory: home.into(),
             command,
         };
         sandbox.mask(&mut request);
@@ -114,8 +118,8 @@ impl<'a> Workshop<'a> {
 
     fn lay_out(&self, recipe: &Recipe, dir: &Path) -> Result<(), Error> {
         make_dir(dir)?;
-        add_sources(dir, recipe, self.store)?;
-        add_files(dir, recipe, self.files)?;
+        add_sources(dir, recipe.sources(), self.store)?;
+        add_files(dir, recipe.name(), recipe.files(), self.files)?;
         match recipe.build() {
             Some(script) => write_file(&dir.join("build"), &script.bytes, true),
             None => Ok(()),
@@ -150,7 +154,7 @@ fn by_path(compiler: &str) -> Option<String> {
 }
 
 /// The host's top-level directories, read-only, and its links, as links.
-fn host_mounts(host: &Path) -> Result<Vec<Mount>, Error> {
+pub(crate) fn host_mounts(host: &Path) -> Result<Vec<Mount>, Error> {
     let read_error = |e| Error::io("read", host, e);
     let mut mounts = Vec::new();
     for entry in fs::read_dir(host).map_err(read_error)? {

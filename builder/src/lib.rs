@@ -18,6 +18,7 @@ mod build;
 mod bwrap;
 mod check;
 mod diagnose;
+mod diffoscope;
 mod error;
 mod forecast;
 mod hosted;
@@ -42,6 +43,7 @@ mod signer;
 mod sources;
 mod squashfs;
 mod stack;
+mod surroundings;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trial;
@@ -65,13 +67,14 @@ pub use crate::probe::{LazySandbox, Sandbox};
 pub use crate::process::{Ending, Limits};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
-    BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,
-    SOURCE_DATE_EPOCH, Stack, build_env, check_env,
+    BUILD_SCRIPT, BuildRequest, CHECK_SCRIPT, DESTDIR, InMemory, Mount, SOURCE_DATE_EPOCH, Stack,
+    build_env, check_env,
 };
 pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;
 pub use crate::signer::Signer;
 pub use crate::sources::FetchedItem;
 pub use crate::squashfs::squashfs;
+pub use crate::surroundings::Surroundings;
 pub use crate::trial::Trial;
 pub use crate::untidy::untidy;

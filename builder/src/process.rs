@@ -20,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, umask};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::error::ProcessError;
 use crate::jobs::Lending;
@@ -148,10 +149,30 @@ fn spawn(
         .stdout(log_writer.try_clone()?)
         .stderr(log_writer);
     let before = umask(Mode::WGRP | Mode::WOTH);
-    let child = command.spawn();
+    let child = if request.surroundings.has_one_processor() {
+        on_one_processor(|| command.spawn())
+    } else {
+        command.spawn()
+    };
     umask(before);
     drop((inherited, info_writer, filters));
     child
+}
+
+/// Starts something on one of the processors that this thread may use. What it starts inherits that; the thread itself
+/// gets all of them back. Where the kernel does not want that, nothing is changed.
+fn on_one_processor<T>(start: impl FnOnce() -> T) -> T {
+    let Ok(all) = sched_getaffinity(None) else {
+        return start();
+    };
+    let mut one = CpuSet::new();
+    if let Some(last) = (0..CpuSet::MAX_CPU).rev().find(|cpu| all.is_set(*cpu)) {
+        one.set(last);
+    }
+    let _ = sched_setaffinity(None, &one);
+    let started = start();
+    let _ = sched_setaffinity(None, &all);
+    started
 }
 
 /// A running bubblewrap and everything needed to see its end.

@@ -20,6 +20,7 @@ use crate::layers::Layer;
 use crate::request::{Mount, Stack};
 use crate::root::{RESERVED, SKELETON, make_dir, stamp_dir, write_accounts};
 use crate::scratch::Scratch;
+use crate::surroundings::Surroundings;
 
 /// Most layers that the kernel stacks (`OVL_MAX_STACK`).
 pub(crate) const LAYERS_MAX: usize = 500;
@@ -74,7 +75,7 @@ impl Stack {
             }
         }
         make_dir(&upper.join("etc"))?;
-        write_accounts(&upper.join("etc"))?;
+        write_accounts(&upper.join("etc"), Surroundings::Usual)?;
         for (name, _) in tops.iter().filter(|(name, _)| upper.join(name).is_dir()) {
             stamp_dir(&upper.join(name))?;
         }

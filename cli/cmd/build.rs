@@ -25,6 +25,10 @@ pub struct Args {
     /// Build again and compare; exit code 6 when the outputs differ
     #[arg(long, conflicts_with_all = ["dry_run", "substitute_only"])]
     check: bool,
+    /// With `--check`: build again as another user, on another host, in another directory, a day ahead, with fewer processors
+    /// and files in another order
+    #[arg(long, requires = "check")]
+    vary: bool,
     /// Go on with what does not depend on a failure
     #[arg(short, long)]
     keep_going: bool,
@@ -37,6 +41,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
     let mut options = args.get.options()?;
     options.keep_going = args.keep_going;
     options.keep_failed = args.keep_failed;
+    options.vary = args.vary;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     if args.dry_run {
         return show(context, &session.forecast(&options)?);
@@ -47,7 +52,11 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         session.realise(&options)?
     };
     if args.check {
-        context.ui.status("a second build gave the same bytes");
+        context.ui.status(if args.vary {
+            "a second build in other surroundings gave the same bytes"
+        } else {
+            "a second build gave the same bytes"
+        });
     }
     session.print_outputs(&report)
 }

@@ -159,6 +159,26 @@ fn a_second_build_is_compared_with_the_first() {
 }
 
 #[test]
+fn a_second_build_elsewhere_is_compared_too() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    home.run(&["build", "--check", "--vary", "greet"])
+        .assert_exit(0)
+        .assert_says("in other surroundings gave the same bytes");
+    home.run(&["build", "--check", "--vary", "flaky"])
+        .assert_exit(6)
+        .assert_says("share/random");
+    home.run(&["check", "--reproduce", "--vary", "greet"])
+        .assert_exit(0);
+    // Without a second build there is nothing to vary.
+    home.run(&["build", "--vary", "greet"]).assert_exit(2);
+    home.run(&["check", "--vary", "greet"]).assert_exit(2);
+}
+
+#[test]
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     if !sandbox_works() {
         return;
