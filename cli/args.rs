@@ -108,6 +108,7 @@ pub enum Command {
     Refresh(cmd::refresh::Args),
     Weather(cmd::weather::Args),
     Log(cmd::log::Args),
+    Shell(cmd::shell::Args),
     Publish(cmd::publish::Args),
     Node(cmd::node::Args),
     Mirror(cmd::mirror::Args),

@@ -11,6 +11,7 @@ use store::{Blob, Store};
 
 use crate::error::{BuildFailure, Error, ProcessError, chain};
 use crate::jobs::{JobServer, Lending, Seat};
+use crate::kept;
 use crate::log::Log;
 use crate::observe::{Busy, Event, Observer, Phase};
 use crate::output;
@@ -112,6 +113,9 @@ impl<'a> Workshop<'a> {
             request.in_memory = self.home_in_memory(recipe, &scratch)?;
         }
         sandbox.mask(&mut request);
+        if self.keep_failed {
+            kept::describe(&scratch, &request, inputs)?;
+        }
         self.run(recipe.name(), &request, scratch, begun, log)
     }
 
@@ -256,16 +260,10 @@ impl<'a> Workshop<'a> {
         });
         let destdir = root::destdir(&scratch);
         if let Err(source) = output::check(&destdir)? {
-            if self.keep_failed {
-                let kept = scratch.keep();
-                self.warn(
-                    package,
-                    &format!("its scratch directory is kept in `{}`", kept.display()),
-                );
-            }
             return Err(Error::Output {
                 package: package.clone(),
                 source,
+                kept: self.keep_failed.then(|| scratch.keep()),
             });
         }
         for leak in output::leaks(&destdir, scratch.path())? {

@@ -41,7 +41,12 @@ pub fn argv(request: &BuildRequest, features: Features) -> Vec<OsString> {
     if features.disable_userns {
         argv.push(["--disable-userns"]);
     }
-    argv.push(["--die-with-parent", "--new-session", "--clearenv"]);
+    argv.push(["--die-with-parent"]);
+    // A terminal of the user's could be typed into. Where filters refuse that, a shell may have it, and with it ^C and jobs.
+    if !(request.interactive && features.seccomp) {
+        argv.push(["--new-session"]);
+    }
+    argv.push(["--clearenv"]);
     let as_whom = request.surroundings;
     let (uid, gid) = (as_whom.uid().to_string(), as_whom.gid().to_string());
     argv.push(["--uid", &uid, "--gid", &gid]);
@@ -180,6 +185,23 @@ mod tests {
             --setenv SOURCE_DATE_EPOCH 1609459200 --setenv TMPDIR /tmp --setenv TZ UTC -- /build";
         let got: Vec<_> = got.iter().map(|a| a.to_str().unwrap()).collect();
         assert_eq!(got.join(" "), expected);
+    }
+
+    #[test]
+    fn a_shell_gets_the_terminal_only_where_filters_keep_it_from_typing() {
+        let new_session = |interactive, seccomp| {
+            let request = BuildRequest {
+                interactive,
+                ..BuildRequest::for_recipe(Path::new("/b"), Vec::new(), 1, Surroundings::Usual)
+            };
+            let features = Features {
+                seccomp,
+                ..Features::default()
+            };
+            argv(&request, features).contains(&"--new-session".into())
+        };
+        assert!(new_session(false, true) && new_session(false, false));
+        assert!(new_session(true, false) && !new_session(true, true));
     }
 
     #[test]

@@ -89,6 +89,7 @@ fn request(program: &Path, first: &Path, second: &Path) -> Result<BuildRequest, 
     command.extend([at_first, at_second].map(Into::into));
     Ok(BuildRequest {
         surroundings: Surroundings::Usual,
+        interactive: false,
         in_memory: None,
         stack: None,
         mounts,

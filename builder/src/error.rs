@@ -91,6 +91,16 @@ pub enum Error {
         /// Why.
         #[source]
         source: OutputError,
+        /// Where the scratch directory is kept, if that was asked for.
+        kept: Option<PathBuf>,
+    },
+    /// A directory is none that a failed build left, or cannot be entered any more.
+    #[error("cannot enter `{}`: {why}", dir.display())]
+    NotKept {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing.
+        why: String,
     },
     /// A second build gave another output.
     #[error("`{package}` is not reproducible: {} entries differ", differences.len())]
@@ -243,8 +253,18 @@ impl Error {
             | Self::Program { .. }
             | Self::Process(_)
             | Self::FileChanged { .. }
+            | Self::NotKept { .. }
             | Self::Sign { .. }
             | Self::Io { .. } => ErrorKind::Other,
+        }
+    }
+
+    /// Where the scratch directory of the build that failed is kept, if it is.
+    pub fn kept(&self) -> Option<&Path> {
+        match self {
+            Self::BuildFailed(failure) | Self::CheckFailed(failure) => failure.kept.as_deref(),
+            Self::Output { kept, .. } => kept.as_deref(),
+            _ => None,
         }
     }
 

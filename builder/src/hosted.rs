@@ -105,6 +105,7 @@ impl<'a> Workshop<'a> {
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
             surroundings: Surroundings::Usual,
+            interactive: false,
             in_memory: None,
             stack: None,
             mounts,

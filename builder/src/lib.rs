@@ -8,6 +8,7 @@
 //!   the dry run.
 //! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], output checks, archive.
 //! * [`JobServer`] keeps all builds together within the jobs that the user allowed.
+//! * [`Kept`] is a failed build that was kept, to look around in.
 //! * [`Trial`] is how a built package is tried in a root of its run closure alone.
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
 //! * [`venv`] composes closures into directories that commands run in, and exports them; [`Image`] and [`squashfs`] export them
@@ -24,6 +25,7 @@ mod forecast;
 mod hosted;
 mod image;
 mod jobs;
+mod kept;
 mod layers;
 mod log;
 mod lookup;
@@ -59,6 +61,7 @@ pub use crate::forecast::{Forecast, forecast};
 pub use crate::hosted::{HostedBuild, host_compiler};
 pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
 pub use crate::jobs::{JobServer, Seat};
+pub use crate::kept::Kept;
 pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};

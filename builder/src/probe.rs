@@ -157,6 +157,7 @@ impl Sandbox {
     fn attempt(&self) -> Result<(), String> {
         let mut request = BuildRequest {
             surroundings: Surroundings::Usual,
+            interactive: false,
             in_memory: None,
             stack: None,
             mounts: vec![
@@ -200,6 +201,7 @@ impl Sandbox {
         let bin = stack.dir.join(stack.place()).join("bin");
         let mut request = BuildRequest {
             surroundings: Surroundings::Usual,
+            interactive: false,
             in_memory: None,
             stack: Some(stack),
             mounts: vec![
@@ -245,6 +247,7 @@ impl Sandbox {
         let root = Path::new("/");
         let mut request = BuildRequest {
             surroundings: Surroundings::Other,
+            interactive: false,
             in_memory: Some(InMemory {
                 dir: dir.clone(),
                 from,

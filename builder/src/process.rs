@@ -53,6 +53,16 @@ pub struct Limits {
     pub disk_free_min: u64,
 }
 
+impl Limits {
+    /// None at all, for what a user does by hand.
+    const NONE: Self = Self {
+        wall: Duration::MAX,
+        silence: Duration::MAX,
+        log_bytes_max: u64::MAX,
+        disk_free_min: 0,
+    };
+}
+
 impl Default for Limits {
     /// Twelve hours (the largest compilers on a slow machine), one hour of silence (a long link), 256 MiB of log (a
     /// hundred times the log of a large build; a loop that prints fills it in seconds), and 128 MiB of the disk for everybody
@@ -99,7 +109,8 @@ pub(crate) fn run(
 ) -> Result<Ending, ProcessError> {
     let (log, log_writer) = io::pipe().map_err(ProcessError::Start)?;
     let (info, info_writer) = io::pipe().map_err(ProcessError::Start)?;
-    let child = spawn(sandbox, request.clone(), lending, log_writer, info_writer)
+    let streams = Streams::Log(log_writer);
+    let child = spawn(sandbox, request.clone(), lending, streams, info_writer)
         .map_err(ProcessError::Start)?;
     let mut watch = Watch::new(child, log, info)?;
     let ending = watch.until_end(limits, output, cancelled);
@@ -113,6 +124,35 @@ pub(crate) fn run(
     Ok(ending.or(too_much).unwrap_or(Ending::Exited(status)))
 }
 
+/// Runs a request on our own terminal until it ends by itself, and returns its exit status.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn attach(
+    sandbox: &Sandbox,
+    request: &BuildRequest,
+    lending: Option<&Lending>,
+) -> Result<i32, ProcessError> {
+    // Nothing is logged: this one is at its end at once.
+    let log = io::pipe().map_err(ProcessError::Start)?.0;
+    let (info, info_writer) = io::pipe().map_err(ProcessError::Start)?;
+    let request = request.clone();
+    let child = spawn(sandbox, request, lending, Streams::Terminal, info_writer)
+        .map_err(ProcessError::Start)?;
+    let mut watch = Watch::new(child, log, info)?;
+    let ending = watch.until_end(&Limits::NONE, &mut |_| {}, &|| false);
+    let status = watch.finish();
+    ending?;
+    status
+}
+
+/// Where what runs in a sandbox prints to.
+enum Streams {
+    Log(PipeWriter),
+    /// Ours, from which it reads as well.
+    Terminal,
+}
+
 /// Starts bubblewrap with the three standard descriptors, the info pipe, the filters, the job server's ends, and nothing else.
 ///
 /// Rust opens everything close-on-exec, but a shell, a `make` or a test runner may have left us descriptors that are
@@ -122,7 +162,7 @@ fn spawn(
     sandbox: &Sandbox,
     mut request: BuildRequest,
     lending: Option<&Lending>,
-    log_writer: PipeWriter,
+    streams: Streams,
     info_writer: PipeWriter,
 ) -> io::Result<Child> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -142,12 +182,15 @@ fn spawn(
     let mut command = Command::new(sandbox.bwrap());
     command
         .env_clear()
-        .args(sandbox.argv(&request, info_writer.as_raw_fd(), &filters))
-        // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(log_writer.try_clone()?)
-        .stderr(log_writer);
+        .args(sandbox.argv(&request, info_writer.as_raw_fd(), &filters));
+    if let Streams::Log(writer) = streams {
+        command
+            // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+    }
     let before = umask(Mode::WGRP | Mode::WOTH);
     let child = if request.surroundings.has_one_processor() {
         on_one_processor(|| command.spawn())

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::surroundings::Surroundings;
 
 /// Where programs are looked for.
@@ -22,7 +24,7 @@ pub const CHECK_SCRIPT: &str = "/check";
 pub const SOURCE_DATE_EPOCH: &str = "1609459200";
 
 /// One thing that exists inside the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mount {
     /// A host path that the build may change.
     Writable {
@@ -66,7 +68,7 @@ pub struct Stack {
 }
 
 /// A directory that is to lie in memory while something runs; see [`crate::Surroundings::Other`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InMemory {
     /// The directory on the host.
     pub dir: PathBuf,
@@ -81,6 +83,8 @@ pub struct InMemory {
 pub struct BuildRequest {
     /// As whom and where.
     pub surroundings: Surroundings,
+    /// Whether the command talks to our own terminal.
+    pub interactive: bool,
     /// What lies in memory, if anything.
     pub in_memory: Option<InMemory>,
     /// What is stacked beforehand, if anything.
@@ -132,6 +136,7 @@ impl BuildRequest {
         mounts.extend([Mount::Proc, Mount::Dev]);
         Self {
             surroundings: Surroundings::Usual,
+            interactive: false,
             in_memory: None,
             stack: None,
             mounts,

@@ -101,9 +101,23 @@ impl Stack {
         for name in [MERGED, UPPER, WORK] {
             make_dir(&dir.join(name))?;
         }
+        Self::over(dir, lower)
+    }
+
+    /// Stacks directories below what was changed in an earlier stack at the same place.
+    pub(crate) fn over(
+        dir: &Path,
+        lower: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<Self, Error> {
         let mut layers = 0;
         for target in lower {
             let link = dir.join(layer_name(layers));
+            match fs::remove_file(&link) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &link, e));
+                }
+                _ => {}
+            }
             symlink(target, &link).map_err(|e| Error::io("create", &link, e))?;
             layers += 1;
         }

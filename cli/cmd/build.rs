@@ -1,5 +1,8 @@
 //! `p2pkgs build`
 
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+
 use builder::{Forecast, Wanted};
 use serde::Serialize;
 
@@ -35,21 +38,30 @@ pub struct Args {
     /// Leave the scratch directories of failed builds
     #[arg(short = 'K', long)]
     keep_failed: bool,
+    /// Open a shell where the first build has failed, in its sandbox; its scratch directory goes afterwards, unless it is kept
+    #[arg(long, conflicts_with_all = ["dry_run", "substitute_only"])]
+    shell_on_failure: bool,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     let mut options = args.get.options()?;
     options.keep_going = args.keep_going;
-    options.keep_failed = args.keep_failed;
+    options.keep_failed = args.keep_failed || args.shell_on_failure;
     options.vary = args.vary;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     if args.dry_run {
         return show(context, &session.forecast(&options)?);
     }
-    let report = if args.check {
-        session.check(&options)?
+    let realised = if args.check {
+        session.check(&options)
     } else {
-        session.realise(&options)?
+        session.realise(&options)
+    };
+    let report = match realised {
+        Err(failure) if args.shell_on_failure => {
+            return Err(look_around(&session, failure, args.keep_failed));
+        }
+        realised => realised?,
     };
     if args.check {
         context.ui.status(if args.vary {
@@ -59,6 +71,27 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         });
     }
     session.print_outputs(&report)
+}
+
+/// Opens a shell where a build failed, if there is a terminal for it. That build's failure remains the command's.
+fn look_around(session: &Session, failure: Failure, keep: bool) -> Failure {
+    let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let Some(dir) = failure.kept().map(Path::to_owned).filter(|_| terminal) else {
+        // The hints say how to open it.
+        return failure;
+    };
+    let (ui, exit, message) = (&session.bench.ui, failure.exit(), failure.message());
+    ui.failure(&failure);
+    match session.bench.shell(&dir) {
+        Ok(kept) if keep => ui.status(format!("kept in `{}`", kept.dir().display())),
+        Ok(kept) => {
+            if let Err(error) = kept.remove() {
+                ui.failure(&error.into());
+            }
+        }
+        Err(error) => ui.failure(&error),
+    }
+    Failure::new(exit, message)
 }
 
 #[derive(Serialize)]

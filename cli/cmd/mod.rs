@@ -26,6 +26,7 @@ pub mod pin;
 pub mod publish;
 pub mod refresh;
 pub mod run;
+pub mod shell;
 pub mod store;
 pub mod unpin;
 pub mod venv;
@@ -57,6 +58,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Weather(args) => weather::run(&context, &args),
         Command::Lint(args) => lint::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
+        Command::Shell(args) => shell::run(&context, &args),
         Command::Publish(args) => publish::run(&context, &args),
         Command::Node(args) => node::run(&mut context, &args),
         Command::Mirror(args) => mirror::run(&context, &args),

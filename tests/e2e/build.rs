@@ -1,13 +1,16 @@
 //! Building in a real sandbox.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::{
-    COMMAND_DEADLINE, Finished, TestEnv, greeting, sandbox_works, signal, start, wait_until,
+    COMMAND_DEADLINE, Finished, Home, P2PKGS, TestEnv, greeting, sandbox_works, signal, start,
+    wait_until,
 };
 
 /// Where a package's output lies, as `build` prints it.
@@ -156,6 +159,68 @@ fn a_second_build_is_compared_with_the_first() {
         .assert_exit(6)
         .assert_says("share/random")
         .assert_says("not reproducible");
+}
+
+/// A command on a terminal of its own, with what is typed there.
+fn on_a_terminal(home: &Home<'_>, command: &str, typed: &str) -> Finished {
+    let mut script = home.command_of("script", &["-qec", command, "/dev/null"]);
+    let mut child = script
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut terminal = child.stdin.take().unwrap();
+    terminal.write_all(typed.as_bytes()).unwrap();
+    let finished = Finished::wait(child, command.to_owned(), COMMAND_DEADLINE);
+    drop(terminal);
+    finished
+}
+
+#[test]
+fn a_shell_opens_where_a_build_failed() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let failed = home.run(&["build", "broken"]).assert_exit(5);
+    failed.assert_says("`p2pkgs build --shell-on-failure broken` opens a shell where it failed");
+    let kept = || {
+        let entries = fs::read_dir(home.path("scratch")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("kept-")).count()
+    };
+
+    let command = format!("{P2PKGS} build --shell-on-failure broken");
+    let typed = "echo in $PWD, $((6 * 7)) jobs in $MAKEFLAGS; exit\n";
+    let shown = on_a_terminal(&home, &command, typed).assert_exit(5);
+    assert!(shown.stdout.contains("line 60"), "{}", shown.stdout);
+    assert!(
+        shown.stdout.contains("in /home/build, 42 jobs in -j"),
+        "{}",
+        shown.stdout
+    );
+    assert_eq!(kept(), 0, "it goes with the shell");
+
+    // Without a terminal it is kept, and the command to open it is said.
+    let failed = home
+        .run(&["build", "--shell-on-failure", "broken"])
+        .assert_exit(5);
+    let (_, rest) = failed.stderr.split_once("`p2pkgs shell ").unwrap();
+    let dir = rest.split('`').next().unwrap().to_owned();
+    let command = format!("{P2PKGS} shell {dir}");
+    let typed = "echo again in $PWD; exit\n";
+    let shown = on_a_terminal(&home, &command, typed).assert_exit(0);
+    assert!(
+        shown.stdout.contains("again in /home/build"),
+        "{}",
+        shown.stdout
+    );
+    assert_eq!(kept(), 1);
+    home.run(&["shell", "/tmp"])
+        .assert_exit(1)
+        .assert_says("none that a failed build left");
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! How builds end that do not end well.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use builder::testing::{World, can_go_on};
-use builder::{Ending, Error, ErrorKind, Limits};
+use builder::{Ending, Error, ErrorKind, Kept, Layers, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use store::Store;
 
 /// Is a process running on this machine whose command line contains this text?
 fn runs(marker: &str) -> Vec<i32> {
@@ -72,6 +74,96 @@ fn a_failed_builds_scratch_directory_is_kept_when_asked_for() {
     };
     let clue = failure.kept.unwrap().join("root/home/build/clue");
     assert_eq!(fs::read_to_string(clue).unwrap(), "evidence\n");
+}
+
+#[test]
+fn a_kept_build_is_entered_again_with_its_root_its_environment_and_its_user() {
+    let Some(world) = World::new() else {
+        return;
+    };
+    enter_again(World::new().unwrap());
+    enter_again(world.unstacked());
+}
+
+fn enter_again(mut world: World) {
+    const HELPER: &str = "P2PKGS_TEST_ENTER";
+    if let Some(dir) = std::env::var_os(HELPER) {
+        // What runs inside prints and reads where this process does.
+        let world_of = World::new().unwrap();
+        let store =
+            Store::open(Path::new(&std::env::var_os("P2PKGS_TEST_STORE").unwrap())).unwrap();
+        let kept = Kept::open(Path::new(&dir), &store).unwrap();
+        let twice = Kept::open(Path::new(&dir), &store).unwrap_err();
+        assert!(twice.to_string().contains("in use"), "{twice}");
+        kept.shell(&world_of.sandbox, &world_of.jobs).unwrap();
+        std::process::exit(0);
+    }
+    world.options.keep_failed = true;
+    world.package(
+        "p",
+        "echo evidence >clue; echo changed >/etc/changed; echo x >/lib/added; rm /bin/vi; env | sort >env; exit 1",
+    );
+    world.add_source("p", "source.txt", b"source\n");
+    let failure = world.realise(&["p"]).unwrap_err();
+    let kept = failure.error.kept().unwrap().to_owned();
+    // The layers below may go; they are made again.
+    for layer in Layers::below(&world.scratch()).unwrap().list() {
+        Layers::below(&world.scratch())
+            .unwrap()
+            .remove(&layer.sha256);
+    }
+    let mut shell = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "limits::a_kept_build_is_entered_again_with_its_root_its_environment_and_its_user",
+            "--nocapture",
+        ])
+        .env(HELPER, &kept)
+        .env("P2PKGS_TEST_STORE", world.path().join("store"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    shell
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"pwd; cat clue source.txt /etc/changed /lib/added; id -u; hostname; ls /bin/vi; env | sort | diff - env | grep -v _=; cat /proc/net/dev | wc -l; touch more; exit 3\n")
+        .unwrap();
+    let output = shell.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let text = text.split("running 1 test\n").last().unwrap().trim();
+    assert!(
+        text.starts_with("/home/build\nevidence\nsource\nchanged\nx\n1000\nbuild\n"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let rest: Vec<_> = text.lines().skip(7).collect();
+    assert_eq!(
+        rest,
+        ["3"],
+        "the environment is the same, and there is no network: {text}"
+    );
+    assert!(
+        kept.join("root/home/build/more").is_file(),
+        "it is the directory itself"
+    );
+}
+
+#[test]
+fn what_no_build_left_is_not_entered() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let refused = |text: &str| {
+        let error = Kept::open(dir.path(), &store).unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    refused("none that a failed build left");
+    fs::write(dir.path().join("kept.json"), "{}").unwrap();
+    refused("cannot be read");
+    fs::write(dir.path().join("kept.json"), vec![b' '; 2 << 20]).unwrap();
+    refused("too long");
 }
 
 #[test]
