@@ -397,6 +397,16 @@ impl fmt::Display for Ending {
                     bytes.div_ceil(1 << 20)
                 )
             }
+            Self::TookTooMuchMemory(bytes) => {
+                write!(
+                    f,
+                    "was killed when it took more than {} MiB of memory",
+                    bytes >> 20
+                )
+            }
+            Self::TooManyProcesses(limit) => {
+                write!(f, "was killed when it ran more than {limit} processes")
+            }
             Self::Cancelled => f.write_str("was cancelled"),
         }
     }

@@ -17,11 +17,14 @@
 mod ahead;
 mod build;
 mod bwrap;
+mod census;
+mod cgroup;
 mod check;
 mod diagnose;
 mod diffoscope;
 mod error;
 mod forecast;
+mod guard;
 mod hosted;
 mod image;
 mod jobs;
@@ -54,6 +57,7 @@ pub mod venv;
 
 pub use crate::build::{Finished, Workshop};
 pub use crate::bwrap::{Features, argv};
+pub use crate::cgroup::Groups;
 pub use crate::check::{DIFFERENCES_MAX, check, differences};
 pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};

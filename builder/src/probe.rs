@@ -36,6 +36,8 @@ const PROBE_LIMITS: Limits = Limits {
     silence: Duration::from_secs(20),
     log_bytes_max: 64 << 10,
     disk_free_min: 0,
+    memory_max: u64::MAX,
+    processes_max: u64::MAX,
 };
 
 /// A way to sandbox that was seen to work on this machine.
@@ -120,15 +122,17 @@ impl Sandbox {
         }
     }
 
-    /// The arguments of bubblewrap for a request; it writes who runs inside to the descriptor `info`, and reads the filters
-    /// from `filters`.
+    /// The arguments of bubblewrap for a request; it writes who runs inside to the descriptor `info`, waits for something to
+    /// come from `gate` before it starts that, and reads the filters from `filters`.
     pub(crate) fn argv(
         &self,
         request: &BuildRequest,
         info: RawFd,
+        gate: RawFd,
         filters: &[File],
     ) -> Vec<OsString> {
         let mut own = vec![OsString::from("--info-fd"), info.to_string().into()];
+        own.extend(["--block-fd".into(), gate.to_string().into()]);
         for filter in filters {
             own.push("--add-seccomp-fd".into());
             own.push(filter.as_raw_fd().to_string().into());

@@ -44,7 +44,7 @@ pub struct Args {
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
-    let mut options = args.get.options()?;
+    let mut options = args.get.options(context)?;
     options.keep_going = args.keep_going;
     options.keep_failed = args.keep_failed || args.shell_on_failure;
     options.vary = args.vary;

@@ -55,7 +55,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
 }
 
 fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> CmdResult {
-    let options = get.options()?;
+    let options = get.options(context)?;
     let session = Session::open(context, get.jobs, packages)?;
     let report = session.realise(&options)?;
     fs::create_dir_all(dir)?;

@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
-    let mut options = args.get.options()?;
+    let mut options = args.get.options(context)?;
     options.keep_going = true;
     options.vary = args.vary;
     let mut tree = context.tree()?;

@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
-    let options = args.get.options()?;
+    let options = args.get.options(context)?;
     let dir = {
         let session = Session::open(context, args.get.jobs, &args.packages)?;
         session.bench.require_sandbox()?;

@@ -26,7 +26,7 @@ pub struct Args {
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     refuse_existing(&args.dir)?;
-    let options = args.get.options()?;
+    let options = args.get.options(context)?;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     let report = session.realise(&options)?;
     venv::create(&session.bench.store, &session.closure(&report)?, &args.dir)?;

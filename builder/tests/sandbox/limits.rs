@@ -243,6 +243,55 @@ fn a_build_is_killed_before_the_disk_is_full_and_what_it_wrote_is_removed() {
 }
 
 #[test]
+fn a_build_that_takes_too_much_memory_is_killed() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.limits.memory_max = 64 << 20;
+    world.package("p", "dd if=/dev/zero of=/dev/null bs=256M count=1000000");
+    let ending = ending(&mut world, "p");
+    assert_eq!(ending, Ending::TookTooMuchMemory(64 << 20));
+    let text = ending.to_string();
+    assert_eq!(text, "was killed when it took more than 64 MiB of memory");
+    assert!(runs("bs=256M").is_empty());
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_build_that_starts_processes_without_end_is_killed_with_all_of_them() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.limits.processes_max = 300;
+    world.package(
+        "p",
+        "sleeping() { sleep 4242.007 & }; bomb() { sleeping; bomb & bomb; }; bomb",
+    );
+    let ending = ending(&mut world, "p");
+    assert_eq!(ending, Ending::TooManyProcesses(300));
+    let text = ending.to_string();
+    assert_eq!(text, "was killed when it ran more than 300 processes");
+    assert!(runs("4242.007").is_empty());
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_build_within_its_limits_is_left_alone_however_its_processes_share_memory() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    // Each has the same few megabytes, which all of them share.
+    world.options.limits.memory_max = 64 << 20;
+    world.options.limits.processes_max = 300;
+    world.package(
+        "p",
+        "big=$(head -c 4000000 /dev/zero | tr '\\0' x)
+         for n in $(seq 1 40); do (read line </dev/zero & sleep 0.5; kill $!) & done; wait; mkdir $DESTDIR/share; echo $(id -u) >$DESTDIR/share/id",
+    );
+    assert_eq!(world.built_text("p", "share/id"), "1000\n");
+}
+
+#[test]
 fn a_cancelled_build_leaves_nothing_running_and_nothing_behind() {
     let Some(mut world) = World::new() else {
         return;
