@@ -55,12 +55,12 @@ impl Groups {
         let dir = self.parent.join(name);
         fs::create_dir(&dir)?;
         let group = Group { dir };
-        group.write("memory.max", limits.memory_max)?;
-        group.write("pids.max", limits.processes_max)?;
+        group.write("memory.max", &limits.memory_max)?;
+        group.write("pids.max", &limits.processes_max)?;
         // All or nothing: a build that lost one process to the limit would fail for reasons that nobody understands.
-        let _ = group.write("memory.oom.group", 1);
+        let _ = group.write("memory.oom.group", &1);
         // A machine without swap has no such file.
-        let _ = group.write("memory.swap.max", 0);
+        let _ = group.write("memory.swap.max", &0);
         Ok(group)
     }
 }
@@ -74,7 +74,7 @@ pub(crate) struct Group {
 impl Group {
     /// Takes a process in; what it starts is in the group, too.
     pub(crate) fn add(&self, pid: Pid) -> io::Result<()> {
-        self.write("cgroup.procs", pid.as_raw_nonzero())
+        self.write("cgroup.procs", &pid.as_raw_nonzero())
     }
 
     /// Whether the kernel has ended it for want of memory.
@@ -94,14 +94,14 @@ impl Group {
         found.and_then(|(_, n)| n.parse().ok()).unwrap_or(0)
     }
 
-    fn write(&self, file: &str, value: impl ToString) -> io::Result<()> {
+    fn write(&self, file: &str, value: &impl ToString) -> io::Result<()> {
         fs::write(self.dir.join(file), value.to_string())
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let _ = self.write("cgroup.kill", 1);
+        let _ = self.write("cgroup.kill", &1);
         if let Err(error) = fs::remove_dir(&self.dir) {
             tracing::debug!(path = %self.dir.display(), %error, "cannot remove a group");
         }

@@ -26,6 +26,11 @@ fn runs(marker: &str) -> Vec<i32> {
     pids
 }
 
+/// Set to a kept directory in the process that is to enter it.
+const ENTER: &str = "P2PKGS_TEST_ENTER";
+/// Set to the store that it needs.
+const ENTER_STORE: &str = "P2PKGS_TEST_ENTER_STORE";
+
 /// The ending of a build that has to fail.
 fn ending(world: &mut World, package: &str) -> Ending {
     let failure = world.realise(&[package]).unwrap_err();
@@ -81,23 +86,21 @@ fn a_kept_build_is_entered_again_with_its_root_its_environment_and_its_user() {
     let Some(world) = World::new() else {
         return;
     };
+    if let Some(dir) = std::env::var_os(ENTER) {
+        // What runs inside prints and reads where this process does.
+        let store = std::env::var_os(ENTER_STORE).unwrap();
+        let store = Store::open(Path::new(&store)).unwrap();
+        let kept = Kept::open(Path::new(&dir), &store).unwrap();
+        let twice = Kept::open(Path::new(&dir), &store).unwrap_err();
+        assert!(twice.to_string().contains("in use"), "{twice}");
+        kept.shell(&world.sandbox, &world.jobs).unwrap();
+        return;
+    }
     enter_again(World::new().unwrap());
     enter_again(world.unstacked());
 }
 
 fn enter_again(mut world: World) {
-    const HELPER: &str = "P2PKGS_TEST_ENTER";
-    if let Some(dir) = std::env::var_os(HELPER) {
-        // What runs inside prints and reads where this process does.
-        let world_of = World::new().unwrap();
-        let store =
-            Store::open(Path::new(&std::env::var_os("P2PKGS_TEST_STORE").unwrap())).unwrap();
-        let kept = Kept::open(Path::new(&dir), &store).unwrap();
-        let twice = Kept::open(Path::new(&dir), &store).unwrap_err();
-        assert!(twice.to_string().contains("in use"), "{twice}");
-        kept.shell(&world_of.sandbox, &world_of.jobs).unwrap();
-        std::process::exit(0);
-    }
     world.options.keep_failed = true;
     world.package(
         "p",
@@ -118,8 +121,8 @@ fn enter_again(mut world: World) {
             "limits::a_kept_build_is_entered_again_with_its_root_its_environment_and_its_user",
             "--nocapture",
         ])
-        .env(HELPER, &kept)
-        .env("P2PKGS_TEST_STORE", world.path().join("store"))
+        .env(ENTER, &kept)
+        .env(ENTER_STORE, world.path().join("store"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -129,11 +132,12 @@ fn enter_again(mut world: World) {
         .stdin
         .take()
         .unwrap()
-        .write_all(b"pwd; cat clue source.txt /etc/changed /lib/added; id -u; hostname; ls /bin/vi; env | sort | diff - env | grep -v _=; cat /proc/net/dev | wc -l; touch more; exit 3\n")
+        .write_all(b"pwd; cat clue source.txt /etc/changed /lib/added; id -u; hostname; ls /bin/vi; env | sort | diff - env | grep -v _=; cat /proc/net/dev | wc -l; touch more; echo end; exit 3\n")
         .unwrap();
     let output = shell.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let text = text.split("running 1 test\n").last().unwrap().trim();
+    let text = text.split("running 1 test\n").last().unwrap();
+    let text = text.split("end\n").next().unwrap().trim();
     assert!(
         text.starts_with("/home/build\nevidence\nsource\nchanged\nx\n1000\nbuild\n"),
         "{text}{}",
