@@ -102,6 +102,7 @@ pub enum Command {
     Hash(cmd::hash::Args),
     Closure(cmd::closure::Args),
     Why(cmd::why::Args),
+    WhyMiss(cmd::why_miss::Args),
     Graph(cmd::graph::Args),
     New(cmd::new::Args),
     Lint(cmd::lint::Args),

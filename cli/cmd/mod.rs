@@ -32,6 +32,7 @@ pub mod unpin;
 pub mod venv;
 pub mod weather;
 pub mod why;
+pub mod why_miss;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -52,6 +53,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Hash(args) => hash::run(&context, &args),
         Command::Closure(args) => closure::run(&context, &args),
         Command::Why(args) => why::run(&context, &args),
+        Command::WhyMiss(args) => why_miss::run(&context, &args),
         Command::Graph(args) => graph::run(&context, &args),
         Command::New(args) => new::run(&context, &args),
         Command::Refresh(args) => refresh::run(&context, &args),

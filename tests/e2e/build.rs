@@ -274,6 +274,59 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
 }
 
 #[test]
+fn a_miss_is_explained_by_what_a_cache_has() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let cache = env.path("cache");
+    let builder = env.home("builder");
+    builder.ok(&["cache", "export", cache.to_str().unwrap(), "greet"]);
+    let user = env.home("user");
+    let url = format!("file://{}", cache.display());
+    let why_miss = |name: &str| {
+        let mut command = user.command(&["why-miss", name]);
+        command.env("PKG_CACHE_URL", &url);
+        Finished::of(command, COMMAND_DEADLINE)
+    };
+    why_miss("greet")
+        .assert_exit(0)
+        .assert_says("has `greet` as it is here");
+    why_miss("flaky")
+        .assert_exit(3)
+        .assert_says("know another `flaky`");
+
+    let script = env.tree().join("pkg/hello/build");
+    let text = fs::read_to_string(&script).unwrap();
+    fs::write(&script, text + "# changed\n").unwrap();
+    let why = why_miss("greet").assert_exit(0).assert_says("nearest is ");
+    assert!(
+        why.stdout.contains("hello") && why.stdout.contains("`build` changed"),
+        "{}",
+        why.stdout
+    );
+
+    // What does not have its hash is not believed.
+    for entry in fs::read_dir(&cache).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|ending| ending == "derivation")
+        {
+            let mut text = fs::read(&path).unwrap();
+            text.push(b'\n');
+            fs::write(&path, text).unwrap();
+        }
+    }
+    why_miss("greet").assert_exit(3);
+    // The one who built it has its own store.
+    builder
+        .run(&["why-miss", "greet"])
+        .assert_exit(0)
+        .assert_says("which the store has");
+}
+
+#[test]
 fn a_changed_recipe_is_explained_down_to_its_cause() {
     if !sandbox_works() {
         return;
