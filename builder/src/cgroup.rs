@@ -17,6 +17,9 @@ use crate::process::Limits;
 /// How the names of our groups begin; the number of our process and another one follow.
 const PREFIX: &str = "p2pkgs-build-";
 
+/// As many processes as the kernel can number (`PID_MAX_LIMIT`): a limit of so many it takes for a mistake.
+const PROCESSES_ALL: u64 = 1 << 22;
+
 /// Where groups can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Groups {
@@ -56,7 +59,9 @@ impl Groups {
         fs::create_dir(&dir)?;
         let group = Group { dir };
         group.write("memory.max", &limits.memory_max)?;
-        group.write("pids.max", &limits.processes_max)?;
+        if limits.processes_max < PROCESSES_ALL {
+            group.write("pids.max", &limits.processes_max)?;
+        }
         // All or nothing: a build that lost one process to the limit would fail for reasons that nobody understands.
         let _ = group.write("memory.oom.group", &1);
         // A machine without swap has no such file.
@@ -212,7 +217,12 @@ mod tests {
         fs::write(group.dir.join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
         fs::write(group.dir.join("pids.events"), "max 3\n").unwrap();
         assert!(group.is_out_of_memory() && group.is_out_of_processes());
+        let limits = Limits {
+            processes_max: u64::MAX,
+            ..limits
+        };
         let another = groups.make(&limits).unwrap();
+        assert!(!another.dir.join("pids.max").exists());
         assert_ne!(another.dir, group.dir);
     }
 }
