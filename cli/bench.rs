@@ -4,16 +4,17 @@
 //! rebuilding of a seed in the middle of a build, has the same tools at hand.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base::PkgHash;
-use builder::{Context as BuildContext, JobServer, LazySandbox};
+use builder::{Context as BuildContext, JobServer, Kept, LazySandbox};
 use store::Store;
 use store::substitute::{First, Progress, Query, Race, SourceFetcher, Substituter as _};
 use trust::TrustPolicy;
 
+use crate::cmd::shell;
 use crate::context::Context;
 use crate::error::CmdResult;
 use crate::keys::BuildKey;
@@ -130,6 +131,14 @@ impl Bench {
     /// This command's door to the network.
     pub const fn remote(&self) -> &Arc<Remote> {
         self.origins.remote()
+    }
+
+    /// Opens a shell in a failed build that was kept.
+    ///
+    /// # Errors
+    /// As [`shell::open`].
+    pub fn shell(&self, dir: &Path) -> CmdResult<Kept> {
+        shell::open(&self.ui, &self.store, &self.sandbox, &self.jobs, dir)
     }
 
     /// Fails with exit code 8, and what to do about it, where no sandbox works.

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use builder::ErrorKind;
 use netconfig::ConfigError;
@@ -156,6 +157,13 @@ impl Failure {
     pub fn message(&self) -> String {
         let causes: Vec<_> = self.error.chain().map(ToString::to_string).collect();
         causes.join(": ")
+    }
+
+    /// Where the scratch directory of the build that failed is kept, if it is.
+    pub fn kept(&self) -> Option<&Path> {
+        self.error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<builder::Error>()?.kept())
     }
 
     /// Lines to show before the message.

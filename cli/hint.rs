@@ -1,8 +1,9 @@
 //! What to do about an error: lines with the exact command, found by looking through the chain of causes.
 
 use std::error::Error;
+use std::path::Path;
 
-use base::PublicKey;
+use base::{PackageName, PublicKey};
 use builder::{BuildFailure, SandboxUnavailable};
 use store::StoreError;
 use trust::{Discount, Testimony};
@@ -75,7 +76,15 @@ fn hints_of_builder(error: &builder::Error) -> Vec<String> {
         }
         builder::Error::BuildFailed(failure) => hints_of_build(failure),
         builder::Error::CheckFailed(failure) => {
-            vec![format!("the whole log is `{}`", failure.log.display())]
+            let mut hints = vec![format!("the whole log is `{}`", failure.log.display())];
+            if failure.kept.is_some() {
+                hints.extend(hints_of_scratch(&failure.package, failure.kept.as_deref()));
+            }
+            hints
+        }
+        builder::Error::Output { package, kept, .. } => hints_of_scratch(package, kept.as_deref()),
+        builder::Error::NotKept { .. } => {
+            vec!["`p2pkgs build --keep-failed PKG` leaves such a directory, and says where".into()]
         }
         builder::Error::Incomplete { package, .. } => vec![format!(
             "name in `pkg/{package}/run-deps` what it needs, or remove the file at the end of its `build`"
@@ -117,17 +126,21 @@ fn hints_of_sandbox(unavailable: &SandboxUnavailable) -> Vec<String> {
 
 fn hints_of_build(failure: &BuildFailure) -> Vec<String> {
     let mut hints = vec![format!("the whole log is `{}`", failure.log.display())];
-    match &failure.kept {
-        Some(kept) => hints.push(format!(
-            "its scratch directory is kept in `{}`",
-            kept.display()
-        )),
-        None => hints.push(format!(
-            "`p2pkgs build --keep-failed {}` leaves its scratch directory to be looked at",
-            failure.package
-        )),
-    }
+    hints.extend(hints_of_scratch(&failure.package, failure.kept.as_deref()));
     hints
+}
+
+/// How to look around where a build failed.
+fn hints_of_scratch(package: &PackageName, kept: Option<&Path>) -> Vec<String> {
+    match kept {
+        Some(kept) => vec![
+            format!("its scratch directory is kept in `{}`", kept.display()),
+            format!("`p2pkgs shell {}` opens a shell in it", kept.display()),
+        ],
+        None => vec![format!(
+            "`p2pkgs build --shell-on-failure {package}` opens a shell where it failed, `--keep-failed` leaves its scratch directory"
+        )],
+    }
 }
 
 fn details_of_cause(cause: &(dyn Error + 'static)) -> Option<Vec<String>> {
@@ -166,9 +179,21 @@ fn details_of_builder(error: &builder::Error) -> Option<Vec<String>> {
             Some(rule.chain(told(testimonies)).collect())
         }
         builder::Error::NotReproducible {
-            differences: lines, ..
-        }
-        | builder::Error::Incomplete { missing: lines, .. } => {
+            differences,
+            explained,
+            ..
+        } => Some(
+            differences
+                .iter()
+                .map(|line| sanitize::line(line))
+                .chain(
+                    explained
+                        .iter()
+                        .map(|line| sanitize::bytes(line.as_bytes(), LINE_CHARACTERS_MAX)),
+                )
+                .collect(),
+        ),
+        builder::Error::Incomplete { missing: lines, .. } => {
             Some(lines.iter().map(|line| sanitize::line(line)).collect())
         }
         _ => None,

@@ -32,7 +32,7 @@ pub fn of(context: &Context, items: &[String]) -> CmdResult<Vec<Cid>> {
     };
     let packages: Vec<_> = packages.into_iter().cloned().collect();
     let session = Session::open(context, get.jobs, &packages)?;
-    let report = session.realise(&get.options()?)?;
+    let report = session.realise(&get.options(context)?)?;
     for id in session.graph.roots() {
         if let Some(realised) = report.realised.get(session.graph.name(*id)) {
             roots.push(realised.blob.root);

@@ -69,13 +69,21 @@ impl GetArgs {
     /// The builder's options.
     ///
     /// # Errors
-    /// As [`Self::policy`].
-    pub fn options(&self) -> CmdResult<Options> {
+    /// As [`Self::policy`], and when the section `[builds]` of the configuration cannot be used and something may be built.
+    pub fn options(&self, context: &Context) -> CmdResult<Options> {
         let policy = self.policy()?;
-        Ok(Options {
+        let mut options = Options {
             policy,
             ..Options::default()
-        })
+        };
+        if policy != Policy::SubstituteOnly {
+            let builds = context.config()?.builds()?;
+            options.limits.processes_max = builds.processes.into();
+            if let Some(bytes) = builds.memory_bytes {
+                options.limits.memory_max = bytes;
+            }
+        }
+        Ok(options)
     }
 }
 

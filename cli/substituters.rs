@@ -47,6 +47,14 @@ pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
     Ok(Race::new(items, enough))
 }
 
+/// The URLs of the package caches that are no directories in IPFS. Without a network only those of this machine.
+///
+/// # Errors
+/// When the configuration of the caches cannot be used.
+pub fn web_caches(context: &Context, online: bool) -> CmdResult<Vec<String>> {
+    Ok(Caches::of(context, online)?.web)
+}
+
 /// The caches that the user named, by the door that leads to them.
 struct Caches {
     web: Vec<String>,

@@ -1,6 +1,7 @@
 //! One build of one package: scratch root, sandbox, script, output. Who decides that it is to be built stands elsewhere.
 
 use std::cell::Cell;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,16 @@ use store::{Blob, Store};
 
 use crate::error::{BuildFailure, Error, ProcessError, chain};
 use crate::jobs::{JobServer, Lending, Seat};
+use crate::kept;
 use crate::log::Log;
 use crate::observe::{Busy, Event, Observer, Phase};
 use crate::output;
 use crate::probe::LazySandbox;
 use crate::process::{Ending, Limits, run};
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, InMemory};
 use crate::root::{self, Input, RecipeFiles, Root};
 use crate::scratch::Scratch;
+use crate::surroundings::{self, Surroundings};
 
 /// What builds need from the machine and the caller, whatever the package.
 #[derive(Clone, Copy)]
@@ -81,18 +84,77 @@ impl<'a> Workshop<'a> {
         inputs: &[Input],
         log: &Path,
     ) -> Result<Finished<'a>, Error> {
+        self.build_in(recipe, inputs, log, Surroundings::Usual)
+    }
+
+    /// As [`Self::build`], in surroundings that may be other than usual.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_in(
+        &self,
+        recipe: &Recipe,
+        inputs: &[Input],
+        log: &Path,
+        surroundings: Surroundings,
+    ) -> Result<Finished<'a>, Error> {
         let sandbox = self.sandbox.get()?;
         let begun = self.begin(recipe.name())?;
         self.phase(recipe, Phase::Unpacking);
         let scratch = Scratch::new(self.scratch)?;
         let layers = self.sandbox.layers(self.scratch);
-        let mut root = Root::new(&scratch, inputs, self.store, layers.as_ref())?;
-        let script = root::add_recipe(&scratch, recipe, self.files, self.store)?;
+        let mut root = Root::new(&scratch, inputs, self.store, layers.as_ref(), surroundings)?;
+        let script = root::add_recipe(&scratch, recipe, self.files, self.store, surroundings)?;
         let top_level = std::mem::take(&mut root.top_level);
-        let mut request = BuildRequest::for_recipe(&script, top_level, self.jobs.jobs());
+        let jobs = self.jobs.jobs();
+        let mut request = BuildRequest::for_recipe(&script, top_level, jobs, surroundings);
         request.stack = root.stack.take();
+        if surroundings == Surroundings::Other {
+            request.in_memory = self.home_in_memory(recipe, &scratch)?;
+        }
         sandbox.mask(&mut request);
+        if self.keep_failed {
+            kept::describe(&scratch, &request, inputs)?;
+        }
         self.run(recipe.name(), &request, scratch, begun, log)
+    }
+
+    /// Lays the home into memory, where directories list their files in another order than on most disks. `None`, with a
+    /// warning, where that is not possible.
+    fn home_in_memory(
+        &self,
+        recipe: &Recipe,
+        scratch: &Scratch,
+    ) -> Result<Option<InMemory>, Error> {
+        let keep_on_disk = |why: &str| {
+            let text = format!("files are listed in the order of this disk: {why}");
+            self.warn(recipe.name(), &text);
+            Ok(None)
+        };
+        if is_in_memory(scratch.path()) {
+            return Ok(None);
+        }
+        let mut sources = 0_u64;
+        for source in recipe.sources() {
+            let blob = self.store.blob(&source.sha256)?;
+            sources = sources.saturating_add(blob.map_or(0, |blob| blob.size));
+        }
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let available = surroundings::available(&meminfo).unwrap_or(0);
+        let Some(bytes_max) = surroundings::room_in_memory(available, sources) else {
+            return keep_on_disk("the sources are too large to be unpacked in memory");
+        };
+        if let Err(reason) = self.sandbox.get()?.remembers(self.scratch) {
+            return keep_on_disk(&reason);
+        }
+        let (dir, from) = (scratch.root().join("home"), scratch.path().join("home"));
+        fs::rename(&dir, &from).map_err(|e| Error::io("rename", &dir, e))?;
+        root::make_dir(&dir)?;
+        Ok(Some(InMemory {
+            dir,
+            from,
+            bytes_max,
+        }))
     }
 
     /// Runs a request whose output lies in the scratch root's `$DESTDIR`, and checks that output.
@@ -198,16 +260,10 @@ impl<'a> Workshop<'a> {
         });
         let destdir = root::destdir(&scratch);
         if let Err(source) = output::check(&destdir)? {
-            if self.keep_failed {
-                let kept = scratch.keep();
-                self.warn(
-                    package,
-                    &format!("its scratch directory is kept in `{}`", kept.display()),
-                );
-            }
             return Err(Error::Output {
                 package: package.clone(),
                 source,
+                kept: self.keep_failed.then(|| scratch.keep()),
             });
         }
         for leak in output::leaks(&destdir, scratch.path())? {
@@ -249,6 +305,12 @@ impl<'a> Workshop<'a> {
 fn free_bytes(dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(dir).ok()?;
     (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Whether a directory lies in memory already.
+fn is_in_memory(dir: &Path) -> bool {
+    // The number of `tmpfs` (statfs(2)).
+    rustix::fs::statfs(dir).is_ok_and(|disk| disk.f_type == 0x0102_1994)
 }
 
 impl Finished<'_> {

@@ -3,11 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::request::{BUILD_UID, BuildRequest, HOSTNAME, Mount, Stack};
+use crate::request::{BuildRequest, InMemory, Mount, Stack};
 
 /// Mounts the stack in `$2` with the options `$3`, and becomes what follows. Newer `mount` programs hand options on one by
 /// one unless told not to, and the kernel takes only short ones then.
 const STACKING: &str = "LIBMOUNT_FORCE_MOUNT2=always \"$1\" -t overlay -o \"$3\" overlay \"$2\" || exit; shift 3; exec \"$@\"";
+/// Mounts memory on `$3` with the options `$4`, copies `$2` there, and becomes what follows.
+const REMEMBERING: &str = "\"$1\" -t tmpfs -o \"$4\" tmpfs \"$3\" && cp -a \"$2/.\" \"$3/\" || exit; shift 4; exec \"$@\"";
 
 /// The host's programs that stack layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +41,16 @@ pub fn argv(request: &BuildRequest, features: Features) -> Vec<OsString> {
     if features.disable_userns {
         argv.push(["--disable-userns"]);
     }
-    argv.push(["--die-with-parent", "--new-session", "--clearenv"]);
-    let id = BUILD_UID.to_string();
-    argv.push(["--uid", &id, "--gid", &id, "--hostname", HOSTNAME]);
+    argv.push(["--die-with-parent"]);
+    // A terminal of the user's could be typed into. Where filters refuse that, a shell may have it, and with it ^C and jobs.
+    if !(request.interactive && features.seccomp) {
+        argv.push(["--new-session"]);
+    }
+    argv.push(["--clearenv"]);
+    let as_whom = request.surroundings;
+    let (uid, gid) = (as_whom.uid().to_string(), as_whom.gid().to_string());
+    argv.push(["--uid", &uid, "--gid", &gid]);
+    argv.push(["--hostname", as_whom.hostname()]);
     for mount in &request.mounts {
         argv.mount(mount);
     }
@@ -58,18 +67,34 @@ pub fn argv(request: &BuildRequest, features: Features) -> Vec<OsString> {
 /// The arguments of an outer bubblewrap, in whose namespaces the layers are stacked before `inner`, a whole command line, is
 /// run. Whoever is root of user and mount namespaces may do that; the host sees nothing of it.
 pub fn stacking(stack: &Stack, stacker: &Stacker, inner: Vec<OsString>) -> Vec<OsString> {
+    let mut argv = outer(&stack.dir, stacker, STACKING);
+    argv.push([stacker.mount.as_os_str(), OsStr::new(stack.place())]);
+    argv.push([stack.options()]);
+    argv.push(inner);
+    argv.0
+}
+
+/// The arguments of an outer bubblewrap, in whose namespaces a directory lies in memory while `inner` is run.
+pub fn remembering(in_memory: &InMemory, stacker: &Stacker, inner: Vec<OsString>) -> Vec<OsString> {
+    let mut argv = outer(Path::new("/"), stacker, REMEMBERING);
+    argv.push([stacker.mount.as_os_str(), in_memory.from.as_os_str()]);
+    argv.push([in_memory.dir.as_os_str()]);
+    argv.push([format!("mode=755,size={}", in_memory.bytes_max)]);
+    argv.push(inner);
+    argv.0
+}
+
+/// A bubblewrap that sees the whole host and is root of user and mount namespaces of its own, where a shell runs a script.
+fn outer(directory: &Path, stacker: &Stacker, script: &str) -> Argv {
     let mut argv = Argv::default();
     argv.push(["--unshare-user", "--uid", "0", "--gid", "0"]);
     // The kernel works in the layers with the rights of who mounted them, so these must be an owner's whole rights.
     argv.push(["--cap-add", "ALL", "--die-with-parent"]);
     argv.push(["--dev-bind", "/", "/"]);
-    argv.push([OsStr::new("--chdir"), stack.dir.as_os_str()]);
+    argv.push([OsStr::new("--chdir"), directory.as_os_str()]);
     argv.push([OsStr::new("--"), stacker.sh.as_os_str()]);
-    argv.push(["-c", STACKING, "sh"]);
-    argv.push([stacker.mount.as_os_str(), OsStr::new(stack.place())]);
-    argv.push([stack.options()]);
-    argv.push(inner);
-    argv.0
+    argv.push(["-c", script, "sh"]);
+    argv
 }
 
 #[derive(Default)]
@@ -98,7 +123,28 @@ impl Argv {
 
 #[cfg(test)]
 mod tests {
+    use crate::surroundings::Surroundings;
+
     use super::*;
+
+    #[test]
+    fn other_surroundings_change_who_and_where_and_nothing_else() {
+        let request = |s| BuildRequest::for_recipe(Path::new("/b"), Vec::new(), 2, s);
+        let text = |s| {
+            let argv = argv(&request(s), Features::default());
+            let argv: Vec<_> = argv.iter().map(|a| a.to_str().unwrap()).collect();
+            argv.join(" ")
+        };
+        let usual = text(Surroundings::Usual)
+            .replace(
+                "--uid 1000 --gid 1000 --hostname build",
+                "--uid 2001 --gid 2002 --hostname elsewhere",
+            )
+            .replace("/home/build", "/home/another/directory")
+            .replace("MAKEFLAGS -j2", "MAKEFLAGS -j3")
+            .replace("TZ UTC", "TZ ELSE-24");
+        assert_eq!(usual, text(Surroundings::Other));
+    }
 
     #[test]
     fn the_command_line_of_a_build_is_pinned() {
@@ -116,7 +162,12 @@ mod tests {
                 at: "/tmp".into(),
             },
         ];
-        let request = BuildRequest::for_recipe(Path::new("/scratch/build"), top_level, 2);
+        let request = BuildRequest::for_recipe(
+            Path::new("/scratch/build"),
+            top_level,
+            2,
+            Surroundings::Usual,
+        );
         let got = argv(
             &request,
             Features {
@@ -134,6 +185,23 @@ mod tests {
             --setenv SOURCE_DATE_EPOCH 1609459200 --setenv TMPDIR /tmp --setenv TZ UTC -- /build";
         let got: Vec<_> = got.iter().map(|a| a.to_str().unwrap()).collect();
         assert_eq!(got.join(" "), expected);
+    }
+
+    #[test]
+    fn a_shell_gets_the_terminal_only_where_filters_keep_it_from_typing() {
+        let new_session = |interactive, seccomp| {
+            let request = BuildRequest {
+                interactive,
+                ..BuildRequest::for_recipe(Path::new("/b"), Vec::new(), 1, Surroundings::Usual)
+            };
+            let features = Features {
+                seccomp,
+                ..Features::default()
+            };
+            argv(&request, features).contains(&"--new-session".into())
+        };
+        assert!(new_session(false, true) && new_session(false, false));
+        assert!(new_session(true, false) && !new_session(true, true));
     }
 
     #[test]
@@ -160,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_network_is_never_shared_and_an_old_bubblewrap_gets_no_new_option() {
-        let request = BuildRequest::for_recipe(Path::new("/b"), Vec::new(), 0);
+        let request = BuildRequest::for_recipe(Path::new("/b"), Vec::new(), 0, Surroundings::Usual);
         let got = argv(&request, Features::default());
         assert!(got.contains(&"--unshare-net".into()));
         assert!(!got.contains(&"--disable-userns".into()));

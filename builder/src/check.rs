@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use recipe::{Graph, PackageId};
 use store::archive::{self, Entry, EntryKind, UnpackLimits};
 
+use crate::diffoscope;
 use crate::error::Error;
 use crate::observe::Event;
 use crate::realise::{Context, Failure, Options, Realised, Report};
 use crate::root::{Input, open};
 use crate::runner::Runner;
+use crate::surroundings::{PAUSE, Surroundings};
 
+/// How late ^C may act during a pause.
+const TICK: Duration = Duration::from_millis(50);
 /// How many differences an error lists; the first ones tell most.
 pub const DIFFERENCES_MAX: usize = 20;
 
@@ -88,7 +94,16 @@ fn check_one(
         .collect();
     // The log of the first build tells how the output in the store came to be: it is not overwritten.
     let log = runner.log(&graph.pkghash(id)).with_extension("rebuild.log");
-    let finished = runner.workshop().build(recipe, &inputs, &log)?;
+    let surroundings = if runner.options().vary {
+        Surroundings::Other
+    } else {
+        Surroundings::Usual
+    };
+    if surroundings == Surroundings::Other {
+        pause(context)?;
+    }
+    let workshop = runner.workshop();
+    let finished = workshop.build_in(recipe, &inputs, &log, surroundings)?;
     report.rebuilt.insert(package.clone(), finished.elapsed);
     let second = finished.pack()?;
     let file = File::open(&second).map_err(|e| Error::io("open", &second, e))?;
@@ -97,10 +112,24 @@ fn check_one(
     if differences.is_empty() {
         return Ok(());
     }
+    let explained = diffoscope::explain(context, &first, &second);
     Err(Error::NotReproducible {
         package: package.clone(),
         differences,
+        explained,
     })
+}
+
+/// Lets the clock go on before a build that is to see another time.
+fn pause(context: &Context<'_>) -> Result<(), Error> {
+    let begun = Instant::now();
+    while begun.elapsed() < PAUSE {
+        if context.observer.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        thread::sleep(TICK);
+    }
+    Ok(())
 }
 
 pub(crate) fn input(realised: &Realised) -> Input {

@@ -98,6 +98,16 @@ pub enum Error {
         /// Why.
         #[source]
         source: OutputError,
+        /// Where the scratch directory is kept, if that was asked for.
+        kept: Option<PathBuf>,
+    },
+    /// A directory is none that a failed build left, or cannot be entered any more.
+    #[error("cannot enter `{}`: {why}", dir.display())]
+    NotKept {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing.
+        why: String,
     },
     /// A second build gave another output.
     #[error("`{package}` is not reproducible: {} entries differ", differences.len())]
@@ -106,6 +116,8 @@ pub enum Error {
         package: PackageName,
         /// What differs, one line each, the first ones first.
         differences: Vec<String>,
+        /// What `diffoscope` says of it where the host has one, raw: whoever prints it strips control characters.
+        explained: Vec<String>,
     },
     /// This machine cannot sandbox.
     #[error(transparent)]
@@ -248,6 +260,7 @@ impl Error {
             | Self::Program { .. }
             | Self::Process(_)
             | Self::FileChanged { .. }
+            | Self::NotKept { .. }
             | Self::Sign { .. }
             | Self::Io { .. } => ErrorKind::Other,
         }
@@ -260,6 +273,15 @@ impl Error {
             | Self::TooFewSigners { testimonies, .. }
             | Self::Conflict { testimonies, .. } => testimonies,
             _ => &[],
+        }
+    }
+
+    /// Where the scratch directory of the build that failed is kept, if it is.
+    pub fn kept(&self) -> Option<&Path> {
+        match self {
+            Self::BuildFailed(failure) | Self::CheckFailed(failure) => failure.kept.as_deref(),
+            Self::Output { kept, .. } => kept.as_deref(),
+            _ => None,
         }
     }
 
@@ -391,6 +413,16 @@ impl fmt::Display for Ending {
                     "was killed when less than {} MiB were left on the disk",
                     bytes.div_ceil(1 << 20)
                 )
+            }
+            Self::TookTooMuchMemory(bytes) => {
+                write!(
+                    f,
+                    "was killed when it took more than {} MiB of memory",
+                    bytes >> 20
+                )
+            }
+            Self::TooManyProcesses(limit) => {
+                write!(f, "was killed when it ran more than {limit} processes")
             }
             Self::Cancelled => f.write_str("was cancelled"),
         }

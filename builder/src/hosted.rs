@@ -16,9 +16,10 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use crate::build::{Finished, Workshop};
 use crate::error::Error;
 use crate::observe::{Event, Phase};
-use crate::request::{BuildRequest, DESTDIR, HOME, Mount, build_env};
+use crate::request::{BuildRequest, DESTDIR, Mount, build_env};
 use crate::root::{Input, add_files, add_sources, below, make_dir, unpack_all, write_file};
 use crate::scratch::Scratch;
+use crate::surroundings::Surroundings;
 
 /// Where each recipe's script, sources and files lie, in a folder of its name.
 const SOURCES: &str = "/src";
@@ -27,7 +28,7 @@ const STAGE: &str = "/stage";
 /// Where the script is mounted.
 const SCRIPT: &str = "/stage0";
 /// Where the host's compiler and tools are looked for. Not the caller's own path: that may begin with wrappers.
-const HOST_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+pub(crate) const HOST_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 /// Top-level names of this machine where compilers and their libraries lie, beside all that begin with `lib`.
 const SHOWN: [&str; 7] = ["bin", "etc", "gnu", "nix", "opt", "sbin", "usr"];
 /// Top-level names that a build has for itself: what another root has there is not shown.
@@ -79,7 +80,8 @@ impl<'a> Workshop<'a> {
         });
         let scratch = Scratch::new(self.scratch)?;
         let root = scratch.root();
-        for dir in ["", SOURCES, STAGE, "/home", HOME, DESTDIR, "/tmp"] {
+        let home = Surroundings::Usual.home();
+        for dir in ["", SOURCES, STAGE, "/home", home, DESTDIR, "/tmp"] {
             make_dir(&below(&root, dir))?;
         }
         unpack_all(
@@ -114,10 +116,13 @@ impl<'a> Workshop<'a> {
         env.insert("CC".into(), compiler.into());
         let command = vec![SCRIPT.into()];
         let mut request = BuildRequest {
+            surroundings: Surroundings::Usual,
+            interactive: false,
+            in_memory: None,
             stack: None,
             mounts,
             env,
-            directory: HOME.into(),
+            directory: home.into(),
             command,
         };
         sandbox.mask(&mut request);
@@ -126,8 +131,8 @@ impl<'a> Workshop<'a> {
 
     fn lay_out(&self, recipe: &Recipe, dir: &Path) -> Result<(), Error> {
         make_dir(dir)?;
-        add_sources(dir, recipe, self.store)?;
-        add_files(dir, recipe, self.files)?;
+        add_sources(dir, recipe.sources(), self.store)?;
+        add_files(dir, recipe.name(), recipe.files(), self.files)?;
         match recipe.build() {
             Some(script) => write_file(&dir.join("build"), &script.bytes, true),
             None => Ok(()),
@@ -152,7 +157,7 @@ impl Host<'_> {
 
     fn mounts(&self) -> Result<Vec<Mount>, Error> {
         if self.root == Path::new("/") {
-            host_mounts(self.root, may_be_compilers)
+            machine_mounts()
         } else {
             host_mounts(self.root, is_not_in_the_way)
         }
@@ -202,6 +207,11 @@ fn may_be_compilers(name: &str) -> bool {
 /// Whether something at the top of another root is not in the way of what the build has there.
 fn is_not_in_the_way(name: &str) -> bool {
     !OWN.contains(&name)
+}
+
+/// What of this machine a program of it needs, read-only.
+pub(crate) fn machine_mounts() -> Result<Vec<Mount>, Error> {
+    host_mounts(Path::new("/"), may_be_compilers)
 }
 
 /// A host's top-level directories, read-only, and its links, as links.

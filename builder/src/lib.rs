@@ -8,6 +8,7 @@
 //!   the dry run.
 //! * [`Workshop`] builds one package: scratch root, [`BuildRequest`], [`argv`], output checks, archive.
 //! * [`JobServer`] keeps all builds together within the jobs that the user allowed.
+//! * [`Kept`] is a failed build that was kept, to look around in.
 //! * [`Trial`] is how a built package is tried in a root of its run closure alone.
 //! * [`LazySandbox`] finds out whether this machine can sandbox, and else what to change.
 //! * [`venv`] composes closures into directories that commands run in, and exports them; [`Image`] and [`squashfs`] export them
@@ -16,14 +17,19 @@
 mod ahead;
 mod build;
 mod bwrap;
+mod census;
+mod cgroup;
 mod check;
 mod diagnose;
+mod diffoscope;
 mod error;
 mod forecast;
+mod guard;
 mod hosted;
 mod image;
 mod inputs;
 mod jobs;
+mod kept;
 mod layers;
 mod linked;
 mod log;
@@ -45,6 +51,7 @@ mod sources;
 mod squashfs;
 mod ssh;
 mod stack;
+mod surroundings;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trial;
@@ -54,6 +61,7 @@ pub mod venv;
 
 pub use crate::build::{Finished, Workshop};
 pub use crate::bwrap::{Features, argv};
+pub use crate::cgroup::Groups;
 pub use crate::check::{DIFFERENCES_MAX, check, differences};
 pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
@@ -62,6 +70,7 @@ pub use crate::hosted::{Host, HostedBuild};
 pub use crate::image::{Image, ImageSettings, ImageSummary, sbom};
 pub use crate::inputs::{InputList, InputListError, UsedInput};
 pub use crate::jobs::{JobServer, Seat};
+pub use crate::kept::Kept;
 pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, Log, log_path};
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
@@ -70,8 +79,8 @@ pub use crate::probe::{LazySandbox, Sandbox};
 pub use crate::process::{Ending, Limits};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
-    BUILD_SCRIPT, BUILD_UID, BuildRequest, CHECK_SCRIPT, DESTDIR, HOME, HOSTNAME, Mount,
-    SOURCE_DATE_EPOCH, Stack, build_env, check_env,
+    BUILD_SCRIPT, BuildRequest, CHECK_SCRIPT, DESTDIR, InMemory, Mount, SOURCE_DATE_EPOCH, Stack,
+    build_env, check_env,
 };
 pub use crate::root::{Input, NoFiles, RecipeFiles};
 pub use crate::scratch::Scratch;
@@ -79,6 +88,7 @@ pub use crate::signer::Signer;
 pub use crate::sources::FetchedItem;
 pub use crate::squashfs::squashfs;
 pub use crate::ssh::{Ssh, SshStreams, SshTarget};
+pub use crate::surroundings::Surroundings;
 pub use crate::trial::Trial;
 pub use crate::untidy::untidy;
 pub use crate::unused::unused;

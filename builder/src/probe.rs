@@ -12,16 +12,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::bwrap::{Features, Stacker, argv, stacking};
+use crate::bwrap::{Features, Stacker, argv, remembering, stacking};
 use crate::diagnose::{HostFacts, SandboxUnavailable, diagnose};
 use crate::error::{Error, chain};
 use crate::layers::Layers;
 use crate::masks::masks;
 use crate::process::{Ending, Limits, run};
-use crate::request::{BuildRequest, Mount, Stack};
+use crate::request::{BuildRequest, InMemory, Mount, Stack};
 use crate::root::{make_dir, write_file};
 use crate::scratch::Scratch;
 use crate::seccomp::Filters;
+use crate::surroundings::Surroundings;
 
 /// The oldest bubblewrap we drive: it has `--clearenv`.
 pub(crate) const VERSION_MIN: (u32, u32) = (0, 5);
@@ -35,6 +36,8 @@ const PROBE_LIMITS: Limits = Limits {
     silence: Duration::from_secs(20),
     log_bytes_max: 64 << 10,
     disk_free_min: 0,
+    memory_max: u64::MAX,
+    processes_max: u64::MAX,
 };
 
 /// A way to sandbox that was seen to work on this machine.
@@ -119,27 +122,34 @@ impl Sandbox {
         }
     }
 
-    /// The arguments of bubblewrap for a request; it writes who runs inside to the descriptor `info`, and reads the filters
-    /// from `filters`.
+    /// The arguments of bubblewrap for a request; it writes who runs inside to the descriptor `info`, waits for something to
+    /// come from `gate` before it starts that, and reads the filters from `filters`.
     pub(crate) fn argv(
         &self,
         request: &BuildRequest,
         info: RawFd,
+        gate: RawFd,
         filters: &[File],
     ) -> Vec<OsString> {
         let mut own = vec![OsString::from("--info-fd"), info.to_string().into()];
+        own.extend(["--block-fd".into(), gate.to_string().into()]);
         for filter in filters {
             own.push("--add-seccomp-fd".into());
             own.push(filter.as_raw_fd().to_string().into());
         }
         own.extend(argv(request, self.features));
-        match (&request.stack, &self.stacker) {
-            (Some(stack), Some(stacker)) => {
-                own.insert(0, self.bwrap.clone().into());
-                stacking(stack, stacker, own)
-            }
-            _ => own,
+        let Some(stacker) = &self.stacker else {
+            return own;
+        };
+        if let Some(in_memory) = &request.in_memory {
+            own.insert(0, self.bwrap.clone().into());
+            own = remembering(in_memory, stacker, own);
         }
+        if let Some(stack) = &request.stack {
+            own.insert(0, self.bwrap.clone().into());
+            own = stacking(stack, stacker, own);
+        }
+        own
     }
 
     /// Covers what is to be covered; for requests that mount `/proc`.
@@ -150,6 +160,9 @@ impl Sandbox {
     /// Starts bubblewrap inside of bubblewrap's sandbox, just to print its version: a program that is surely there.
     fn attempt(&self) -> Result<(), String> {
         let mut request = BuildRequest {
+            surroundings: Surroundings::Usual,
+            interactive: false,
+            in_memory: None,
             stack: None,
             mounts: vec![
                 Mount::ReadOnly {
@@ -191,6 +204,9 @@ impl Sandbox {
         let (_scratch, stack) = made().map_err(|error: Error| chain(&error))?;
         let bin = stack.dir.join(stack.place()).join("bin");
         let mut request = BuildRequest {
+            surroundings: Surroundings::Usual,
+            interactive: false,
+            in_memory: None,
             stack: Some(stack),
             mounts: vec![
                 Mount::ReadOnly {
@@ -211,6 +227,55 @@ impl Sandbox {
                 "-c".into(),
                 "echo new >>old && echo new >new && read -r line <old && [ \"$line\" = oldnew ]"
                     .into(),
+            ],
+        };
+        self.mask(&mut request);
+        self.try_request(&request)
+    }
+
+    /// Whether a directory of a build can lie in memory.
+    ///
+    /// # Errors
+    /// As [`Self::stacks`].
+    pub(crate) fn remembers(&self, scratch: &Path) -> Result<(), String> {
+        let stacker = self.stacker.as_ref().ok_or("there is no `mount` program")?;
+        let made = || {
+            let scratch = Scratch::new(scratch)?;
+            let [dir, from] = ["memory", "disk"].map(|name| scratch.path().join(name));
+            make_dir(&dir)?;
+            make_dir(&from)?;
+            write_file(&from.join("file"), b"", false)?;
+            Ok((scratch, dir, from))
+        };
+        let (_scratch, dir, from) = made().map_err(|error: Error| chain(&error))?;
+        let root = Path::new("/");
+        let mut request = BuildRequest {
+            surroundings: Surroundings::Other,
+            interactive: false,
+            in_memory: Some(InMemory {
+                dir: dir.clone(),
+                from,
+                bytes_max: 1 << 20,
+            }),
+            stack: None,
+            mounts: vec![
+                Mount::ReadOnly {
+                    from: root.into(),
+                    at: root.into(),
+                },
+                Mount::Writable {
+                    from: dir.clone(),
+                    at: dir.clone(),
+                },
+                Mount::Proc,
+                Mount::Dev,
+            ],
+            env: BTreeMap::new(),
+            directory: dir,
+            command: vec![
+                stacker.sh.clone().into(),
+                "-c".into(),
+                "[ -f file ] && echo new >new".into(),
             ],
         };
         self.mask(&mut request);
@@ -317,6 +382,11 @@ impl LazySandbox {
         (self.may_stack && *self.stacks.get_or_init(find_out))
             .then(|| Layers::below(scratch))
             .flatten()
+    }
+
+    /// A program of the host.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        find_program(name, &self.search_path)
     }
 
     /// The sandbox.

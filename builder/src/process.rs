@@ -6,7 +6,8 @@
 //! the whole namespace is empty. Should this program itself be killed, `--die-with-parent` ends the build. That signal
 //! is bound to the *thread* that started bubblewrap, so [`run`] starts and awaits it on the same thread.
 //!
-//! A build inherits its standard descriptors and the two ends of its job server, see [`crate::jobs`], and nothing else.
+//! A build inherits its standard descriptors and the two ends of its job server, see [`crate::jobs`], and nothing else. What
+//! it takes of memory and processes is looked at by a [`Guard`], which also lets it begin.
 //! Standard output and error share one pipe: the log keeps the order in which lines were written.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
@@ -20,8 +21,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, umask};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::error::ProcessError;
+use crate::guard::Guard;
 use crate::jobs::Lending;
 use crate::probe::Sandbox;
 use crate::request::{BuildRequest, add_job_server};
@@ -30,6 +33,8 @@ use crate::request::{BuildRequest, add_job_server};
 const TICK: Duration = Duration::from_millis(50);
 /// How long a killed namespace may take to be empty; only a process stuck in the kernel's IO takes longer than an instant.
 const DYING_MAX: Duration = Duration::from_secs(30);
+/// How long bubblewrap may take to start what runs inside; it takes some hundredths of a second.
+const STARTING_MAX: Duration = Duration::from_secs(5);
 /// Bytes read from a build's output at once: a pipe's default capacity.
 const READ_BYTES: usize = 64 << 10;
 /// Longest text on the info pipe we look at; bubblewrap writes about 300 bytes.
@@ -50,20 +55,45 @@ pub struct Limits {
     pub log_bytes_max: u64,
     /// What the disk of the scratch directory always has to have more of, in bytes.
     pub disk_free_min: u64,
+    /// Memory of all its processes together, in bytes.
+    pub memory_max: u64,
+    /// Processes and threads at once.
+    pub processes_max: u64,
+}
+
+impl Limits {
+    /// None at all, for what a user does by hand.
+    const NONE: Self = Self {
+        wall: Duration::MAX,
+        silence: Duration::MAX,
+        log_bytes_max: u64::MAX,
+        disk_free_min: 0,
+        memory_max: u64::MAX,
+        processes_max: u64::MAX,
+    };
 }
 
 impl Default for Limits {
     /// Twelve hours (the largest compilers on a slow machine), one hour of silence (a long link), 256 MiB of log (a
     /// hundred times the log of a large build; a loop that prints fills it in seconds), and 128 MiB of the disk for everybody
-    /// else (what a fast disk takes between two looks at it).
+    /// else (what a fast disk takes between two looks at it). All memory of the machine but an eighth, and 8192 processes: ten times
+    /// what the largest builds run on the largest machines.
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(12 * 3600),
             silence: Duration::from_secs(3600),
             log_bytes_max: 256 << 20,
             disk_free_min: 128 << 20,
+            memory_max: machine_memory().saturating_mul(7) / 8,
+            processes_max: 8192,
         }
     }
+}
+
+/// The memory of this machine in bytes.
+fn machine_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(info.mem_unit.into())
 }
 
 /// How a build ended.
@@ -79,6 +109,10 @@ pub enum Ending {
     LoggedTooMuch(u64),
     /// Killed: [`Limits::disk_free_min`].
     FilledTheDisk(u64),
+    /// Killed: [`Limits::memory_max`].
+    TookTooMuchMemory(u64),
+    /// Killed: [`Limits::processes_max`].
+    TooManyProcesses(u64),
     /// Killed because the caller said so.
     Cancelled,
 }
@@ -98,18 +132,67 @@ pub(crate) fn run(
 ) -> Result<Ending, ProcessError> {
     let (log, log_writer) = io::pipe().map_err(ProcessError::Start)?;
     let (info, info_writer) = io::pipe().map_err(ProcessError::Start)?;
-    let child = spawn(sandbox, request.clone(), lending, log_writer, info_writer)
-        .map_err(ProcessError::Start)?;
-    let mut watch = Watch::new(child, log, info)?;
+    let (gate, gate_writer) = io::pipe().map_err(ProcessError::Start)?;
+    let guard = Guard::new(limits, gate_writer);
+    let pipes = Pipes {
+        streams: Streams::Log(log_writer),
+        info: info_writer,
+        gate,
+    };
+    let child = spawn(sandbox, request.clone(), lending, pipes).map_err(ProcessError::Start)?;
+    let mut watch = Watch::new(child, log, info, guard)?;
     let ending = watch.until_end(limits, output, cancelled);
     let ended = watch.finish();
-    let ending = ending?;
+    let ending = ending?.or_else(|| watch.guard.conclude(limits));
     let status = ended?;
     if matches!(ending, Some(Ending::LoggedTooMuch(_))) {
         return Ok(ending.unwrap_or(Ending::Exited(status)));
     }
     let too_much = watch.drain(limits, output)?;
     Ok(ending.or(too_much).unwrap_or(Ending::Exited(status)))
+}
+
+/// Runs a request on our own terminal until it ends by itself, and returns its exit status.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn attach(
+    sandbox: &Sandbox,
+    request: &BuildRequest,
+    lending: Option<&Lending>,
+) -> Result<i32, ProcessError> {
+    // Nothing is logged: this one is at its end at once.
+    let log = io::pipe().map_err(ProcessError::Start)?.0;
+    let (info, info_writer) = io::pipe().map_err(ProcessError::Start)?;
+    let (gate, gate_writer) = io::pipe().map_err(ProcessError::Start)?;
+    let pipes = Pipes {
+        streams: Streams::Terminal,
+        info: info_writer,
+        gate,
+    };
+    let child = spawn(sandbox, request.clone(), lending, pipes).map_err(ProcessError::Start)?;
+    let guard = Guard::new(&Limits::NONE, gate_writer);
+    let mut watch = Watch::new(child, log, info, guard)?;
+    let ending = watch.until_end(&Limits::NONE, &mut |_| {}, &|| false);
+    let status = watch.finish();
+    ending?;
+    status
+}
+
+/// What a sandbox inherits.
+struct Pipes {
+    streams: Streams,
+    /// Where bubblewrap says who runs inside.
+    info: PipeWriter,
+    /// What it waits for before it starts that.
+    gate: PipeReader,
+}
+
+/// Where what runs in a sandbox prints to.
+enum Streams {
+    Log(PipeWriter),
+    /// Ours, from which it reads as well.
+    Terminal,
 }
 
 /// Starts bubblewrap with the three standard descriptors, the info pipe, the filters, the job server's ends, and nothing else.
@@ -121,9 +204,13 @@ fn spawn(
     sandbox: &Sandbox,
     mut request: BuildRequest,
     lending: Option<&Lending>,
-    log_writer: PipeWriter,
-    info_writer: PipeWriter,
+    pipes: Pipes,
 ) -> io::Result<Child> {
+    let Pipes {
+        streams,
+        info,
+        gate,
+    } = pipes;
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     close_fds::set_fds_cloexec(FIRST_EXTRA_FD, &[]);
@@ -133,7 +220,8 @@ fn spawn(
         add_job_server(&mut request.env, &inherited.auth());
         inherited.open_to_children()?;
     }
-    rustix::io::fcntl_setfd(&info_writer, FdFlags::empty())?;
+    rustix::io::fcntl_setfd(&info, FdFlags::empty())?;
+    rustix::io::fcntl_setfd(&gate, FdFlags::empty())?;
     let filters = sandbox.filter_files()?;
     for filter in &filters {
         rustix::io::fcntl_setfd(filter, FdFlags::empty())?;
@@ -141,17 +229,40 @@ fn spawn(
     let mut command = Command::new(sandbox.bwrap());
     command
         .env_clear()
-        .args(sandbox.argv(&request, info_writer.as_raw_fd(), &filters))
-        // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(log_writer.try_clone()?)
-        .stderr(log_writer);
+        .args(sandbox.argv(&request, info.as_raw_fd(), gate.as_raw_fd(), &filters));
+    if let Streams::Log(writer) = streams {
+        command
+            // ^C on the terminal is for us: we kill the build, and know that it did not fail by itself.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+    }
     let before = umask(Mode::WGRP | Mode::WOTH);
-    let child = command.spawn();
+    let child = if request.surroundings.has_one_processor() {
+        on_one_processor(|| command.spawn())
+    } else {
+        command.spawn()
+    };
     umask(before);
-    drop((inherited, info_writer, filters));
+    drop((inherited, info, gate, filters));
     child
+}
+
+/// Starts something on one of the processors that this thread may use. What it starts inherits that; the thread itself
+/// gets all of them back. Where the kernel does not want that, nothing is changed.
+fn on_one_processor<T>(start: impl FnOnce() -> T) -> T {
+    let Ok(all) = sched_getaffinity(None) else {
+        return start();
+    };
+    let mut one = CpuSet::new();
+    if let Some(last) = (0..CpuSet::MAX_CPU).rev().find(|cpu| all.is_set(*cpu)) {
+        one.set(last);
+    }
+    let _ = sched_setaffinity(None, &one);
+    let started = start();
+    let _ = sched_setaffinity(None, &all);
+    started
 }
 
 /// A running bubblewrap and everything needed to see its end.
@@ -168,10 +279,16 @@ struct Watch {
     info_open: bool,
     info_text: Vec<u8>,
     buffer: Vec<u8>,
+    guard: Guard,
 }
 
 impl Watch {
-    fn new(mut child: Child, log: PipeReader, info: PipeReader) -> Result<Self, ProcessError> {
+    fn new(
+        mut child: Child,
+        log: PipeReader,
+        info: PipeReader,
+        guard: Guard,
+    ) -> Result<Self, ProcessError> {
         let outer = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|error| {
             // Without a handle it cannot be watched; the child is ours and not reaped, so its number is still its own.
             let _ = child.kill();
@@ -189,6 +306,7 @@ impl Watch {
             info_open: true,
             info_text: Vec::new(),
             buffer: vec![0; READ_BYTES],
+            guard,
         })
     }
 
@@ -211,9 +329,14 @@ impl Watch {
             if last_output.elapsed() >= limits.silence {
                 return Ok(Some(Ending::Silent(limits.silence)));
             }
+            if let Some(ending) = self.guard.look(limits) {
+                return Ok(Some(ending));
+            }
             let ready = self.wait()?;
-            if ready.info {
-                self.read_info()?;
+            if ready.info
+                && let Some(first) = self.read_info()?
+            {
+                self.guard.begin(first, limits);
             }
             if ready.log {
                 last_output = Instant::now();
@@ -261,7 +384,8 @@ impl Watch {
         Ok((kept < n).then_some(Ending::LoggedTooMuch(limits.log_bytes_max)))
     }
 
-    fn read_info(&mut self) -> Result<(), ProcessError> {
+    /// Reads who runs inside; says it once, when it is known.
+    fn read_info(&mut self) -> Result<Option<Pid>, ProcessError> {
         let mut buffer = [0; 512];
         let n = read_some(&mut self.info, &mut buffer).map_err(ProcessError::Watch)?;
         self.info_text.extend_from_slice(&buffer[..n]);
@@ -271,14 +395,16 @@ impl Watch {
         {
             // It may have ended already; then there is nothing left to wait for.
             self.inner = pidfd_open(pid, PidfdFlags::empty()).ok();
+            return Ok(Some(pid));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Kills whatever still runs, waits until the sandbox is empty, and returns bubblewrap's exit status.
     fn finish(&mut self) -> Result<i32, ProcessError> {
         let status = self.child.try_wait().map_err(ProcessError::Watch)?;
         if status.is_none() {
+            self.await_info()?;
             self.kill();
         }
         let status = self.child.wait().map_err(ProcessError::Watch)?;
@@ -287,6 +413,21 @@ impl Watch {
         self.await_inner()?;
         let by_signal = SIGNAL_BASE + status.signal().unwrap_or_default();
         Ok(status.code().unwrap_or(by_signal))
+    }
+
+    /// Waits until it is known who runs inside. A bubblewrap that was killed in the middle of its first steps could leave a
+    /// process that waits for it for ever.
+    fn await_info(&mut self) -> Result<(), ProcessError> {
+        let begun = Instant::now();
+        while self.inner.is_none() && self.info_open && begun.elapsed() < STARTING_MAX {
+            let ready = self.wait()?;
+            if ready.info {
+                self.read_info()?;
+            } else if ready.outer {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn await_inner(&self) -> Result<(), ProcessError> {

@@ -222,6 +222,9 @@ pub struct Options {
     pub limits: Limits,
     /// Whether what is got here is announced to others.
     pub announce: bool,
+    /// Run the second build of [`crate::check`] in other surroundings: another user, host name, directory, time zone,
+    /// number of processors and order of files.
+    pub vary: bool,
 }
 
 impl Default for Options {
@@ -232,6 +235,7 @@ impl Default for Options {
             keep_failed: false,
             limits: Limits::default(),
             announce: true,
+            vary: false,
         }
     }
 }

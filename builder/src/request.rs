@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The build's home and working directory, where sources and `files/` lie.
-pub const HOME: &str = "/home/build";
+use serde::{Deserialize, Serialize};
+
+use crate::surroundings::Surroundings;
+
 /// Where programs are looked for.
 const SEARCH_PATH: &str = "/bin:/usr/bin";
 /// Where the build puts its output.
@@ -20,13 +22,9 @@ pub const BUILD_SCRIPT: &str = "/build";
 pub const CHECK_SCRIPT: &str = "/check";
 /// The clock that builds are told, in seconds since 1970: the time stamp of every archive entry.
 pub const SOURCE_DATE_EPOCH: &str = "1609459200";
-/// The user and group number of the build user. Not 0: as root of a user namespace tar would try to change owners.
-pub const BUILD_UID: u32 = 1000;
-/// The host name inside.
-pub const HOSTNAME: &str = "build";
 
 /// One thing that exists inside the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mount {
     /// A host path that the build may change.
     Writable {
@@ -69,9 +67,26 @@ pub struct Stack {
     pub layers: usize,
 }
 
+/// A directory that is to lie in memory while something runs; see [`crate::Surroundings::Other`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InMemory {
+    /// The directory on the host.
+    pub dir: PathBuf,
+    /// The directory whose contents it has at first.
+    pub from: PathBuf,
+    /// The most it may take, in bytes.
+    pub bytes_max: u64,
+}
+
 /// What to run, and the whole world it runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildRequest {
+    /// As whom and where.
+    pub surroundings: Surroundings,
+    /// Whether the command talks to our own terminal.
+    pub interactive: bool,
+    /// What lies in memory, if anything.
+    pub in_memory: Option<InMemory>,
     /// What is stacked beforehand, if anything.
     pub stack: Option<Stack>,
     /// What exists, in the order in which it is put in place.
@@ -86,9 +101,20 @@ pub struct BuildRequest {
 
 impl BuildRequest {
     /// The request that runs a recipe's build script: `top_level` are the directories and links of the scratch root.
-    pub fn for_recipe(script: &Path, top_level: Vec<Mount>, jobs: usize) -> Self {
-        let env = build_env(SEARCH_PATH, jobs);
-        Self::for_script(script, BUILD_SCRIPT, top_level, env)
+    pub fn for_recipe(
+        script: &Path,
+        top_level: Vec<Mount>,
+        jobs: usize,
+        surroundings: Surroundings,
+    ) -> Self {
+        let mut env = build_env(SEARCH_PATH, surroundings.jobs(jobs));
+        env.insert("HOME".into(), surroundings.home().into());
+        env.insert("TZ".into(), surroundings.time_zone().into());
+        Self {
+            surroundings,
+            directory: surroundings.home().into(),
+            ..Self::for_script(script, BUILD_SCRIPT, top_level, env)
+        }
     }
 
     /// The request that runs a recipe's check in a root that holds what a user of the package has.
@@ -109,10 +135,13 @@ impl BuildRequest {
         });
         mounts.extend([Mount::Proc, Mount::Dev]);
         Self {
+            surroundings: Surroundings::Usual,
+            interactive: false,
+            in_memory: None,
             stack: None,
             mounts,
             env,
-            directory: HOME.into(),
+            directory: Surroundings::Usual.home().into(),
             command: vec![at.into()],
         }
     }
@@ -128,8 +157,9 @@ pub(crate) fn add_job_server(env: &mut BTreeMap<OsString, OsString>, auth: &str)
 
 /// The environment of a check: what an ordinary user without settings has.
 pub fn check_env() -> BTreeMap<OsString, OsString> {
+    let home = Surroundings::Usual.home();
     let variables = [
-        ("HOME", HOME),
+        ("HOME", home),
         ("PATH", SEARCH_PATH),
         ("TMPDIR", "/tmp"),
         ("TERM", "dumb"),
@@ -148,9 +178,10 @@ fn environment(variables: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
 
 /// The environment that every build has, and nothing besides.
 pub fn build_env(path: &str, jobs: usize) -> BTreeMap<OsString, OsString> {
+    let home = Surroundings::Usual.home();
     let make_flags = format!("-j{}", jobs.max(1));
     let variables = [
-        ("HOME", HOME),
+        ("HOME", home),
         ("PATH", path),
         ("TMPDIR", "/tmp"),
         ("DESTDIR", DESTDIR),

@@ -12,15 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use base::{Hasher, PackageName, Sha256};
-use recipe::{FileKind, Recipe, RecipeFile, Script};
+use recipe::{FileKind, Recipe, RecipeFile, Script, Source};
 use store::archive::{self, Conflicts, Entry, MTIME_UNIX_SECS, UnpackLimits, Unpacker};
 use store::{Blob, Store, StoreError};
 
 use crate::error::Error;
 use crate::layers::{Layer, Layers};
-use crate::request::{BUILD_UID, DESTDIR, HOME, Mount, Stack};
+use crate::request::{DESTDIR, Mount, Stack};
 use crate::scratch::{Scratch, remove_tree};
 use crate::stack::LAYERS_MAX;
+use crate::surroundings::Surroundings;
 
 /// Top-level directories that every build finds, as upstream makes them.
 pub(crate) const SKELETON: [&str; 12] = [
@@ -76,7 +77,9 @@ impl Root {
         inputs: &[Input],
         store: &Store,
         layers: Option<&Layers>,
+        surroundings: Surroundings,
     ) -> Result<Self, Error> {
+        let layers = layers.filter(|_| surroundings.may_stack());
         let inputs = sorted(inputs);
         let layers = match layers {
             Some(layers) if (1..=LAYERS_MAX).contains(&inputs.len()) => {
@@ -85,13 +88,13 @@ impl Root {
             _ => Vec::new(),
         };
         let (stack, top_level) = if layers.is_empty() {
-            fill_with(scratch, &inputs, store)?;
+            fill_with(scratch, &inputs, store, surroundings)?;
             (None, top_level(&scratch.root())?)
         } else {
             let (stack, top_level) = Stack::of(scratch, &layers)?;
             (Some(stack), top_level)
         };
-        finish(&scratch.root())?;
+        finish(&scratch.root(), surroundings)?;
         Ok(Self {
             stack,
             top_level,
@@ -109,13 +112,18 @@ pub(crate) fn sorted(inputs: &[Input]) -> Vec<&Input> {
 
 /// Unpacks a build closure, in the order of names, and makes the skeleton.
 pub(crate) fn fill(scratch: &Scratch, inputs: &[Input], store: &Store) -> Result<(), Error> {
-    fill_with(scratch, &sorted(inputs), store)?;
-    finish(&scratch.root())
+    let surroundings = Surroundings::Usual;
+    fill_with(scratch, &sorted(inputs), store, surroundings)?;
+    finish(&scratch.root(), surroundings)
 }
 
 /// Makes the home, and gives the directories on top the time stamp that they are to have.
-fn finish(root: &Path) -> Result<(), Error> {
-    make_dir(&below(root, HOME))?;
+fn finish(root: &Path, surroundings: Surroundings) -> Result<(), Error> {
+    let home = below(root, surroundings.home());
+    if let Some(parent) = home.parent() {
+        make_dir(parent)?;
+    }
+    make_dir(&home)?;
     SKELETON
         .iter()
         .map(|name| root.join(name))
@@ -123,7 +131,12 @@ fn finish(root: &Path) -> Result<(), Error> {
         .try_for_each(|dir| stamp_dir(&dir))
 }
 
-fn fill_with(scratch: &Scratch, inputs: &[&Input], store: &Store) -> Result<(), Error> {
+fn fill_with(
+    scratch: &Scratch,
+    inputs: &[&Input],
+    store: &Store,
+    surroundings: Surroundings,
+) -> Result<(), Error> {
     let root = scratch.root();
     make_dir(&root)?;
     unpack_all(&root, inputs, store)?;
@@ -138,7 +151,7 @@ fn fill_with(scratch: &Scratch, inputs: &[&Input], store: &Store) -> Result<(), 
     for name in SKELETON {
         make_dir(&root.join(name))?;
     }
-    write_accounts(&etc)
+    write_accounts(&etc, surroundings)
 }
 
 /// Unpacks outputs over each other below `dest`; of two files of one name the later one stays, as in upstream.
@@ -232,10 +245,17 @@ pub(crate) fn add_recipe(
     recipe: &Recipe,
     files: &dyn RecipeFiles,
     store: &Store,
+    surroundings: Surroundings,
 ) -> Result<PathBuf, Error> {
-    let home = below(&scratch.root(), HOME);
-    add_sources(&home, recipe, store)?;
-    add_files(&home, recipe, files)?;
+    let home = below(&scratch.root(), surroundings.home());
+    if surroundings.is_reversed() {
+        add_files(&home, recipe.name(), recipe.files().iter().rev(), files)?;
+        add_sources(&home, recipe.sources().iter().rev(), store)?;
+    } else {
+        add_sources(&home, recipe.sources(), store)?;
+        add_files(&home, recipe.name(), recipe.files(), files)?;
+    }
+    stamp_dirs(&home)?;
     let script = scratch.path().join("build");
     let bytes = recipe.build().map_or(&b""[..], |script| &script.bytes);
     write_file(&script, bytes, true)?;
@@ -243,8 +263,12 @@ pub(crate) fn add_recipe(
 }
 
 /// Copies a recipe's sources into a directory under their names.
-pub fn add_sources(dir: &Path, recipe: &Recipe, store: &Store) -> Result<(), Error> {
-    for source in recipe.sources() {
+pub(crate) fn add_sources<'r>(
+    dir: &Path,
+    sources: impl IntoIterator<Item = &'r Source>,
+    store: &Store,
+) -> Result<(), Error> {
+    for source in sources {
         let path = dir.join(&source.file);
         let blob = store.open_blob(&source.sha256)?.ok_or_else(|| {
             Error::io(
@@ -263,8 +287,13 @@ pub fn add_sources(dir: &Path, recipe: &Recipe, store: &Store) -> Result<(), Err
 }
 
 /// Copies a recipe's `files/` into a directory, each compared with the digest in the package hash.
-pub fn add_files(dir: &Path, recipe: &Recipe, files: &dyn RecipeFiles) -> Result<(), Error> {
-    for entry in recipe.files() {
+pub(crate) fn add_files<'r>(
+    dir: &Path,
+    package: &PackageName,
+    entries: impl IntoIterator<Item = &'r RecipeFile>,
+    files: &dyn RecipeFiles,
+) -> Result<(), Error> {
+    for entry in entries {
         let path = dir.join(&entry.path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
@@ -274,7 +303,7 @@ pub fn add_files(dir: &Path, recipe: &Recipe, files: &dyn RecipeFiles) -> Result
                 symlink(target, &path).map_err(|e| Error::io("create", &path, e))?;
             }
             kind => {
-                let bytes = read_checked(recipe.name(), entry, files)?;
+                let bytes = read_checked(package, entry, files)?;
                 write_file(&path, &bytes, *kind == FileKind::Executable)?;
             }
         }
@@ -339,10 +368,11 @@ pub(crate) fn destdir(scratch: &Scratch) -> PathBuf {
 }
 
 /// The build user has a name, and so has root: programs ask for both.
-pub(crate) fn write_accounts(etc: &Path) -> Result<(), Error> {
-    let id = BUILD_UID;
-    let passwd = format!("root:x:0:0:root:/:/bin/sh\nbuild:x:{id}:{id}:build:{HOME}:/bin/sh\n");
-    let group = format!("root:x:0:\nbuild:x:{id}:\n");
+pub(crate) fn write_accounts(etc: &Path, surroundings: Surroundings) -> Result<(), Error> {
+    let (uid, gid) = (surroundings.uid(), surroundings.gid());
+    let (user, home) = (surroundings.user(), surroundings.home());
+    let passwd = format!("root:x:0:0:root:/:/bin/sh\n{user}:x:{uid}:{gid}:{user}:{home}:/bin/sh\n");
+    let group = format!("root:x:0:\n{user}:x:{gid}:\n");
     for (name, text) in [("passwd", passwd), ("group", group)] {
         let path = etc.join(name);
         remove(&path)?;
@@ -389,6 +419,18 @@ fn create(path: &Path, executable: bool) -> Result<File, Error> {
     file.set_permissions(Permissions::from_mode(mode))
         .map_err(|e| Error::io("create", path, e))?;
     Ok(file)
+}
+
+/// Gives a directory and all below the time stamp that everything has.
+fn stamp_dirs(dir: &Path) -> Result<(), Error> {
+    let read_error = |e| Error::io("read", dir, e);
+    for entry in fs::read_dir(dir).map_err(read_error)? {
+        let entry = entry.map_err(read_error)?;
+        if entry.file_type().map_err(read_error)?.is_dir() {
+            stamp_dirs(&entry.path())?;
+        }
+    }
+    stamp_dir(dir)
 }
 
 /// Gives a directory the time stamp that everything has.

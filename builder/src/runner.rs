@@ -451,6 +451,10 @@ impl<'a> Runner<'a> {
         self.context.fetching(self.options, &self.flights)
     }
 
+    pub(crate) const fn options(&self) -> &Options {
+        self.options
+    }
+
     pub(crate) fn workshop(&self) -> Workshop<'_> {
         self.context.workshop(self.options)
     }

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// How the names of scratch directories begin.
 const PREFIX: &str = "build-";
 /// The file whose lock says that a scratch directory is in use.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// One build's directory on the host. Dropping it removes it.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ fn sweep(parent: &Path) {
     }
 }
 
-fn lock(path: &Path, operation: FlockOperation) -> io::Result<File> {
+pub(crate) fn lock(path: &Path, operation: FlockOperation) -> io::Result<File> {
     let file = File::options().create(true).append(true).open(path)?;
     flock(&file, operation)?;
     Ok(file)

@@ -20,6 +20,7 @@ use crate::layers::Layer;
 use crate::request::{Mount, Stack};
 use crate::root::{RESERVED, SKELETON, make_dir, stamp_dir, write_accounts};
 use crate::scratch::Scratch;
+use crate::surroundings::Surroundings;
 
 /// Most layers that the kernel stacks (`OVL_MAX_STACK`).
 pub(crate) const LAYERS_MAX: usize = 500;
@@ -74,7 +75,7 @@ impl Stack {
             }
         }
         make_dir(&upper.join("etc"))?;
-        write_accounts(&upper.join("etc"))?;
+        write_accounts(&upper.join("etc"), Surroundings::Usual)?;
         for (name, _) in tops.iter().filter(|(name, _)| upper.join(name).is_dir()) {
             stamp_dir(&upper.join(name))?;
         }
@@ -100,9 +101,23 @@ impl Stack {
         for name in [MERGED, UPPER, WORK] {
             make_dir(&dir.join(name))?;
         }
+        Self::over(dir, lower)
+    }
+
+    /// Stacks directories below what was changed in an earlier stack at the same place.
+    pub(crate) fn over(
+        dir: &Path,
+        lower: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<Self, Error> {
         let mut layers = 0;
         for target in lower {
             let link = dir.join(layer_name(layers));
+            match fs::remove_file(&link) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &link, e));
+                }
+                _ => {}
+            }
             symlink(target, &link).map_err(|e| Error::io("create", &link, e))?;
             layers += 1;
         }

@@ -11,6 +11,7 @@ use recipe::Recipe;
 
 use crate::build::Workshop;
 use crate::error::Error;
+use crate::kept;
 use crate::log::Log;
 use crate::process::Ending;
 use crate::references;
@@ -57,6 +58,9 @@ impl Workshop<'_> {
         let script = root::add_check(&scratch, check)?;
         let mut request = BuildRequest::for_check(&script, root::top_level(&scratch.root())?);
         sandbox.mask(&mut request);
+        if self.keep_failed {
+            kept::describe(&scratch, &request, &[])?;
+        }
         let mut log = Log::create(log)?;
         match self.run_script(package, &request, None, &mut log)? {
             (Ending::Exited(0), elapsed) => Ok(Some(elapsed)),

@@ -1,5 +1,8 @@
 //! `p2pkgs build`
 
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+
 use builder::{Forecast, Wanted};
 use serde::Serialize;
 
@@ -28,35 +31,74 @@ pub struct Args {
     /// Build again and compare; exit code 6 when the outputs differ
     #[arg(long, conflicts_with_all = ["dry_run", "substitute_only"])]
     check: bool,
+    /// With `--check`: build again as another user, on another host, in another directory, a day ahead, with fewer processors
+    /// and files in another order
+    #[arg(long, requires = "check")]
+    vary: bool,
     /// Go on with what does not depend on a failure
     #[arg(short, long)]
     keep_going: bool,
     /// Leave the scratch directories of failed builds
     #[arg(short = 'K', long)]
     keep_failed: bool,
+    /// Open a shell where the first build has failed, in its sandbox; its scratch directory goes afterwards, unless it is kept
+    #[arg(long, conflicts_with_all = ["dry_run", "substitute_only"])]
+    shell_on_failure: bool,
     #[command(flatten)]
     on: OnArgs,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     args.trust.apply(context);
-    let mut options = args.get.options()?;
+    let mut options = args.get.options(context)?;
     options.keep_going = args.keep_going;
-    options.keep_failed = args.keep_failed;
+    options.keep_failed = args.keep_failed || args.shell_on_failure;
+    options.vary = args.vary;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     if args.dry_run {
         return show(context, &session.forecast(&options)?);
     }
     let options = remote::build(context, &session, &args.on, args.get.jobs, options)?;
-    let report = if args.check {
-        session.check(&options)?
+    let realised = if args.check {
+        session.check(&options)
     } else {
-        session.realise(&options)?
+        session.realise(&options)
+    };
+    let report = match realised {
+        Err(failure) if args.shell_on_failure => {
+            return Err(look_around(&session, failure, args.keep_failed));
+        }
+        realised => realised?,
     };
     if args.check {
-        context.ui.status("a second build gave the same bytes");
+        context.ui.status(if args.vary {
+            "a second build in other surroundings gave the same bytes"
+        } else {
+            "a second build gave the same bytes"
+        });
     }
     session.print_outputs(&report)
+}
+
+/// Opens a shell where a build failed, if there is a terminal for it. That build's failure remains the command's.
+fn look_around(session: &Session, failure: Failure, keep: bool) -> Failure {
+    let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let Some(dir) = failure.kept().map(Path::to_owned).filter(|_| terminal) else {
+        // The hints say how to open it.
+        return failure;
+    };
+    let (ui, exit, message) = (&session.bench.ui, failure.exit(), failure.message());
+    ui.failure(&failure);
+    match session.bench.shell(&dir) {
+        Ok(kept) if keep => ui.status(format!("kept in `{}`", kept.dir().display())),
+        Ok(kept) => {
+            if let Err(error) = kept.remove() {
+                ui.failure(&error.into());
+            }
+        }
+        Err(error) => ui.failure(&error),
+    }
+    Failure::new(exit, message)
 }
 
 #[derive(Serialize)]

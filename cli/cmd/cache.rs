@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use base::PkgHash;
+use base::{PackageName, PkgHash};
 use serde::Serialize;
 use store::Store;
 
@@ -15,6 +15,9 @@ use crate::outfile::OutFile;
 use crate::session::{GetArgs, Session};
 use crate::statements;
 use crate::units;
+
+/// Hashes that are listed under one name.
+const LISTED_MAX: usize = 64;
 
 /// Package caches that any web server, or IPFS, can serve
 #[derive(Debug, clap::Args)]
@@ -27,9 +30,10 @@ pub struct Args {
 enum Command {
     /// Write packages and their run closures into a directory that others use as a package cache
     ///
-    /// For each package PKGHASH.tar.zst and PKGHASH.realisations, which holds the signatures; beside them `key-statements`, for
-    /// `key import`, if this home knows any. What is there already stays, so a
-    /// directory can be filled again and again. Whoever is to use it names it in PKG_CACHE_URL and trusts your key.
+    /// For each package PKGHASH.tar.zst and PKGHASH.realisations, which holds the signatures; and what it was made of, so that
+    /// `why-miss` can tell others what theirs differs in; beside them `key-statements`, for `key import`, if this home knows any.
+    /// What is there already stays, so a directory can be filled again and again. Whoever is to use it names it in PKG_CACHE_URL and
+    /// trusts your key.
     Export {
         /// The directory; made if it is not there
         #[arg(value_name = "DIR")]
@@ -57,7 +61,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
 }
 
 fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> CmdResult {
-    let options = get.options()?;
+    let options = get.options(context)?;
     let session = Session::open(context, get.jobs, packages)?;
     let report = session.realise(&options)?;
     fs::create_dir_all(dir)?;
@@ -68,6 +72,7 @@ fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> 
         let signers = write_statements(store, dir, &realised.pkghash)?;
         let file = format!("{}.tar.zst", realised.pkghash);
         write_output(store, &realised.blob, &dir.join(&file))?;
+        list(dir, name, &realised.pkghash)?;
         exported.push(Exported {
             name: name.to_string(),
             pkghash: realised.pkghash.to_string(),
@@ -79,6 +84,14 @@ fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> 
     let said = statements::of_home(context.home()?)?;
     if !said.is_empty() {
         statements::write(&dir.join(statements::FILE), &said)?;
+    }
+    for id in graph.packages() {
+        let text = graph.derivation(id).to_string();
+        let path = dir.join(derivation_file(&graph.pkghash(id)));
+        // It is named by its hash, so what is there is right.
+        if !path.exists() {
+            write_whole(&path, text.as_bytes())?;
+        }
     }
     let bytes = exported.iter().map(|e| e.size).sum();
     context.ui.status(format!(
@@ -103,6 +116,35 @@ fn write_statements(store: &Store, dir: &Path, pkghash: &PkgHash) -> CmdResult<u
         out.finish()?;
     }
     Ok(statements.len())
+}
+
+/// The file that says what a package is made of: the text whose SHA-256 is the hash.
+pub fn derivation_file(pkghash: &PkgHash) -> String {
+    format!("{pkghash}.derivation")
+}
+
+/// The file with the hashes of all packages of a name, one a line, the newest last.
+pub fn names_file(name: &PackageName) -> String {
+    format!("{name}.hashes")
+}
+
+/// Adds a hash to the list of its name; the oldest go when there are too many.
+fn list(dir: &Path, name: &PackageName, pkghash: &PkgHash) -> CmdResult {
+    let path = dir.join(names_file(name));
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    let new = pkghash.to_string();
+    let others = before.lines().filter(|line| *line != new);
+    let mut lines: Vec<&str> = others.collect();
+    lines.drain(..lines.len().saturating_sub(LISTED_MAX - 1));
+    lines.push(&new);
+    write_whole(&path, (lines.join("\n") + "\n").as_bytes())
+}
+
+/// Replaces a small file, so that nobody reads half of it.
+fn write_whole(path: &Path, bytes: &[u8]) -> CmdResult {
+    let mut out = OutFile::create(path)?;
+    io::Write::write_all(out.file(), bytes)?;
+    out.finish()
 }
 
 /// Copies an output, unless a file of its length is there: an output of a package is replaced by another one only by hand.

@@ -30,6 +30,9 @@ pub struct Args {
     /// Build each once more and compare
     #[arg(long, conflicts_with = "substitute_only")]
     reproduce: bool,
+    /// With `--reproduce`: build again in other surroundings, as `build --check --vary` does
+    #[arg(long, requires = "reproduce")]
+    vary: bool,
     /// Print a table in Markdown
     #[arg(long)]
     markdown: bool,
@@ -38,8 +41,9 @@ pub struct Args {
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
-    let mut options = args.get.options()?;
+    let mut options = args.get.options(context)?;
     options.keep_going = true;
+    options.vary = args.vary;
     let mut tree = context.tree()?;
     let names = if args.all {
         built(context, &mut tree)?

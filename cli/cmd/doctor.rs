@@ -1,6 +1,6 @@
 //! `p2pkgs doctor`
 
-use builder::Sandbox;
+use builder::{Groups, Sandbox};
 use serde::Serialize;
 
 use crate::bench::search_path;
@@ -81,6 +81,7 @@ pub fn run(context: &Context, _args: &Args) -> CmdResult {
     let checks = [
         sandbox(),
         roots(context),
+        limits(context),
         Check::of("home", Ok(context.home()?.root().display().to_string())),
         Check::of("store", store(context)),
         disk(context),
@@ -163,6 +164,28 @@ fn roots(context: &Context) -> Check {
     }
 }
 
+/// How memory and processes of a build are kept within limits.
+fn limits(context: &Context) -> Check {
+    let found = || -> CmdResult<String> {
+        let builds = context.config()?.builds()?;
+        let bytes = builds
+            .memory_bytes
+            .unwrap_or(builder::Limits::default().memory_max);
+        let how = match Groups::find() {
+            Some(groups) => format!(
+                "kept by the kernel (cgroup in `{}`)",
+                groups.parent().display()
+            ),
+            None => "counted ten times a second, for no cgroup of version 2 is left to us".into(),
+        };
+        let (bytes, processes) = (units::bytes(bytes), builds.processes);
+        Ok(format!(
+            "{bytes} of memory and {processes} processes, {how}"
+        ))
+    };
+    Check::of("build limits", found())
+}
+
 fn store(context: &Context) -> CmdResult<String> {
     let blobs = context.store()?.blobs()?;
     let bytes = blobs.iter().map(|blob| blob.size).sum();
@@ -219,6 +242,7 @@ fn configuration(context: &Context) -> CmdResult<String> {
     let config = context.config()?;
     config.network()?;
     config.limits()?;
+    config.builds()?;
     config.deadlines()?;
     config.sources()?;
     config.caches()?;

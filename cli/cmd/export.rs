@@ -93,7 +93,7 @@ impl ImageArgs {
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     check(args)?;
-    let options = args.get.options()?;
+    let options = args.get.options(context)?;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     let report = session.realise(&options)?;
     let export = Export {

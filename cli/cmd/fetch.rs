@@ -80,7 +80,7 @@ fn packages(context: &Context, args: &Args) -> CmdResult {
         substitute_only: true,
         no_substitutes: false,
     };
-    let options = get.options()?;
+    let options = get.options(context)?;
     let session = Session::open(context, get.jobs, &args.items)?;
     let report = session.realise(&options)?;
     if let Some(dir) = &args.into {

@@ -27,11 +27,13 @@ pub mod pin;
 pub mod publish;
 pub mod refresh;
 pub mod run;
+pub mod shell;
 pub mod store;
 pub mod unpin;
 pub mod venv;
 pub mod weather;
 pub mod why;
+pub mod why_miss;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -53,12 +55,14 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Hash(args) => hash::run(&context, &args),
         Command::Closure(args) => closure::run(&context, &args),
         Command::Why(args) => why::run(&context, &args),
+        Command::WhyMiss(args) => why_miss::run(&context, &args),
         Command::Graph(args) => graph::run(&context, &args),
         Command::New(args) => new::run(&context, &args),
         Command::Refresh(args) => refresh::run(&context, &args),
         Command::Weather(args) => weather::run(&context, &args),
         Command::Lint(args) => lint::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
+        Command::Shell(args) => shell::run(&context, &args),
         Command::Publish(args) => publish::run(&context, &args),
         Command::Node(args) => node::run(&mut context, &args),
         Command::Mirror(args) => mirror::run(&context, &args),

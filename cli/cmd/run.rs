@@ -27,7 +27,7 @@ pub struct Args {
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     args.trust.apply(context);
-    let options = args.get.options()?;
+    let options = args.get.options(context)?;
     let dir = {
         let session = Session::open(context, args.get.jobs, &args.packages)?;
         session.bench.require_sandbox()?;

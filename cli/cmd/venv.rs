@@ -31,7 +31,7 @@ pub struct Args {
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
     refuse_existing(&args.dir)?;
-    let options = args.get.options()?;
+    let options = args.get.options(context)?;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     let report = session.realise(&options)?;
     let (store, closure) = (&session.bench.store, session.closure(&report)?);

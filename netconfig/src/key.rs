@@ -56,6 +56,8 @@ pub const KEYS: &[Key] = &[
     key("limits.memory-bytes", Kind::Size),
     key("store.quota", Kind::Size),
     key("store.keep-free", Kind::Size),
+    key("builds.memory", Kind::Size),
+    key("builds.processes", Kind::Count),
     key("deadlines.dial-secs", Kind::Count),
     key("deadlines.lookup-secs", Kind::Count),
     key("deadlines.first-byte-secs", Kind::Count),

@@ -109,6 +109,15 @@ pub struct Limits {
     pub memory_bytes: u64,
 }
 
+/// Section `[builds]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Builds {
+    /// Memory that one build may take, in bytes; `None` is what suits the machine.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads that one build may run at once.
+    pub processes: u32,
+}
+
 /// Section `[store]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreLimits {
@@ -236,6 +245,18 @@ impl Layered {
             upload_bytes_per_second: (upload > 0).then_some(upload),
             download_bytes_per_second: (download > 0).then_some(download),
             memory_bytes: self.size("limits.memory-bytes")?,
+        })
+    }
+
+    /// The section `[builds]`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that cannot be used.
+    pub fn builds(&self) -> Result<Builds, ConfigError> {
+        let memory = self.size("builds.memory")?;
+        Ok(Builds {
+            memory_bytes: (memory > 0).then_some(memory),
+            processes: self.count_from_one("builds.processes")?,
         })
     }
 
@@ -496,6 +517,14 @@ mod tests {
                 StoreLimits {
                     quota_bytes,
                     keep_free_bytes
+                }
+            );
+            let (memory_bytes, processes) = (None, 8192);
+            assert_eq!(
+                layered.builds().unwrap(),
+                Builds {
+                    memory_bytes,
+                    processes
                 }
             );
             layered.deadlines().unwrap();

@@ -1,14 +1,16 @@
 //! Building in a real sandbox.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::{
-    COMMAND_DEADLINE, Finished, TestEnv, greeting, processes_with, sandbox_works, signal, start,
-    wait_until,
+    COMMAND_DEADLINE, Finished, Home, P2PKGS, TestEnv, greeting, processes_with, sandbox_works,
+    signal, start, wait_until,
 };
 
 /// Where a package's output lies, as `build` prints it.
@@ -159,6 +161,88 @@ fn a_second_build_is_compared_with_the_first() {
         .assert_says("not reproducible");
 }
 
+/// A command on a terminal of its own, with what is typed there.
+fn on_a_terminal(home: &Home<'_>, command: &str, typed: &str) -> Finished {
+    let mut script = home.command_of("script", &["-qec", command, "/dev/null"]);
+    let mut child = script
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut terminal = child.stdin.take().unwrap();
+    terminal.write_all(typed.as_bytes()).unwrap();
+    let finished = Finished::wait(child, command.to_owned(), COMMAND_DEADLINE);
+    drop(terminal);
+    finished
+}
+
+#[test]
+fn a_shell_opens_where_a_build_failed() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    let failed = home.run(&["build", "broken"]).assert_exit(5);
+    failed.assert_says("`p2pkgs build --shell-on-failure broken` opens a shell where it failed");
+    let kept = || {
+        let entries = fs::read_dir(home.path("scratch")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("kept-")).count()
+    };
+
+    let command = format!("{P2PKGS} build --shell-on-failure broken");
+    let typed = "echo in $PWD, $((6 * 7)) jobs in $MAKEFLAGS; exit\n";
+    let shown = on_a_terminal(&home, &command, typed).assert_exit(5);
+    assert!(shown.stdout.contains("line 60"), "{}", shown.stdout);
+    assert!(
+        shown.stdout.contains("in /home/build, 42 jobs in -j"),
+        "{}",
+        shown.stdout
+    );
+    assert_eq!(kept(), 0, "it goes with the shell");
+
+    // Without a terminal it is kept, and the command to open it is said.
+    let failed = home
+        .run(&["build", "--shell-on-failure", "broken"])
+        .assert_exit(5);
+    let (_, rest) = failed.stderr.split_once("`p2pkgs shell ").unwrap();
+    let dir = rest.split('`').next().unwrap().to_owned();
+    let command = format!("{P2PKGS} shell {dir}");
+    let typed = "echo again in $PWD; exit\n";
+    let shown = on_a_terminal(&home, &command, typed).assert_exit(0);
+    assert!(
+        shown.stdout.contains("again in /home/build"),
+        "{}",
+        shown.stdout
+    );
+    assert_eq!(kept(), 1);
+    home.run(&["shell", "/tmp"])
+        .assert_exit(1)
+        .assert_says("none that a failed build left");
+}
+
+#[test]
+fn a_second_build_elsewhere_is_compared_too() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let home = env.home("user");
+    home.run(&["build", "--check", "--vary", "greet"])
+        .assert_exit(0)
+        .assert_says("in other surroundings gave the same bytes");
+    home.run(&["build", "--check", "--vary", "flaky"])
+        .assert_exit(6)
+        .assert_says("share/random");
+    home.run(&["check", "--reproduce", "--vary", "greet"])
+        .assert_exit(0);
+    // Without a second build there is nothing to vary.
+    home.run(&["build", "--vary", "greet"]).assert_exit(2);
+    home.run(&["check", "--vary", "greet"]).assert_exit(2);
+}
+
 #[test]
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     if !sandbox_works() {
@@ -187,6 +271,59 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
         .run(&["--offline", "build", "--dry-run", "greet"])
         .assert_exit(0);
     assert_eq!(plan.stdout, "");
+}
+
+#[test]
+fn a_miss_is_explained_by_what_a_cache_has() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let cache = env.path("cache");
+    let builder = env.home("builder");
+    builder.ok(&["cache", "export", cache.to_str().unwrap(), "greet"]);
+    let user = env.home("user");
+    let url = format!("file://{}", cache.display());
+    let why_miss = |name: &str| {
+        let mut command = user.command(&["why-miss", name]);
+        command.env("PKG_CACHE_URL", &url);
+        Finished::of(command, COMMAND_DEADLINE)
+    };
+    why_miss("greet")
+        .assert_exit(0)
+        .assert_says("has `greet` as it is here");
+    why_miss("flaky")
+        .assert_exit(3)
+        .assert_says("know another `flaky`");
+
+    let script = env.tree().join("pkg/hello/build");
+    let text = fs::read_to_string(&script).unwrap();
+    fs::write(&script, text + "# changed\n").unwrap();
+    let why = why_miss("greet").assert_exit(0).assert_says("nearest is ");
+    assert!(
+        why.stdout.contains("hello") && why.stdout.contains("`build` changed"),
+        "{}",
+        why.stdout
+    );
+
+    // What does not have its hash is not believed.
+    for entry in fs::read_dir(&cache).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|ending| ending == "derivation")
+        {
+            let mut text = fs::read(&path).unwrap();
+            text.push(b'\n');
+            fs::write(&path, text).unwrap();
+        }
+    }
+    why_miss("greet").assert_exit(3);
+    // The one who built it has its own store.
+    builder
+        .run(&["why-miss", "greet"])
+        .assert_exit(0)
+        .assert_says("which the store has");
 }
 
 #[test]

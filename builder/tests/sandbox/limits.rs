@@ -1,14 +1,16 @@
 //! How builds end that do not end well.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use builder::testing::{World, can_go_on};
-use builder::{Ending, Error, ErrorKind, Limits};
+use builder::{Ending, Error, ErrorKind, Kept, Layers, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use store::Store;
 
 /// Is a process running on this machine whose command line contains this text?
 fn runs(marker: &str) -> Vec<i32> {
@@ -23,6 +25,11 @@ fn runs(marker: &str) -> Vec<i32> {
     }
     pids
 }
+
+/// Set to a kept directory in the process that is to enter it.
+const ENTER: &str = "P2PKGS_TEST_ENTER";
+/// Set to the store that it needs.
+const ENTER_STORE: &str = "P2PKGS_TEST_ENTER_STORE";
 
 /// The ending of a build that has to fail.
 fn ending(world: &mut World, package: &str) -> Ending {
@@ -72,6 +79,95 @@ fn a_failed_builds_scratch_directory_is_kept_when_asked_for() {
     };
     let clue = failure.kept.unwrap().join("root/home/build/clue");
     assert_eq!(fs::read_to_string(clue).unwrap(), "evidence\n");
+}
+
+#[test]
+fn a_kept_build_is_entered_again_with_its_root_its_environment_and_its_user() {
+    let Some(world) = World::new() else {
+        return;
+    };
+    if let Some(dir) = std::env::var_os(ENTER) {
+        // What runs inside prints and reads where this process does.
+        let store = std::env::var_os(ENTER_STORE).unwrap();
+        let store = Store::open(Path::new(&store)).unwrap();
+        let kept = Kept::open(Path::new(&dir), &store).unwrap();
+        let twice = Kept::open(Path::new(&dir), &store).unwrap_err();
+        assert!(twice.to_string().contains("in use"), "{twice}");
+        kept.shell(&world.sandbox, &world.jobs).unwrap();
+        return;
+    }
+    enter_again(World::new().unwrap());
+    enter_again(world.unstacked());
+}
+
+fn enter_again(mut world: World) {
+    world.options.keep_failed = true;
+    world.package(
+        "p",
+        "echo evidence >clue; echo changed >/etc/changed; echo x >/lib/added; rm /bin/vi; env | sort >env; exit 1",
+    );
+    world.add_source("p", "source.txt", b"source\n");
+    let failure = world.realise(&["p"]).unwrap_err();
+    let kept = failure.error.kept().unwrap().to_owned();
+    // The layers below may go; they are made again.
+    for layer in Layers::below(&world.scratch()).unwrap().list() {
+        Layers::below(&world.scratch())
+            .unwrap()
+            .remove(&layer.sha256);
+    }
+    let mut shell = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "limits::a_kept_build_is_entered_again_with_its_root_its_environment_and_its_user",
+            "--nocapture",
+        ])
+        .env(ENTER, &kept)
+        .env(ENTER_STORE, world.path().join("store"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    shell
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"pwd; cat clue source.txt /etc/changed /lib/added; id -u; hostname; ls /bin/vi; env | sort | diff - env | grep -v _=; cat /proc/net/dev | wc -l; touch more; echo end; exit 3\n")
+        .unwrap();
+    let output = shell.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let text = text.split("running 1 test\n").last().unwrap();
+    let text = text.split("end\n").next().unwrap().trim();
+    assert!(
+        text.starts_with("/home/build\nevidence\nsource\nchanged\nx\n1000\nbuild\n"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let rest: Vec<_> = text.lines().skip(7).collect();
+    assert_eq!(
+        rest,
+        ["3"],
+        "the environment is the same, and there is no network: {text}"
+    );
+    assert!(
+        kept.join("root/home/build/more").is_file(),
+        "it is the directory itself"
+    );
+}
+
+#[test]
+fn what_no_build_left_is_not_entered() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let refused = |text: &str| {
+        let error = Kept::open(dir.path(), &store).unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    refused("none that a failed build left");
+    fs::write(dir.path().join("kept.json"), "{}").unwrap();
+    refused("cannot be read");
+    fs::write(dir.path().join("kept.json"), vec![b' '; 2 << 20]).unwrap();
+    refused("too long");
 }
 
 #[test]
@@ -148,6 +244,55 @@ fn a_build_is_killed_before_the_disk_is_full_and_what_it_wrote_is_removed() {
     );
     assert!(runs("4242.006").is_empty());
     assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_build_that_takes_too_much_memory_is_killed() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.limits.memory_max = 64 << 20;
+    world.package("p", "dd if=/dev/zero of=/dev/null bs=256M count=1000000");
+    let ending = ending(&mut world, "p");
+    assert_eq!(ending, Ending::TookTooMuchMemory(64 << 20));
+    let text = ending.to_string();
+    assert_eq!(text, "was killed when it took more than 64 MiB of memory");
+    assert!(runs("bs=256M").is_empty());
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_build_that_starts_processes_without_end_is_killed_with_all_of_them() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.options.limits.processes_max = 300;
+    world.package(
+        "p",
+        "sleeping() { sleep 4242.007 & }; bomb() { sleeping; bomb & bomb; }; bomb",
+    );
+    let ending = ending(&mut world, "p");
+    assert_eq!(ending, Ending::TooManyProcesses(300));
+    let text = ending.to_string();
+    assert_eq!(text, "was killed when it ran more than 300 processes");
+    assert!(runs("4242.007").is_empty());
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
+fn a_build_within_its_limits_is_left_alone_however_its_processes_share_memory() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    // Each has the same few megabytes, which all of them share.
+    world.options.limits.memory_max = 64 << 20;
+    world.options.limits.processes_max = 300;
+    world.package(
+        "p",
+        "big=$(head -c 4000000 /dev/zero | tr '\\0' x)
+         for n in $(seq 1 40); do (read line </dev/zero & sleep 0.5; kill $!) & done; wait; mkdir $DESTDIR/share; echo $(id -u) >$DESTDIR/share/id",
+    );
+    assert_eq!(world.built_text("p", "share/id"), "1000\n");
 }
 
 #[test]

@@ -23,4 +23,5 @@ mod realising;
 mod reproducible;
 mod stacking;
 mod substituting;
+mod varied;
 mod venvs;

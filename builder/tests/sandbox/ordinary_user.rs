@@ -31,6 +31,17 @@ fn builds_and_runs_in(mut world: World) {
         .unwrap_or_else(|f| panic!("{}", builder::testing::full(&f)));
     assert_eq!(report.built.len(), 1);
     assert!(world.left_in_scratch().is_empty());
+    world.options.limits.processes_max = 50;
+    world.package("bomb", "bomb() { sleep 4242.008 & bomb; }; bomb");
+    let failure = world.realise(&["bomb"]).unwrap_err();
+    let text = failure.error.to_string();
+    assert!(text.contains("more than 50 processes"), "{text}");
+    assert!(world.left_in_scratch().is_empty());
+    world.options.limits.memory_max = 64 << 20;
+    world.package("hog", "dd if=/dev/zero of=/dev/null bs=256M count=1000000");
+    let failure = world.realise(&["hog"]).unwrap_err();
+    let text = failure.error.to_string();
+    assert!(text.contains("more than 64 MiB of memory"), "{text}");
     assert_eq!(crate::venvs::output_of(&mut world, "p", &["who"]), "1000\n");
 }
 

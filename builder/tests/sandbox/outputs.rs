@@ -149,6 +149,26 @@ fn odd_files_are_packed_as_what_they_are() {
 }
 
 #[test]
+fn a_hundred_thousand_files_are_packed_and_removed() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.package(
+        "p",
+        "mkdir -p $DESTDIR/share; cd $DESTDIR/share
+         for n in $(seq 1 100); do (mkdir $n; cd $n; seq 1 1000 | xargs touch); done",
+    );
+    let report = world
+        .realise(&["p"])
+        .unwrap_or_else(|f| panic!("{}", full(&f)));
+    let blob = &report.realised[&builder::testing::name("p")].blob;
+    let archive = world.store.open_blob(&blob.sha256).unwrap().unwrap();
+    let entries = store::archive::list(archive, &Default::default()).unwrap();
+    assert_eq!(entries.len(), 100_000 + 100 + 1);
+    assert!(world.left_in_scratch().is_empty());
+}
+
+#[test]
 fn a_tree_too_deep_to_be_unpacked_is_refused_and_removed() {
     let Some(mut world) = World::new() else {
         return;

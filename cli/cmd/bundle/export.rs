@@ -20,7 +20,7 @@ use crate::sources::SourceSet;
 use crate::units;
 
 pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdResult {
-    let options = args.get.options()?;
+    let options = args.get.options(context)?;
     let session = Session::open(context, args.get.jobs, &args.packages)?;
     let store = &session.bench.store;
     let mut sources = if args.no_sources {

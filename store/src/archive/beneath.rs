@@ -90,6 +90,14 @@ impl Beneath {
         }
     }
 
+    /// Where the symbolic link at `path` points.
+    pub(super) fn target(&mut self, path: &[u8]) -> Result<Vec<u8>, Errno> {
+        let (dir, name) = split(path);
+        let parent = self.open(dir, DIRECTORY)?;
+        let target = fs::readlinkat(&parent, name, Vec::new())?;
+        Ok(target.into_bytes())
+    }
+
     fn open(&mut self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         if path.is_empty() {
             return fs::openat(&self.root, c".", flags, Mode::empty());
