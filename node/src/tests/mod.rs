@@ -4,6 +4,7 @@
 
 mod abuse;
 mod daemon;
+mod deltas;
 mod exchange;
 mod group;
 mod hostile;

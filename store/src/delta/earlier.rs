@@ -11,6 +11,7 @@ const NAME_LINE: &str = "name ";
 
 impl Store {
     /// The outputs of the package that `pkghash` is a version of which are here, the newest first, at most [`EARLIER_MAX`].
+    /// Another output of the same version is as good as one of an earlier version.
     /// The package's name is that in its derivation; of a package hash whose text is missing nothing is known.
     ///
     /// # Errors
@@ -26,18 +27,12 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT note.sha256 FROM note JOIN blob ON blob.sha256 = note.sha256
-                     WHERE note.class = ?1 AND note.name = ?2 AND note.pkghash <> ?3
-                     GROUP BY note.sha256 ORDER BY max(note.added) DESC, blob.id DESC LIMIT ?4",
+                     WHERE note.class = ?1 AND note.name = ?2
+                     GROUP BY note.sha256 ORDER BY max(note.added) DESC, blob.id DESC LIMIT ?3",
                 )?
-                .query_map(
-                    (
-                        PinClass::Output.code(),
-                        name,
-                        pkghash.digest().as_bytes(),
-                        EARLIER_MAX as i64,
-                    ),
-                    |row| Ok(Sha256::from_bytes(row.get(0)?)),
-                )?
+                .query_map((PinClass::Output.code(), name, EARLIER_MAX as i64), |row| {
+                    Ok(Sha256::from_bytes(row.get(0)?))
+                })?
                 .collect()
         })
     }

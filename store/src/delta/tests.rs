@@ -154,8 +154,9 @@ fn earlier_outputs_are_those_of_the_name_the_newest_first() {
     let (third, three) = fixture.version(&[("a", noise(3, 10))]);
     fixture.announce(&one, "other");
     let earlier = |pkghash| fixture.store.earlier_outputs(&pkghash).unwrap();
-    assert_eq!(earlier(third), [two.sha256, one.sha256]);
-    assert_eq!(earlier(first), [three.sha256, two.sha256]);
+    let all = [three.sha256, two.sha256, one.sha256];
+    assert_eq!(earlier(third), all);
+    assert_eq!(earlier(first), all);
     assert_eq!(earlier(PkgHash::of_derivation(b"unknown")), []);
 }
 
