@@ -184,7 +184,9 @@ impl Attempt<'_> {
         segment: u64,
         earlier: &[Sha256],
     ) -> Result<oneshot::Receiver<DeltaAnswer>, FetchError> {
-        self.wait_for_the_line()?;
+        if segment > 0 {
+            self.wait_for_the_line()?;
+        }
         let request = Request {
             new: self.realisation.sha256,
             segment,
@@ -206,16 +208,14 @@ impl Attempt<'_> {
 
     /// Waits until the limit of what we fetch lets more come from afar.
     fn wait_for_the_line(&self) -> Result<(), FetchError> {
+        if self.reach == Reach::Near {
+            return Ok(());
+        }
         let download = &self.client.shared().download;
-        while self.reach != Reach::Near && self.moved > 0 {
-            match download.ready(0, Instant::now()) {
-                Ok(()) => break,
-                Err(at) => {
-                    let wait = at.saturating_duration_since(Instant::now()).min(SLICE);
-                    std::thread::sleep(wait);
-                    self.stop_if_cancelled()?;
-                }
-            }
+        while let Err(at) = download.ready(0, Instant::now()) {
+            self.stop_if_cancelled()?;
+            let wait = at.saturating_duration_since(Instant::now());
+            std::thread::sleep(wait.min(SLICE));
         }
         Ok(())
     }
