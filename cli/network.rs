@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use base::{Cid, PkgHash, Realisation, SignedRealisation};
-use netconfig::{Announced, DhtMode, Network};
+use netconfig::{Announced, Deltas, DhtMode, Network};
 use node::{
     BlockingClient, Doors, GATEWAY_HEATS, GatewaySources, Gateways, HttpSources, Node, PeerSources,
     PeerSubstituter, SourceForm,
@@ -327,6 +327,11 @@ fn base_config(
         .transpose()?
         .map(node::GroupKey::from_bytes);
     config.mdns = network.mdns;
+    config.deltas = match network.deltas {
+        Deltas::None => node::Deltas::None,
+        Deltas::Far => node::Deltas::Far,
+        Deltas::All => node::Deltas::All,
+    };
     config.dht_protocol.clone_from(&network.dht_protocol);
     config.announce = if network.announce_private {
         node::Announce::All

@@ -20,6 +20,8 @@ const KINDS: [(&str, &str); 6] = [
 pub struct Tally {
     items: usize,
     bytes: u64,
+    /// How much of it was here already, in an earlier version or from a fetch that was cut short.
+    reused: u64,
     by_kind: [usize; KINDS.len()],
 }
 
@@ -44,12 +46,16 @@ impl Tally {
         let best = (0..KINDS.len()).rev().max_by_key(|kind| shares[*kind]);
         if let Some(kind) = best.filter(|kind| shares[*kind] > 0) {
             self.by_kind[kind] += 1;
+            let here = received
+                .iter()
+                .filter(|(origin, _)| *origin == Origin::Local);
+            self.reused += here.map(|(_, bytes)| bytes).sum::<u64>();
         }
         self.items += 1;
         self.bytes += bytes;
     }
 
-    /// The line, if anything was fetched: `fetched 14 (212 MiB): 9 LAN peers, 3 peers, 2 https`.
+    /// The line, if anything was fetched: `fetched 14 (212 MiB): 9 LAN peers, 3 peers, 2 https; reused 61 MiB`.
     pub fn line(&self) -> Option<String> {
         if self.items == 0 {
             return None;
@@ -62,11 +68,14 @@ impl Tally {
             .map(|(count, (one, many))| format!("{count} {}", if *count == 1 { one } else { many }))
             .collect();
         let total = format!("fetched {} ({})", self.items, units::bytes(self.bytes));
-        Some(if parts.is_empty() {
-            total
-        } else {
-            format!("{total}: {}", parts.join(", "))
-        })
+        let mut line = total;
+        if !parts.is_empty() {
+            line = format!("{line}: {}", parts.join(", "));
+        }
+        if self.reused > 0 {
+            line = format!("{line}; reused {}", units::bytes(self.reused));
+        }
+        Some(line)
     }
 }
 
@@ -101,6 +110,19 @@ mod tests {
         assert_eq!(
             tally.line().unwrap(),
             "fetched 3 (5.0 MiB): 2 LAN peers, 1 https"
+        );
+    }
+
+    #[test]
+    fn what_was_here_already_is_told_beside_what_came() {
+        let lan = || Origin::LanPeer("a".into());
+        let mut tally = Tally::default();
+        tally.add(1 << 20, &[(Origin::Local, 1 << 20)]);
+        assert_eq!(tally.line().unwrap(), "fetched 1 (1.0 MiB)");
+        tally.add(4 << 20, &[(lan(), 1 << 20), (Origin::Local, 3 << 20)]);
+        assert_eq!(
+            tally.line().unwrap(),
+            "fetched 2 (5.0 MiB): 1 LAN peer; reused 3.0 MiB"
         );
     }
 

@@ -223,6 +223,8 @@ impl<'a> Runner<'a> {
             store, observer, ..
         } = *self.context;
         let package = self.graph.name(id);
+        // Tells whoever fetches which package this is: of its earlier outputs something may be here.
+        store.put_derivation(self.graph.derivation(id).to_string().as_bytes())?;
         let fetched = self.flights.alone(offer.realisation.sha256, || {
             let progress = FetchProgress::new(observer, package, None);
             self.context

@@ -43,6 +43,7 @@ pub const KEYS: &[Key] = &[
     key("network.swarm-key", Kind::Text),
     key("network.group-key", Kind::Text),
     key("network.mdns", Kind::Bool),
+    key("network.deltas", Kind::Text),
     key("network.nat-traversal", Kind::Bool),
     key("network.relays", Kind::Texts),
     key("network.relay-service", Kind::Bool),

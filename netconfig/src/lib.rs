@@ -22,7 +22,7 @@ pub use crate::mirror::{MirrorRecord, MirrorTable, MirrorTableError};
 pub use crate::mirrors::{MirrorError, Mirrors};
 pub use crate::nearest::nearest;
 pub use crate::profile::{
-    Announced, Builds, Caches, Deadlines, DhtMode, Gateways, Http, Limits, Network, PROFILES,
-    Sources, StoreLimits, Trust, profile_text,
+    Announced, Builds, Caches, Deadlines, Deltas, DhtMode, Gateways, Http, Limits, Network,
+    PROFILES, Sources, StoreLimits, Trust, profile_text,
 };
 pub use crate::swarm_key::{SwarmKey, SwarmKeyError};

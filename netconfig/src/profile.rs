@@ -47,6 +47,17 @@ pub enum Announced {
     All,
 }
 
+/// Whose earlier outputs spare bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deltas {
+    /// Nobody's: outputs come as a whole.
+    None,
+    /// Those of peers outside of the local network, where bytes cost more than processors.
+    Far,
+    /// Those of all peers.
+    All,
+}
+
 /// Section `[network]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -70,6 +81,8 @@ pub struct Network {
     pub group_key: Option<String>,
     /// Whether peers of the local network are found by multicast DNS.
     pub mdns: bool,
+    /// Whom outputs may come from as what changed since an earlier one.
+    pub deltas: Deltas,
     /// Whether the daemon finds out if it can be reached, and asks relays to stand in for it while it cannot.
     pub nat_traversal: bool,
     /// Multiaddrs of relays to ask first, with their peer ids.
@@ -187,6 +200,7 @@ impl Layered {
             swarm_key: file("network.swarm-key")?,
             group_key: file("network.group-key")?,
             mdns: self.bool("network.mdns")?,
+            deltas: self.deltas()?,
             nat_traversal: self.bool("network.nat-traversal")?,
             relays: self.multiaddrs("network.relays")?,
             relay_service: self.bool("network.relay-service")?,
@@ -401,6 +415,16 @@ impl Layered {
         }
     }
 
+    fn deltas(&self) -> Result<Deltas, ConfigError> {
+        const KEY: &str = "network.deltas";
+        match self.text(KEY)?.as_str() {
+            "none" => Ok(Deltas::None),
+            "far" => Ok(Deltas::Far),
+            "all" => Ok(Deltas::All),
+            _ => Err(wrong(KEY, "`none`, `far` or `all`", self.get(KEY)?)),
+        }
+    }
+
     fn announce(&self) -> Result<Announced, ConfigError> {
         const KEY: &str = "network.announce";
         match self.text(KEY)?.as_str() {
@@ -572,6 +596,7 @@ mod tests {
             ("network.listen = [1]", "network.listen"),
             ("network.dht-mode = \"both\"", "network.dht-mode"),
             ("network.announce = \"some\"", "network.announce"),
+            ("network.deltas = true", "network.deltas"),
             ("network.dht-protocol = \"kad\"", "network.dht-protocol"),
             ("limits.connections = 0", "limits.connections"),
             ("limits.connections = -4", "limits.connections"),

@@ -17,6 +17,7 @@ use store::BlockStore;
 
 use crate::address::split_peer;
 use crate::config::{Announce, Config, DhtMode};
+use crate::delta_protocol::{self, DeltaCodec};
 use crate::exchange;
 use crate::group::{self, GroupCodec};
 use crate::provider_store::ProviderStore;
@@ -43,6 +44,12 @@ const RELAYED_PER_PEER_MAX: usize = 16;
 /// Concurrent small requests per connection and protocol.
 const REQUESTS_PER_CONNECTION: usize = 32;
 
+/// How long one segment of a delta may take: two outputs are unpacked before the first, and a megabyte is sent over a line of
+/// 500 kbit/s.
+const DELTA_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Concurrent segments per connection, each of at most 4 MiB: one is on its way while the one before is taken in.
+const DELTAS_PER_CONNECTION: usize = 2;
+
 /// The node's protocols.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -57,6 +64,7 @@ pub(crate) struct Behaviour {
     pub(crate) exchange: exchange::Behaviour,
     pub(crate) sources: request_response::Behaviour<SourceCodec>,
     pub(crate) realisations: request_response::Behaviour<RealisationCodec>,
+    pub(crate) deltas: request_response::Behaviour<DeltaCodec>,
     pub(crate) routing: request_response::Behaviour<RoutingCodec>,
     pub(crate) group: Toggle<request_response::Behaviour<GroupCodec>>,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -103,6 +111,7 @@ impl Behaviour {
                 [(realisation_protocol::PROTOCOL, ProtocolSupport::Full)],
                 requests.clone(),
             ),
+            deltas: deltas(),
             routing: request_response::Behaviour::new(
                 // Only a daemon has anything to tell.
                 [(routing_protocol::PROTOCOL, routing_support(config))],
@@ -138,6 +147,13 @@ impl Behaviour {
                 .into(),
         }
     }
+}
+
+fn deltas() -> request_response::Behaviour<DeltaCodec> {
+    let config = request_response::Config::default()
+        .with_request_timeout(DELTA_DEADLINE)
+        .with_max_concurrent_streams(DELTAS_PER_CONNECTION);
+    request_response::Behaviour::new([(delta_protocol::PROTOCOL, ProtocolSupport::Full)], config)
 }
 
 const fn routing_support(config: &Config) -> ProtocolSupport {

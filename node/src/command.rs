@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::address::Reach;
 use crate::config::RunningLimits;
+use crate::delta_protocol;
+use crate::event_loop::DeltaAnswer;
 use crate::ipns::{IpnsName, IpnsRecord};
 use crate::names::{NameError, Resolved};
 use crate::routing_protocol::Place;
@@ -61,6 +63,12 @@ pub(crate) enum Command {
     AddProviders {
         session: SessionId,
         providers: Vec<PeerId>,
+    },
+    /// Ask a connected peer for a segment of a delta; the reply is dropped when there is no answer.
+    Delta {
+        peer: PeerId,
+        request: delta_protocol::Request,
+        reply: oneshot::Sender<DeltaAnswer>,
     },
     /// End a session.
     CloseSession { session: SessionId },

@@ -50,6 +50,8 @@ pub struct Config {
     pub group: Option<GroupKey>,
     /// Whether peers of the local network are found by multicast DNS.
     pub mdns: bool,
+    /// From whom outputs may come as what changed since an earlier one.
+    pub deltas: Deltas,
     /// What this node does about address translation between it and its peers.
     pub traversal: Traversal,
     /// What may be fetched per second from outside the LAN: shared with other doors of the same process, such as
@@ -79,6 +81,7 @@ impl Config {
             swarm_key: None,
             group: None,
             mdns: false,
+            deltas: Deltas::Far,
             traversal: Traversal::default(),
             download: Budget::default(),
             limits: Limits::default(),
@@ -91,6 +94,17 @@ impl Config {
         StreamProtocol::try_from_owned(self.dht_protocol.clone())
             .map_err(|_| StartError::DhtProtocol(self.dht_protocol.clone()))
     }
+}
+
+/// Whose earlier outputs spare bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deltas {
+    /// Nobody's.
+    None,
+    /// Those of peers outside of the local network: making and applying a delta takes longer than a fast line does.
+    Far,
+    /// Those of all peers.
+    All,
 }
 
 /// What a node does about address translation between it and its peers.

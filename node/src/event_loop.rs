@@ -12,10 +12,12 @@
 //!   its deadline comes, or when its owner is gone. What can outlive its owner is swept once a second.
 //!
 //! The parts are told apart by whom they serve: `peers` (who is connected, and the first contact), `lookups` (questions
-//! to the network), `names` (records of names), `reach` (the local network, relays), `sessions` (fetches), `serving`
+//! to the network), `names` (records of names), `reach` (the local network, relays), `sessions` (fetches), `deltas` (what changed
+//! in an output), `serving`
 //! (questions of others), `members` (who may be asked and served, in a group), `routing` (searches that a daemon makes for the commands of its home), `announcing` (the DHT queue).
 
 mod announcing;
+mod deltas;
 mod lookups;
 mod members;
 mod names;
@@ -39,6 +41,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::announcing::Announcing;
+use self::deltas::Deltas;
 use self::lookups::Lookups;
 use self::members::Members;
 use self::names::Names;
@@ -48,6 +51,7 @@ use self::routing::Routing;
 use self::serving::Served;
 use self::sessions::Sessions;
 
+pub(crate) use self::deltas::Answer as DeltaAnswer;
 pub(crate) use self::sessions::SESSION_WANTS_MAX;
 use crate::address::transport;
 use crate::behaviour::{Behaviour, BehaviourEvent, connection_limits, memory_limits};
@@ -103,6 +107,7 @@ pub(crate) struct EventLoop {
     routing: Routing,
     names: Names,
     sessions: Sessions,
+    deltas: Deltas,
     announcing: Announcing,
     asked: AskedStatus,
     /// Connections opened and closed so far, by direction and transport.
@@ -126,6 +131,7 @@ impl EventLoop {
             routing: Routing::default(),
             names: Names::default(),
             sessions: Sessions::default(),
+            deltas: Deltas::default(),
             announcing: Announcing::new(&config),
             asked: AskedStatus::default(),
             connections: BTreeMap::new(),
@@ -187,6 +193,11 @@ impl EventLoop {
             Command::AddProviders { session, providers } => {
                 self.add_providers(session, &providers);
             }
+            Command::Delta {
+                peer,
+                request,
+                reply,
+            } => self.ask_delta(&peer, request, reply),
             Command::CloseSession { session } => self.close_session(session),
             Command::PublishName { record, reply } => self.publish_name(record, reply),
             Command::ResolveName { name, reply } => self.resolve_name(name, reply),
@@ -258,6 +269,7 @@ impl EventLoop {
             BehaviourEvent::Exchange(event) => self.on_exchange(event),
             BehaviourEvent::Sources(event) => self.on_source_message(event),
             BehaviourEvent::Realisations(event) => self.on_realisation_message(event),
+            BehaviourEvent::Deltas(event) => self.on_delta_message(event),
             BehaviourEvent::Routing(event) => self.on_routing_message(event),
             BehaviourEvent::Group(event) => self.on_group_message(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
@@ -384,6 +396,7 @@ impl EventLoop {
         self.take_part_in_dht();
         self.sweep_lookups();
         self.sweep_sessions();
+        self.sweep_deltas();
         self.sweep_names();
         self.answer_walks();
         self.announce_what_is_due();

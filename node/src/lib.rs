@@ -15,6 +15,9 @@ mod behaviour;
 mod client;
 mod command;
 mod config;
+mod delta;
+mod delta_desk;
+mod delta_protocol;
 mod dial_guard;
 mod doors;
 mod error;
@@ -52,7 +55,8 @@ pub use libp2p::{Multiaddr, PeerId};
 pub use crate::address::peer_of;
 pub use crate::client::{BlockingClient, Client, Providers, Realisations};
 pub use crate::config::{
-    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, DhtMode, Limits, RunningLimits, Traversal,
+    Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, Deltas, DhtMode, Limits, RunningLimits,
+    Traversal,
 };
 pub use crate::doors::Doors;
 pub use crate::error::{ClientError, IdentityError, StartError};

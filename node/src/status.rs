@@ -25,9 +25,9 @@ pub struct Status {
     pub provide: ProvideStatus,
     /// What is being fetched.
     pub transfers: Vec<TransferStatus>,
-    /// Block bytes sent since the start.
+    /// Bytes of blocks and deltas sent since the start.
     pub uploaded_bytes: u64,
-    /// Block bytes received since the start.
+    /// Bytes of blocks and deltas received since the start.
     pub downloaded_bytes: u64,
     /// How much of what was sent went to peers of our own network.
     pub uploaded_near_bytes: u64,

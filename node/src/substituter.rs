@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::client::Client;
 use crate::command::{Found, Question};
+use crate::delta::{self, After, Outcome};
 use crate::error::ClientError;
 use crate::fetch::{self, Holders, Plan};
 
@@ -111,6 +112,12 @@ impl Substituter for PeerSubstituter {
             return Ok(fetch::local(blob));
         }
         let providers = self.remembered(&realisation.pkghash);
+        let tried = delta::fetch(&self.client, realisation, &providers, store, progress)?;
+        let (received, shown) = match tried {
+            Outcome::Done(fetched) => return Ok(fetched),
+            Outcome::Not { received, shown } => (received, shown),
+        };
+        let progress = &After::new(progress, shown);
         let mut search = Search::start(
             &self.client,
             Question::Realisations(realisation.pkghash),
@@ -128,7 +135,9 @@ impl Substituter for PeerSubstituter {
             root: realisation.output,
         };
         let result = fetch::fetch(&self.client, &plan, store, progress, &mut knowers);
-        search.count(result)
+        let mut fetched = search.count(result)?;
+        fetched.received.extend(received);
+        Ok(fetched)
     }
 }
 

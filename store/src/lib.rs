@@ -9,6 +9,7 @@
 //! * [`dag`]: dag-pb and UnixFS, without IO. [`archive`]: canonical packing and hostile-safe unpacking.
 //! * [`gc`]: what goes when space is wanted, and why the rest stays.
 //! * [`car`]: a DAG in one file, read and written.
+//! * [`delta`]: outputs as what changed since an earlier one.
 //! * [`substitute`]: who can get outputs and sources from elsewhere. The network implements it, the builder uses it.
 
 pub mod archive;
@@ -18,6 +19,7 @@ mod block;
 pub mod car;
 mod crash;
 pub mod dag;
+pub mod delta;
 mod digest;
 mod error;
 mod forget;

@@ -74,7 +74,7 @@ pub enum PinClass {
 
 impl PinClass {
     /// As the index writes it.
-    const fn code(self) -> i64 {
+    pub(crate) const fn code(self) -> i64 {
         match self {
             Self::Source => 1,
             Self::Output => 2,

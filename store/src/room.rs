@@ -156,8 +156,13 @@ impl Store {
                 return Ok(false);
             }
         }
+        self.has_space(size)
+    }
+
+    /// Whether the disk has space for so many bytes that are soon gone again and count for no quota.
+    pub(crate) fn has_space(&self, bytes: u64) -> Result<bool, StoreError> {
         let reserve = self.room.limits().keep_free_bytes.max(SPACE_SPARED_BYTES);
-        Ok(self.available_bytes()? >= size.saturating_add(reserve))
+        Ok(self.available_bytes()? >= bytes.saturating_add(reserve))
     }
 
     fn make_room_in_quota(

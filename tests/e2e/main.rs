@@ -46,6 +46,9 @@ mod ipns;
 /// The main job: mirror, bootstrap peer, builder, user, second user, a miss.
 mod main_job;
 
+/// A new version of a package, of which only moves what changed.
+mod dedup;
+
 /// Machines that find each other on the local network.
 mod lan;
 

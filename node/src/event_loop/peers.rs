@@ -15,7 +15,7 @@ use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
 use crate::config::{Announce, Config};
 use crate::dial_guard::Acquaintances;
 use crate::routing_protocol::{self, ADDRESSES_MAX};
-use crate::{exchange, group, realisation_protocol, source_protocol};
+use crate::{delta_protocol, exchange, group, realisation_protocol, source_protocol};
 
 /// How long the first questions wait for first peers that have not answered yet, once some other has.
 const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(2);
@@ -43,6 +43,7 @@ pub(super) struct PeerState {
     pub(super) blocks: bool,
     pub(super) sources: bool,
     pub(super) realisations: bool,
+    pub(super) deltas: bool,
     pub(super) relay: bool,
     /// Whether it walks the DHT for us.
     pub(super) routes: bool,
@@ -314,6 +315,7 @@ impl EventLoop {
                 blocks: false,
                 sources: false,
                 realisations: false,
+                deltas: false,
                 relay: false,
                 routes: false,
                 places: Vec::new(),
@@ -407,6 +409,7 @@ impl EventLoop {
             state.sources = info.protocols.contains(&source_protocol::PROTOCOL);
             state.relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);
             state.realisations = info.protocols.contains(&realisation_protocol::PROTOCOL);
+            state.deltas = info.protocols.contains(&delta_protocol::PROTOCOL);
             state.routes = info.protocols.contains(&routing_protocol::PROTOCOL);
             // A neighbour that called us is in the same network as the commands that we tell of it.
             let near = reach(&state.address) == Reach::Near;

@@ -10,11 +10,12 @@ use libp2p::request_response::{
 use store::{Store, StoreError};
 
 use super::{Done, EventLoop};
+use crate::address::Reach;
 use crate::source_protocol::Holding;
-use crate::{realisation_protocol, source_protocol};
+use crate::{delta_protocol, realisation_protocol, source_protocol};
 
 /// Background jobs that may wait or run. Questions beyond that are dropped, and the asker turns to somebody else.
-const JOBS_MAX: usize = 64;
+pub(super) const JOBS_MAX: usize = 64;
 
 /// An answer on its way to a peer.
 pub(super) enum Served {
@@ -26,19 +27,24 @@ pub(super) enum Served {
         ResponseChannel<realisation_protocol::Response>,
         realisation_protocol::Response,
     ),
+    Delta(
+        ResponseChannel<delta_protocol::Response>,
+        Reach,
+        delta_protocol::Response,
+    ),
 }
 
 /// What a request-response protocol reports and somebody has to do something about.
-enum Turn<Q, A> {
+pub(super) enum Turn<Q, A> {
     /// A peer asks.
     Asked(PeerId, Q, ResponseChannel<A>),
     /// A peer has answered us.
-    Answered(OutboundRequestId, A),
+    Answered(PeerId, OutboundRequestId, A),
     /// A peer will not answer us.
     Failed(OutboundRequestId, OutboundFailure),
 }
 
-fn turn<Q, A>(event: Event<Q, A>) -> Option<Turn<Q, A>> {
+pub(super) fn turn<Q, A>(event: Event<Q, A>) -> Option<Turn<Q, A>> {
     match event {
         Event::Message { peer, message, .. } => Some(match message {
             Message::Request {
@@ -47,7 +53,7 @@ fn turn<Q, A>(event: Event<Q, A>) -> Option<Turn<Q, A>> {
             Message::Response {
                 request_id,
                 response,
-            } => Turn::Answered(request_id, response),
+            } => Turn::Answered(peer, request_id, response),
         }),
         Event::OutboundFailure {
             request_id, error, ..
@@ -67,7 +73,7 @@ impl EventLoop {
                     Served::Source(channel, answer_sources(store, &request))
                 });
             }
-            Some(Turn::Answered(id, response)) => self.source_answered(id, &response),
+            Some(Turn::Answered(_, id, response)) => self.source_answered(id, &response),
             Some(Turn::Failed(id, error)) => self.source_request_failed(id, &error),
             None => {}
         }
@@ -81,7 +87,7 @@ impl EventLoop {
             Some(Turn::Asked(peer, request, channel)) => self.serve(&peer, move |store| {
                 Served::Realisations(channel, answer_realisations(store, &request))
             }),
-            Some(Turn::Answered(id, response)) => self.realisations_answered(id, response),
+            Some(Turn::Answered(_, id, response)) => self.realisations_answered(id, response),
             Some(Turn::Failed(id, error)) => self.realisation_request_failed(id, &error),
             None => {}
         }
@@ -107,6 +113,7 @@ impl EventLoop {
                 self.asked.realisations_served += 1;
                 let _ = behaviour.realisations.send_response(channel, response);
             }
+            Served::Delta(channel, reach, response) => self.send_delta(channel, reach, response),
         }
     }
 }

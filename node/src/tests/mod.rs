@@ -4,6 +4,7 @@
 
 mod abuse;
 mod daemon;
+mod deltas;
 mod exchange;
 mod group;
 mod hostile;
@@ -37,8 +38,8 @@ use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::dial_guard::Acquaintances;
 use crate::source_protocol::{Holding, Response};
 use crate::{
-    Announce, Client, Config, DHT_LAN, Deadlines, DhtMode, Multiaddr, Node, PeerId, PeerSources,
-    PeerSubstituter, Status, identity, transport,
+    Announce, Client, Config, DHT_LAN, Deadlines, Deltas, DhtMode, Multiaddr, Node, PeerId,
+    PeerSources, PeerSubstituter, Status, identity, transport,
 };
 
 /// Far above anything that happens on loopback, far below a hanging test run.
@@ -169,6 +170,8 @@ fn config(dht_mode: DhtMode, bootstrap: &[&Multiaddr]) -> Config {
         dht_mode,
         dht_protocol: DHT_LAN.to_owned(),
         announce: Announce::All,
+        // All peers are near here.
+        deltas: Deltas::All,
         deadlines: deadlines(),
         ..Config::new(identity::ephemeral())
     }

@@ -15,6 +15,7 @@ mod inner;
 mod list;
 mod pack;
 mod path;
+mod raw;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use error::ArchiveError;
 pub use inner::{Compression, Inner, inner};
 pub use list::{list, merge};
 pub use pack::pack;
+pub(crate) use raw::{packer, unpack_tar};
 pub use unpack::{Conflicts, Unpacker, unpack};
 
 /// Seconds since 1970 that every entry of a canonical archive carries: 2021-01-01T00:00:00Z, as upstream sets it.

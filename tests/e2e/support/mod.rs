@@ -104,6 +104,7 @@ profile = \"lan\"
 [network]
 listen = [\"/ip4/127.0.0.1/tcp/0\"]
 mdns = false
+deltas = \"all\"
 
 [http]
 listen = [\"127.0.0.1:0\"]
