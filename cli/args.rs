@@ -108,6 +108,7 @@ pub enum Command {
     Lint(cmd::lint::Args),
     Refresh(cmd::refresh::Args),
     Weather(cmd::weather::Args),
+    Challenge(cmd::challenge::Args),
     Log(cmd::log::Args),
     Shell(cmd::shell::Args),
     Publish(cmd::publish::Args),

@@ -10,6 +10,7 @@ use builder::{
 };
 use recipe::{Graph, PackageId, Policy};
 use serde::Serialize;
+use store::Blob;
 use store::substitute::First;
 
 use crate::bench::Bench;
@@ -191,6 +192,23 @@ impl Session {
     pub fn check(&self, options: &Options) -> CmdResult<Report> {
         self.with_builder(|context| {
             builder::check(context, &self.graph, self.graph.roots(), options)
+        })
+    }
+
+    /// Builds a package whatever there is of it; its output is in the store as a file that is nobody's yet.
+    ///
+    /// # Errors
+    /// What could not be had, or built.
+    pub fn build_anew(&self, id: PackageId, options: &Options) -> CmdResult<Blob> {
+        let sources = self.bench.fetcher();
+        let context = self.bench.build_context(&sources);
+        builder::build_anew(&context, &self.graph, id, options).map_err(|failure| {
+            let BuildFailure {
+                error,
+                others,
+                report,
+            } = *failure;
+            self.failed(error, others, &report)
         })
     }
 

@@ -7,8 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use recipe::{Graph, PackageId};
+use store::Blob;
 use store::archive::{self, Entry, EntryKind, UnpackLimits};
 
+use crate::build::Finished;
 use crate::diffoscope;
 use crate::error::Error;
 use crate::observe::Event;
@@ -80,11 +82,35 @@ fn check_one(
     report: &mut Report,
     for_builds: &Report,
 ) -> Result<(), Error> {
-    let recipe = graph.recipe(id);
-    let package = recipe.name();
+    let package = graph.name(id);
     let Some(first) = report.realised.get(package).map(input) else {
         return Ok(());
     };
+    let finished = build_again(runner, context, graph, id, for_builds)?;
+    report.rebuilt.insert(package.clone(), finished.elapsed);
+    let second = finished.pack()?;
+    let file = File::open(&second).map_err(|e| Error::io("open", &second, e))?;
+    let mut before = open(context.store, &first)?;
+    let differences = differences(package.as_str(), &mut before, file)?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let explained = diffoscope::explain(context, &first, &second);
+    Err(Error::NotReproducible {
+        package: package.clone(),
+        differences,
+        explained,
+    })
+}
+
+/// Builds a package once more from what a run realised for it.
+fn build_again<'a>(
+    runner: &'a Runner<'_>,
+    context: &Context<'_>,
+    graph: &Graph,
+    id: PackageId,
+    for_builds: &Report,
+) -> Result<Finished<'a>, Error> {
     runner.fetch_sources(id)?;
     let inputs: Vec<_> = graph
         .build_closure(id)
@@ -102,21 +128,33 @@ fn check_one(
     if surroundings == Surroundings::Other {
         pause(context)?;
     }
-    let workshop = runner.workshop();
-    let finished = workshop.build_in(recipe, &inputs, &log, surroundings)?;
-    report.rebuilt.insert(package.clone(), finished.elapsed);
-    let second = finished.pack()?;
-    let file = File::open(&second).map_err(|e| Error::io("open", &second, e))?;
-    let mut before = open(context.store, &first)?;
-    let differences = differences(package.as_str(), &mut before, file)?;
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let explained = diffoscope::explain(context, &first, &second);
-    Err(Error::NotReproducible {
-        package: package.clone(),
-        differences,
-        explained,
+    runner
+        .workshop()
+        .build_in(graph.recipe(id), &inputs, &log, surroundings)
+}
+
+/// Builds a package whatever there is of it, and takes the output into the store as a file that is nobody's yet.
+///
+/// # Errors
+/// [`Failure`] as [`crate::realise`] returns it.
+pub fn build_anew(
+    context: &Context<'_>,
+    graph: &Graph,
+    id: PackageId,
+    options: &Options,
+) -> Result<Blob, Box<Failure>> {
+    let runner = Runner::new(context, graph, options);
+    let report = runner.run(&graph.build_closure(id))?;
+    let built = build_again(&runner, context, graph, id, &report)
+        .and_then(|finished| finished.ingest(context.store));
+    let package = graph.name(id);
+    context.observer.event(&Event::Present { package });
+    built.map_err(|error| {
+        Box::new(Failure {
+            error,
+            others: Vec::new(),
+            report,
+        })
     })
 }
 

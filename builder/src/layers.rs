@@ -224,6 +224,10 @@ impl Layers {
             }
             Err(error) => return Err(failed(error)),
         };
+        // Whoever looked for the layer just before it appeared comes here when all is done.
+        if place.exists() {
+            return remove_tree(&new).map_err(failed);
+        }
         let result = fill(&new, input, store, self.read_only)
             .and_then(|()| fs::rename(&new, place).map_err(|e| Error::io("create", place, e)));
         if result.is_err() {
@@ -480,6 +484,20 @@ mod tests {
             drop(unpacking);
             assert_eq!(other.unwrap().dir, place);
         });
+    }
+
+    #[test]
+    fn who_comes_just_after_the_layer_appeared_leaves_it_as_it_is() {
+        let home = Home::new();
+        let input = home.input("p");
+        let place = home.layers.here().join(input.blob.sha256.to_hex());
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        private(&home.layers.here()).unwrap();
+        home.layers.unpack(&input, &home.store, &place).unwrap();
+        let before = inode(&place);
+        home.layers.unpack(&input, &home.store, &place).unwrap();
+        assert_eq!(inode(&place), before);
+        assert_eq!(names(&home.layers.here()).count(), 1);
     }
 
     #[test]

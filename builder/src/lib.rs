@@ -62,7 +62,7 @@ pub mod venv;
 pub use crate::build::{Finished, Workshop};
 pub use crate::bwrap::{Features, argv};
 pub use crate::cgroup::Groups;
-pub use crate::check::{DIFFERENCES_MAX, check, differences};
+pub use crate::check::{DIFFERENCES_MAX, build_anew, check, differences};
 pub use crate::diagnose::SandboxUnavailable;
 pub use crate::error::{BuildFailure, Error, ErrorKind, OutputError, ProcessError, Wanted};
 pub use crate::forecast::{Forecast, forecast};

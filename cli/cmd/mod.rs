@@ -6,6 +6,7 @@ pub mod build_server;
 pub mod bundle;
 pub mod cache;
 pub mod car;
+pub mod challenge;
 pub mod check;
 pub mod closure;
 pub mod completions;
@@ -60,6 +61,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::New(args) => new::run(&context, &args),
         Command::Refresh(args) => refresh::run(&context, &args),
         Command::Weather(args) => weather::run(&context, &args),
+        Command::Challenge(args) => challenge::run(&context, &args),
         Command::Lint(args) => lint::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Shell(args) => shell::run(&context, &args),

@@ -13,6 +13,9 @@ mod names;
 /// The command line itself: usage errors, help, configuration, keys, stdout and stderr.
 mod cli;
 
+/// Comparing with what others signed: `challenge`.
+mod challenge;
+
 /// The exit codes.
 mod exit_codes;
 
