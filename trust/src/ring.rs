@@ -116,11 +116,9 @@ impl Voice {
             return None;
         }
         let lasting = self.grants.iter().filter(|grant| grant.lasts(now));
-        let uncovered = lasting.flat_map(|grant| &grant.scopes);
-        if let Some(scope) = uncovered
-            .filter(|scope| package.is_some_and(|package| !scope.covers(package)))
-            .next_back()
-        {
+        let mut scopes = lasting.flat_map(|grant| &grant.scopes);
+        let is_outside = |scope: &&Scope| package.is_some_and(|package| !scope.covers(package));
+        if let Some(scope) = scopes.find(is_outside) {
             return Some(Discount::OutOfScope(scope.clone()));
         }
         let until = self
