@@ -30,7 +30,7 @@ pub struct Folder {
     path: PathBuf,
     /// What `pkg/` may be without anybody having changed it.
     known: Vec<Cid>,
-    /// What it is; `None` without one, or if it cannot be read.
+    /// What it is; `None` without one, if it cannot be read, or if there is more in it.
     root: Option<Cid>,
     has_packages: bool,
 }
@@ -55,7 +55,9 @@ impl Folder {
         let packages = path.join(PACKAGES);
         let root = DiskTree::find(Some(&path))
             .and_then(|tree| pack(&tree, &mut |_| ()))
-            .ok();
+            .ok()
+            .filter(|packed| packed.left_out.is_empty())
+            .map(|packed| packed.root);
         Ok(Self {
             has_packages: packages.symlink_metadata().is_ok(),
             path,
@@ -202,7 +204,7 @@ mod tests {
 
     fn root_of(folder: &Path) -> Cid {
         let tree = DiskTree::find(Some(folder)).unwrap();
-        pack(&tree, &mut |_| ()).unwrap()
+        pack(&tree, &mut |_| ()).unwrap().root
     }
 
     #[test]
@@ -229,6 +231,11 @@ mod tests {
         let folder = Folder::open(&path, &name).unwrap();
         assert!(folder.holds(&two) && !folder.is_changed());
 
+        // What is no recipe would be lost as well.
+        let notes = path.join("pkg/a/my notes");
+        fs::create_dir(&notes).unwrap();
+        assert!(Folder::open(&path, &name).unwrap().is_changed());
+        fs::remove_dir(&notes).unwrap();
         fs::write(path.join("pkg/a/build"), "mine").unwrap();
         assert!(Folder::open(&path, &name).unwrap().is_changed());
         let other = Folder::open(&path, &"other".parse().unwrap());

@@ -12,7 +12,7 @@ mod source;
 pub use carrier::{adopt, export};
 pub use folder::Folder;
 pub use memory::{Followed, Memory, due_records};
-pub use pack::pack;
+pub use pack::{Packed, pack};
 pub use place::place;
 pub use source::HeadSource;
 

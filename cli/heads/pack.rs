@@ -7,10 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use base::Cid;
-use recipe::PackageSource as _;
+use base::{Cid, PackageName};
 use recipe::limits::{FILES_BYTES_MAX, PATH_DEPTH_MAX};
 use store::dag::{Profile, Subtree, build_directory, build_file, build_symlink, with_mode};
 use store::{BLOCK_BYTES_MAX, Block};
@@ -22,26 +21,40 @@ use crate::tree::DiskTree;
 /// Largest directory in bytes that is one block, with room for what stands around it.
 const DIRECTORY_BYTES_MAX: u64 = BLOCK_BYTES_MAX as u64 / 2;
 
-/// Packs the recipes of a tree; each block goes to `sink`. The root.
+/// A tree that was packed.
+#[derive(Debug)]
+pub struct Packed {
+    /// The root.
+    pub root: Cid,
+    /// What lies in `pkg/` and is no part of recipes; folders below `files/` that hold nothing are not told.
+    pub left_out: Vec<PathBuf>,
+}
+
+/// Packs the recipes of a tree; each block goes to `sink`.
 ///
 /// # Errors
 /// When they cannot be read, or are more than anybody would take.
-pub fn pack(tree: &DiskTree, sink: &mut dyn FnMut(Block)) -> CmdResult<Cid> {
+pub fn pack(tree: &DiskTree, sink: &mut dyn FnMut(Block)) -> CmdResult<Packed> {
     let mut packing = Packing {
         sink,
         bytes: 0,
         entries: 0,
+        left_out: Vec::new(),
     };
     let mut packages = Vec::new();
-    for name in tree.names() {
-        let folder = tree.package_dir(&name);
-        if let Some(package) = packing.package(&folder).map_err(cannot_pack(&folder))? {
-            packages.push((name.to_string(), package));
+    for (name, folder) in listed(&tree.root().join(PACKAGES))? {
+        if name.parse::<PackageName>().is_err() || !folder.is_dir() {
+            packing.left_out.push(folder);
+        } else if let Some(package) = packing.package(&folder).map_err(cannot_pack(&folder))? {
+            packages.push((name, package));
         }
     }
     let packages = packing.directory(packages)?;
     let root = packing.directory(vec![(PACKAGES.to_owned(), packages)])?;
-    Ok(root.cid)
+    Ok(Packed {
+        root: root.cid,
+        left_out: packing.left_out,
+    })
 }
 
 fn cannot_pack(path: &Path) -> impl FnOnce(Failure) -> Failure + '_ {
@@ -52,6 +65,7 @@ struct Packing<'a> {
     sink: &'a mut dyn FnMut(Block),
     bytes: u64,
     entries: u64,
+    left_out: Vec<PathBuf>,
 }
 
 impl Packing<'_> {
@@ -65,6 +79,7 @@ impl Packing<'_> {
             } else if kind.is_dir() && name == FILES {
                 self.folder(&path, 0)?
             } else {
+                self.left_out.push(path);
                 None
             };
             entries.extend(packed.map(|packed| (name, packed)));
@@ -143,7 +158,7 @@ impl Packing<'_> {
 }
 
 /// What lies in a folder. A name that is no text has no place in a directory that others read.
-fn listed(folder: &Path) -> CmdResult<Vec<(String, std::path::PathBuf)>> {
+fn listed(folder: &Path) -> CmdResult<Vec<(String, PathBuf)>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

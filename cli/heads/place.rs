@@ -37,7 +37,7 @@ pub fn place(store: &Store, root: &Cid, into: &Path) -> CmdResult<DiskTree> {
     placing.tree(root, into)?;
     let mut tree = DiskTree::find(Some(into))?;
     let again = pack(&tree, &mut |_| ())?;
-    if again != *root {
+    if again.root != *root {
         return Err(no_tree("it is not laid out as `tree publish` does it"));
     }
     let names = tree.names();
@@ -223,7 +223,7 @@ mod tests {
         fn pack(&self) -> Cid {
             let tree = DiskTree::find(Some(&self.from)).unwrap();
             let mut sink = |block: Block| self.store.put(&block).unwrap();
-            pack(&tree, &mut sink).unwrap()
+            pack(&tree, &mut sink).unwrap().root
         }
 
         fn refused(&self, root: &Cid) -> String {

@@ -177,6 +177,20 @@ fn nobody_but_those_who_were_named_may_sign() {
         .assert_says("is not signed by those whom you named")
         .assert_says(&format!("alice {} signed, which does not count", keys[0]));
     user.first(&url(&dir), &keys[2]).assert_exit(4);
+    user.home
+        .run(&[
+            "tree",
+            "sync",
+            &url(&dir),
+            "--name",
+            "other",
+            "--into",
+            into,
+        ])
+        .assert_exit(4)
+        .assert_says("a head of the tree `default`, not of `other`");
+    user.first(&url(&dir), "2 of {alice, mallory}")
+        .assert_exit(2);
     assert!(!user.into.exists());
     // Two of three.
     let rule = format!("2 of {{alice, bob, {}}}", keys[2]);
@@ -264,6 +278,10 @@ fn local_changes_are_not_overwritten_and_other_folders_not_touched() {
     publish(&env, &owner, "www");
     user.sync(&[]).assert_exit(1).assert_says("were changed");
     assert_eq!(user.note(), "mine");
+    // What is no recipe counts, too: it would be gone.
+    fs::write(user.into.join("pkg/hello/note"), "one").unwrap();
+    fs::create_dir(user.into.join("pkg/hello/my notes")).unwrap();
+    user.sync(&[]).assert_exit(1).assert_says("were changed");
     user.sync(&["--force"]).assert_exit(0);
     assert_eq!(user.note(), "two");
     assert!(user.into.join("mine").exists());

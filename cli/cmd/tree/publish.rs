@@ -16,7 +16,7 @@ use crate::bench::unix_secs;
 use crate::cmd::name::point;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
-use crate::heads::{self, DEFAULT_TREE, HEAD_FILE, Memory, check_name, read_head};
+use crate::heads::{self, DEFAULT_TREE, HEAD_FILE, Memory, Packed, check_name, read_head};
 use crate::home::Home;
 use crate::keys::{self, DEFAULT_KEY, reading};
 use crate::outfile::OutFile;
@@ -107,15 +107,23 @@ fn pack(context: &Context, store: &Store) -> CmdResult<Cid> {
     let names = tree.names();
     Graph::resolve(&mut tree, &names, &System::host())?;
     let mut failed = None;
-    let root = heads::pack(&tree, &mut |block| {
+    let packed = heads::pack(&tree, &mut |block| {
         if let Err(error) = store.put(&block) {
             failed.get_or_insert(error);
         }
     })?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(root),
+    if let Some(error) = failed {
+        return Err(error.into());
     }
+    let Packed { root, left_out } = packed;
+    for path in left_out {
+        let path = path.display().to_string();
+        let path = crate::sanitize::line(&path);
+        context
+            .ui
+            .warn(format!("left out, as it is no part of a recipe: `{path}`"));
+    }
+    Ok(root)
 }
 
 /// The next revision, signed.

@@ -25,8 +25,8 @@ pub(super) fn run(context: &Context, args: &SignArgs) -> CmdResult {
     let home = context.home()?;
     let memory = Memory::of(home, &head.name);
     let _lock = memory.lock(home)?;
-    let root = heads::pack(&context.tree()?, &mut |_| ())?;
-    check_root(&head, &root)?;
+    let packed = heads::pack(&context.tree()?, &mut |_| ())?;
+    check_root(&head, &packed.root)?;
     // Who signs two trees as one revision, or an older one again, helps whoever wants to roll users back.
     for seen in [memory.head()?, memory.signed()?].iter().flatten() {
         let next = head.follows(Some(seen.head()));

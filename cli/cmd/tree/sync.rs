@@ -130,7 +130,9 @@ impl Syncing<'_> {
                 .hint("copy what you need, then replace them with `p2pkgs tree sync --force`"));
         }
         if news == News::Same && folder.holds(&head.root) {
+            // One that was killed may have got this far and no further.
             folder.mark(self.name, &[head.root])?;
+            folder.clear();
             self.memory.follow(&followed)?;
             return Ok((signed, false));
         }
