@@ -152,6 +152,12 @@ impl Folder {
     }
 }
 
+/// What the tree is called that a folder holds, if it is one of ours.
+pub fn name_in(folder: &Path) -> Option<PackageName> {
+    let records = rec::parse(&fs::read(folder.join(MARKER)).ok()?).ok()?;
+    records.first()?.get("name")?.parse().ok()
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -16,10 +16,13 @@ pub use pack::{Packed, pack};
 pub use place::place;
 pub use source::HeadSource;
 
+use std::path::Path;
+
 use base::PackageName;
 use trust::{Head, SignedHead};
 
 use crate::error::{CmdResult, Exit, Failure};
+use crate::home::Home;
 
 /// The name of trees whose name nobody says.
 pub const DEFAULT_TREE: &str = "default";
@@ -35,6 +38,18 @@ const EXECUTABLE: u32 = 0o755;
 const TREE_BYTES_MAX: u64 = 512 << 20;
 /// Most files of a tree.
 const TREE_ENTRIES_MAX: u64 = 200_000;
+
+/// What to tell who uses the tree in a folder whose head has expired; `None` for all other folders.
+pub fn expired_in(folder: &Path, home: &Home, now_unix_secs: u64) -> Option<String> {
+    let name = folder::name_in(folder)?;
+    let signed = Memory::of(home, &name).head().ok()??;
+    let head = signed.head();
+    head.stale_secs(now_unix_secs)?;
+    Some(format!(
+        "the tree `{name}` here is revision {} and has expired: `p2pkgs tree sync --name {name}` looks for a newer one",
+        head.revision
+    ))
+}
 
 /// Reads a head that somebody made.
 ///

@@ -158,6 +158,12 @@ fn a_head_that_has_expired_is_warned_of() {
         .assert_exit(0)
         .assert_says("has expired, its last day was 2023-11-14");
     assert_eq!(user.note(), "one");
+    let hash = |tree: &Path| user.home.run(&["--tree", text(tree), "hash", "hello"]);
+    hash(&user.into)
+        .assert_exit(0)
+        .assert_says("has expired: `p2pkgs tree sync --name default`");
+    let elsewhere = hash(&env.tree()).assert_exit(0);
+    assert!(!elsewhere.stderr.contains("expired"));
 }
 
 #[test]
