@@ -207,6 +207,7 @@ fn nobody_but_those_who_were_named_may_sign() {
         .assert_exit(4)
         .assert_says("the tree here is another one");
     edit(&env, "one");
+    let one_signature = fs::read(&head).unwrap();
     bob.ok(&["tree", "sign", text(&head)]);
     user.first(&url(&dir), &rule)
         .assert_exit(0)
@@ -225,6 +226,15 @@ fn nobody_but_those_who_were_named_may_sign() {
         fs::read(again.join("head")).unwrap(),
         fs::read(&head).unwrap()
     );
+    // Nobody signs or hands on what is older than that.
+    alice.ok(&["tree", "publish", "--into", text(&dir)]);
+    fs::write(&head, one_signature).unwrap();
+    for command in [&["tree", "sign"][..], &["tree", "publish", "--head"]] {
+        alice
+            .run(&[command, &[text(&head)]].concat())
+            .assert_exit(4)
+            .assert_says("rolled back");
+    }
 }
 
 #[test]
@@ -370,6 +380,8 @@ fn a_tree_is_synced_below_a_name_through_a_gateway_without_any_peer() {
     let key = key(&owner);
     edit(&env, "one");
     let name = owner.ok(&["--offline", "tree", "publish"]);
+    // The tree is kept when everything else goes.
+    owner.ok(&["gc"]);
     let daemon = owner.daemon(&[]);
     let user = User::new(&env, "user");
     let mut sync = user.home.command(&["tree", "sync", name.trim_end()]);

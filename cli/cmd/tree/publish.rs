@@ -63,7 +63,7 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> CmdResult {
     let store = context.store()?.holding()?;
     let root = pack(context, &store)?;
     let signed = match &args.head {
-        Some(file) => made_before(file, &args.name, &root)?,
+        Some(file) => made_before(file, &args.name, &root, &memory)?,
         None => make(context, args, &memory, root)?,
     };
     let carrier = heads::adopt(&store, &home.path("scratch"), &signed, ProvideOrigin::Made)?;
@@ -187,11 +187,27 @@ pub(super) fn signing_key(
 }
 
 /// A head out of a file, if it is of the tree that is here.
-fn made_before(file: &Path, name: &PackageName, root: &Cid) -> CmdResult<SignedHead> {
+fn made_before(
+    file: &Path,
+    name: &PackageName,
+    root: &Cid,
+    memory: &Memory,
+) -> CmdResult<SignedHead> {
     let signed = read(file)?;
     check_name(signed.head(), name)?;
     check_root(signed.head(), root)?;
+    check_next(signed.head(), memory)?;
     Ok(signed)
+}
+
+/// Checks that a head can follow what was signed and seen here. Who signs two trees as one revision, or hands on an older
+/// one, helps whoever wants to roll users back.
+pub(super) fn check_next(head: &Head, memory: &Memory) -> CmdResult {
+    for seen in [memory.head()?, memory.signed()?].iter().flatten() {
+        let next = head.follows(Some(seen.head()));
+        next.map_err(|error| Failure::from(error).exit_with(Exit::Mismatch))?;
+    }
+    Ok(())
 }
 
 /// Checks that a head names the tree that is here.

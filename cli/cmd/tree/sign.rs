@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::publish::{check_root, read, signing_key, write_head};
+use super::publish::{check_next, check_root, read, signing_key, write_head};
 use crate::context::Context;
-use crate::error::{CmdResult, Exit, Failure};
+use crate::error::CmdResult;
 use crate::heads::{self, Memory};
 use crate::keys::DEFAULT_KEY;
 use crate::units;
@@ -27,11 +27,7 @@ pub(super) fn run(context: &Context, args: &SignArgs) -> CmdResult {
     let _lock = memory.lock(home)?;
     let packed = heads::pack(&context.tree()?, &mut |_| ())?;
     check_root(&head, &packed.root)?;
-    // Who signs two trees as one revision, or an older one again, helps whoever wants to roll users back.
-    for seen in [memory.head()?, memory.signed()?].iter().flatten() {
-        let next = head.follows(Some(seen.head()));
-        next.map_err(|error| Failure::from(error).exit_with(Exit::Mismatch))?;
-    }
+    check_next(&head, &memory)?;
     let key = signing_key(context, home, &args.key)?;
     signed.sign(&key)?;
     memory.remember_signed(&signed)?;
