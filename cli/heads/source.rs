@@ -124,10 +124,11 @@ impl HeadSource {
         fs::create_dir_all(scratch)?;
         let mut archive = tempfile::tempfile_in(scratch)?;
         let page = remote.http().page(&format!("{url}/{root}.car"))?;
-        let mut body = page.body.take(CAR_BYTES_MAX + 1);
-        let size = copy(&mut body, &mut archive, progress)?;
+        let shown = crate::sanitize::line(&page.url);
+        let body = remote.http().limited_body(page, progress);
+        let size = copy(&mut body.take(CAR_BYTES_MAX + 1), &mut archive, progress)?;
         if size > CAR_BYTES_MAX {
-            let message = format!("`{}` is too large for a tree", page.url);
+            let message = format!("`{shown}` is too large for a tree");
             return Err(Failure::new(Exit::Mismatch, message));
         }
         archive.rewind()?;
