@@ -118,6 +118,7 @@ pub enum Command {
     Unpin(cmd::unpin::Args),
     Gc(cmd::gc::Args),
     Name(cmd::name::Args),
+    Tree(cmd::tree::Args),
     Cache(cmd::cache::Args),
     Car(cmd::car::Args),
     Bundle(cmd::bundle::Args),

@@ -19,6 +19,7 @@ use trust::TrustPolicy;
 use crate::args::Global;
 use crate::bench::unix_secs;
 use crate::error::{CmdResult, Failure};
+use crate::heads;
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::keys;
@@ -50,6 +51,8 @@ pub struct Context {
     download: OnceCell<node::Budget>,
     names: PackageNames,
     anyone: Cell<bool>,
+    /// Whether the tree's head was looked at.
+    looked_for_head: Cell<bool>,
 }
 
 /// What packages are called that this command has to do with. What asks for a package by its hash alone finds here whom to
@@ -92,6 +95,7 @@ impl Context {
             download: OnceCell::new(),
             names: PackageNames::default(),
             anyone: Cell::new(false),
+            looked_for_head: Cell::new(false),
         }
     }
 
@@ -113,12 +117,19 @@ impl Context {
         get_or_try(&self.home, || Home::find(self.global.home.as_deref()))
     }
 
-    /// The package tree.
+    /// The package tree. Of one that was synced and whose head has expired the user is told, once.
     ///
     /// # Errors
     /// When there is none.
     pub fn tree(&self) -> CmdResult<DiskTree> {
-        DiskTree::find(self.global.tree.as_deref())
+        let tree = DiskTree::find(self.global.tree.as_deref())?;
+        if !self.looked_for_head.replace(true)
+            && let Ok(home) = self.home()
+            && let Some(warning) = heads::expired_in(tree.root(), home, unix_secs())
+        {
+            self.ui.warn(warning);
+        }
+        Ok(tree)
     }
 
     /// What the named packages mean, with everything they need.

@@ -15,6 +15,7 @@ mod daemon;
 mod error;
 mod fetcher;
 mod hands;
+mod heads;
 mod hint;
 mod home;
 mod interrupt;

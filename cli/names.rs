@@ -12,6 +12,7 @@ use node::{Client, Keypair, identity};
 use store::Store;
 
 use crate::error::{CmdResult, Failure};
+use crate::heads;
 use crate::home::{Home, private_dir};
 use crate::keys;
 
@@ -24,7 +25,7 @@ const LIFETIME: Duration = Duration::from_secs(48 * 3600);
 /// How long others may go on using what they found without asking again (Kubo's default).
 const TTL: Duration = Duration::from_secs(5 * 60);
 /// How often a record is published again, so that servers that leave are replaced in time (Kubo's default).
-const PUBLISH_EVERY: Duration = Duration::from_secs(4 * 3600);
+pub const PUBLISH_EVERY: Duration = Duration::from_secs(4 * 3600);
 /// How often the daemon looks for records that are due. New ones come from other processes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -87,7 +88,7 @@ pub async fn keep_published(home: Home, store: Store, client: Client) {
     }
 }
 
-/// New records of the own names that are due. A name that cannot be read does not stop the others.
+/// New records of the own names that are due, and those of others whose trees this home has. A name that cannot be read does not stop the others.
 fn due(home: &Home, store: &Store, now: SystemTime) -> Vec<IpnsRecord> {
     let names = match names(home) {
         Ok(names) => names,
@@ -97,14 +98,13 @@ fn due(home: &Home, store: &Store, now: SystemTime) -> Vec<IpnsRecord> {
         }
     };
     let renewed = names.iter().map(|name| renewed(home, store, name, now));
-    renewed
-        .filter_map(|record| {
-            record.unwrap_or_else(|failure| {
-                tracing::warn!(error = failure.message(), "cannot renew a name");
-                None
-            })
+    let own = renewed.filter_map(|record| {
+        record.unwrap_or_else(|failure| {
+            tracing::warn!(error = failure.message(), "cannot renew a name");
+            None
         })
-        .collect()
+    });
+    own.chain(heads::due_records(home, store, now)).collect()
 }
 
 /// The same statement with a later end, if it is time for that.

@@ -30,6 +30,7 @@ pub mod refresh;
 pub mod run;
 pub mod shell;
 pub mod store;
+pub mod tree;
 pub mod unpin;
 pub mod venv;
 pub mod weather;
@@ -74,6 +75,7 @@ pub fn run(mut context: Context, command: Command) -> CmdResult {
         Command::Name(args) => name::run(&context, &args),
         Command::Car(args) => car::run(&context, &args),
         Command::Bundle(args) => bundle::run(&context, &args),
+        Command::Tree(args) => tree::run(&context, &args),
         Command::Cache(args) => cache::run(&context, &args),
         Command::Store(args) => store::run(&context, &args),
         Command::Key(args) => key::run(&context, &args),

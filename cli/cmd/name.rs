@@ -67,6 +67,16 @@ fn publish(context: &Context, target: &str, key: &str) -> CmdResult {
             ContentPath::of(*root)
         }
     };
+    let record = point(context, &path, key)?;
+    let name = record.name().to_string();
+    print(context, &record, &name)
+}
+
+/// Points a name of this home to a path. Without a network the record is kept for the daemon.
+///
+/// # Errors
+/// When the key cannot be used, or nobody took the record and no daemon will try again.
+pub fn point(context: &Context, path: &ContentPath, key: &str) -> CmdResult<IpnsRecord> {
     let key = names::key(context.home()?, key)?;
     let name = IpnsName::of(&key.public());
     let remote = Remote::new(context)?;
@@ -90,8 +100,7 @@ fn publish(context: &Context, target: &str, key: &str) -> CmdResult {
                 .status("the network is switched off: a daemon publishes it");
         }
     }
-    let name = record.name().to_string();
-    print(context, &record, &name)
+    Ok(record)
 }
 
 /// The last record of an own name: as this home remembers it, else as others do, so that a key that was copied here does

@@ -68,7 +68,8 @@ pub use crate::http::{
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;
 pub use crate::paths::{
-    ContentPath, ContentPathError, PathError, TreeEntry, fetch_path, fetch_tree, resolve_path,
+    ContentPath, ContentPathError, PathError, TreeEntry, fetch_blocks, fetch_path, fetch_tree,
+    resolve_path,
 };
 pub use crate::realisation_protocol::{StatementsError, encode_statements, read_statements};
 pub use crate::status::{

@@ -5,6 +5,7 @@
 //! directories are the first to be asked for the file.
 
 mod blocks;
+mod whole;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,6 +19,7 @@ use store::substitute::{FetchError, Fetched, Progress};
 use store::{Store, StoreError};
 
 use self::blocks::Blocks;
+pub use self::whole::fetch_blocks;
 use crate::doors::Doors;
 use crate::error::ClientError;
 use crate::ipns::{IpnsName, IpnsNameError};

@@ -46,6 +46,9 @@ mod bundle;
 /// Names that can be pointed elsewhere: `name publish`, `name resolve`, `fetch ipns://…`.
 mod ipns;
 
+/// The package tree as signed heads: `tree publish`, `tree sync`, `tree sign`.
+mod tree_heads;
+
 /// The main job: mirror, bootstrap peer, builder, user, second user, a miss.
 mod main_job;
 

@@ -7,6 +7,7 @@
 
 mod book;
 mod day;
+mod head;
 mod pattern;
 mod policy;
 mod ring;
@@ -16,6 +17,9 @@ mod statement;
 mod testimony;
 
 pub use crate::day::{Day, DayError};
+pub use crate::head::{
+    HEAD_BYTES_MAX, HEAD_SIGNATURES_MAX, Head, HeadError, News, NotNext, SignedHead,
+};
 pub use crate::pattern::{PATTERN_BYTES_MAX, Pattern, PatternError, Scope};
 pub use crate::policy::{TrustPolicy, Verdict, faults};
 pub use crate::ring::{Member, Ring, Standing};

@@ -219,6 +219,31 @@ impl TrustPolicy {
         voice.discount(package, self.now_unix_secs)
     }
 
+    /// Whether those who signed a head satisfy the rule, and of each why it does not count. Limits to packages mean nothing
+    /// here, ends do. A key that another one named counts for outputs only: who lets a machine sign builds has not let it
+    /// choose the recipes.
+    pub fn judge_signers<'a>(
+        &self,
+        signers: impl IntoIterator<Item = &'a PublicKey>,
+    ) -> (bool, Vec<(PublicKey, Option<Discount>)>) {
+        let mut places = BTreeSet::new();
+        let mut said = Vec::new();
+        for key in signers {
+            let mut discount = self.discount(None, key);
+            match self.seating.voices.get(key) {
+                Some(voice) if voice.standing == Standing::Delegated => {
+                    discount.get_or_insert(Discount::OutputsOnly);
+                }
+                Some(voice) if discount.is_none() => {
+                    places.insert(voice.place);
+                }
+                _ => {}
+            }
+            said.push((*key, discount));
+        }
+        (self.rule.is_met(&places), said)
+    }
+
     fn judge_of(
         &self,
         package: Option<&PackageName>,

@@ -120,6 +120,27 @@ pub enum RuleProblem {
     Twice(String),
 }
 
+impl Rule {
+    /// The keys that it writes out.
+    pub fn keys(&self) -> Vec<PublicKey> {
+        let mut keys = Vec::new();
+        if let Self::Nested(term) = self {
+            term.add_keys(&mut keys);
+        }
+        keys
+    }
+}
+
+impl Term {
+    fn add_keys(&self, keys: &mut Vec<PublicKey>) {
+        match self {
+            Self::Who(Who::Key(key), _) => keys.push(*key),
+            Self::Who(..) => {}
+            Self::AtLeast { of, .. } => of.iter().for_each(|term| term.add_keys(keys)),
+        }
+    }
+}
+
 impl Default for Rule {
     fn default() -> Self {
         Self::Flat(1)

@@ -41,6 +41,8 @@ pub enum Discount {
     ReplacedBy(PublicKey),
     /// It said of two different keys that they replace it.
     Torn,
+    /// Another key named it, for outputs only, and this is a head.
+    OutputsOnly,
 }
 
 impl fmt::Display for Discount {
@@ -54,6 +56,7 @@ impl fmt::Display for Discount {
             Self::Revoked => f.write_str("it was revoked"),
             Self::ReplacedBy(new) => write!(f, "it was replaced by {new}"),
             Self::Torn => f.write_str("it said of two different keys that they replace it"),
+            Self::OutputsOnly => f.write_str("another key named it, and that is for outputs only"),
             Self::Fault => f.write_str("it signed different outputs of this package"),
         }
     }

@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::Instant;
 
-use store::substitute::FetchError;
+use store::substitute::{FetchError, Progress};
 
 use super::HttpSources;
 use super::attempts::Attempts;
+use super::throttle::Throttled;
 use super::transfer::Failure;
 
 /// What lies at a URL, as far as it can be told before it is read.
@@ -41,6 +42,19 @@ impl HttpSources {
             }
         }
         Err(attempts.into_error())
+    }
+
+    /// The bytes of a page, no faster than the user allows servers outside the local network.
+    pub fn limited_body<'a>(
+        &'a self,
+        page: Page,
+        progress: &'a dyn Progress,
+    ) -> Box<dyn Read + 'a> {
+        if page.url.starts_with("file://") {
+            return page.body;
+        }
+        let limited = Throttled::new(page.body, &self.download, &page.url, progress);
+        Box::new(limited)
     }
 
     fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, Failure> {

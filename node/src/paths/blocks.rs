@@ -13,10 +13,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::PathError;
 use crate::ClientError;
+use crate::SESSION_WANTS_MAX;
 use crate::client::BlockingClient;
 use crate::command::{Command, OpenedSession, SessionEvent};
 use crate::doors::Doors;
 use crate::fetch::{count_search, local, stopped};
+use crate::http::Gateways;
 
 /// Blocks below one root, and who has them.
 pub(super) struct Blocks<'a> {
@@ -70,6 +72,47 @@ impl<'a> Blocks<'a> {
         let (block, _) = self.doors.block(cid, from_peers, self.progress)?;
         self.store.put(&block)?;
         Ok(block.into_bytes())
+    }
+
+    /// As [`Self::get`], for what is below something that was got: where no peer has sent any of that, gateways do not wait
+    /// for peers.
+    pub(super) fn get_below(&mut self, cid: &Cid) -> Result<Bytes, PathError> {
+        if let Some(gateways) = self.gateways_alone()
+            && self.store.get_cid(cid)?.is_none()
+            && let Ok(block) = gateways.block(cid, self.progress)
+        {
+            self.store.put(&block)?;
+            return Ok(block.into_bytes());
+        }
+        self.get(cid)
+    }
+
+    /// The gateways, while no peer has sent anything.
+    fn gateways_alone(&self) -> Option<&'a Gateways> {
+        let gateways = self.doors.gateways;
+        gateways.filter(|_| self.peers.senders.is_empty())
+    }
+
+    /// Asks peers for all of these at once and keeps what they give; what they do not give is for [`Self::get`].
+    pub(super) fn ask_ahead(&mut self, cids: &[Cid]) -> Result<(), PathError> {
+        let (Some(client), None) = (self.doors.peers, self.gateways_alone()) else {
+            return Ok(());
+        };
+        for batch in cids.chunks(SESSION_WANTS_MAX) {
+            let mut missing = Vec::new();
+            for cid in batch {
+                match Target::of(cid)? {
+                    Target::Block(_, hash) if !self.store.has(&hash)? => missing.push(*cid),
+                    _ => {}
+                }
+            }
+            // One alone is not asked for any sooner this way.
+            if missing.len() > 1 {
+                let (store, progress) = (self.store, self.progress);
+                self.peers.take_all(client, missing, store, progress)?;
+            }
+        }
+        Ok(())
     }
 
     /// What a CID is.
@@ -132,6 +175,47 @@ impl<'a> Blocks<'a> {
 }
 
 impl Peers {
+    /// Takes what comes of these until all have come or are nowhere, or nothing came for a while.
+    fn take_all(
+        &mut self,
+        client: &BlockingClient,
+        cids: Vec<Cid>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<(), PathError> {
+        let node = client.client();
+        let mut awaited: BTreeSet<Multihash> = cids
+            .iter()
+            .filter_map(|cid| Multihash::of(cid).ok())
+            .collect();
+        let session = opened(&mut self.session, self.root, client)?;
+        let want = Command::Want {
+            session: session.id,
+            cids,
+        };
+        client.block_on(node.send(want)).map_err(stopped)?;
+        while !awaited.is_empty() {
+            let deadline = Instant::now() + node.shared().deadlines.first_byte;
+            let next = async { timeout_at(deadline, session.events.recv()).await };
+            match client.block_on_unless(next, progress).map_err(stopped)? {
+                Err(_) => break,
+                Ok(None) => return Err(stopped(ClientError::Stopped).into()),
+                Ok(Some(SessionEvent::Block { block, from })) => {
+                    self.senders.extend(from.map(|(peer, _)| peer));
+                    awaited.remove(block.hash());
+                    store.put(&block)?;
+                }
+                Ok(Some(SessionEvent::Missing { cid })) => {
+                    if let Ok(hash) = Multihash::of(&cid) {
+                        awaited.remove(&hash);
+                    }
+                }
+                Ok(Some(SessionEvent::Searched(asked))) => count_search(&mut self.asked, asked),
+            }
+        }
+        Ok(())
+    }
+
     fn fetch_block(
         &mut self,
         client: &BlockingClient,
@@ -142,14 +226,7 @@ impl Peers {
             source: error.into(),
         })?;
         let node = client.client();
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => none.insert(
-                client
-                    .block_on(node.open_session(self.root, Vec::new()))
-                    .map_err(stopped)?,
-            ),
-        };
+        let session = opened(&mut self.session, self.root, client)?;
         let want = Command::Want {
             session: session.id,
             cids: vec![*cid],
@@ -198,6 +275,21 @@ impl Peers {
         let found = found.map_err(stopped)?;
         Ok(self.announcers.insert(found.peers).clone())
     }
+}
+
+/// The session, opened now if need be.
+fn opened<'s>(
+    session: &'s mut Option<OpenedSession>,
+    root: Cid,
+    client: &BlockingClient,
+) -> Result<&'s mut OpenedSession, FetchError> {
+    Ok(match session {
+        Some(session) => session,
+        none => {
+            let opening = client.client().open_session(root, Vec::new());
+            none.insert(client.block_on(opening).map_err(stopped)?)
+        }
+    })
 }
 
 impl Drop for Blocks<'_> {

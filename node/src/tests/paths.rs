@@ -7,7 +7,7 @@ use store::dag::{PbLink, PbNode, UnixFs, UnixFsKind};
 
 use super::*;
 use crate::ipns::IpnsRecord;
-use crate::{ContentPath, Doors, PathError, TreeEntry, fetch_path, fetch_tree};
+use crate::{ContentPath, Doors, PathError, TreeEntry, fetch_blocks, fetch_path, fetch_tree};
 
 fn node_of(entries: impl IntoIterator<Item = (String, base::Cid)>, message: &UnixFs) -> Block {
     let links = entries.into_iter().map(|(name, cid)| PbLink {
@@ -91,6 +91,45 @@ async fn a_file_is_fetched_through_directories_of_both_kinds() {
     // The directories were kept, so that the way is known without a network now.
     let path = format!("ipfs://{root}/sub/file.bin").parse().unwrap();
     assert!(fetch_path(Doors::default(), &path, &reader.store, &NoProgress).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_blocks_below_a_root_are_fetched_up_to_a_limit() {
+    let middle = TestNode::server(&[]).await;
+    let holder = TestNode::server(&[&middle.address]).await;
+    let leaves: Vec<_> = (0..200u8).map(|n| Block::of(vec![n; 100].into())).collect();
+    let entries = leaves
+        .iter()
+        .map(|leaf| (leaf.cid(Codec::Raw).to_string(), leaf.cid(Codec::Raw)));
+    let inner = node_of(entries, &UnixFs::new(UnixFsKind::Directory));
+    let outer = directory("sub", inner.cid(Codec::DagPb));
+    for block in leaves.iter().chain([&inner, &outer]) {
+        holder.store.put(block).unwrap();
+    }
+    holder
+        .store
+        .provide(outer.hash(), ProvideKind::Root)
+        .unwrap();
+    middle.keeps(1).await;
+    let reader = TestNode::client(&[&middle.address]).await;
+    let root = outer.cid(Codec::DagPb);
+    let fetch = |bytes_max| {
+        let (client, store) = (reader.client_handle().blocking(), reader.store.clone());
+        let fetch = move || fetch_blocks(Some(&client), &root, bytes_max, &store, &NoProgress);
+        in_time("a tree", tokio::task::spawn_blocking(fetch))
+    };
+    let refused = fetch(20_000).await.unwrap().unwrap_err();
+    assert!(matches!(refused, PathError::Dag(_)), "{refused}");
+    let bytes = (20_000 + inner.len() + outer.len()) as u64;
+    assert_eq!(fetch(1 << 20).await.unwrap().unwrap(), bytes);
+    assert!(
+        leaves
+            .iter()
+            .all(|leaf| reader.store.has(leaf.hash()).unwrap())
+    );
+    // Nobody is needed for what is there.
+    let again = fetch_blocks(None, &root, 1 << 20, &reader.store, &NoProgress);
+    assert_eq!(again.unwrap(), bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

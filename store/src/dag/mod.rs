@@ -2,7 +2,7 @@
 //!
 //! * [`PbNode`], [`UnixFs`]: the two encodings, one inside the other.
 //! * [`Node`]: a block read as a file, directory, shard or symbolic link, with all cross-checks done.
-//! * [`Profile`], [`TreeBuilder`], [`build_file`]: writing.
+//! * [`Profile`], [`TreeBuilder`], [`build_file`]: writing files; [`build_directory`] and its neighbours: all else.
 //! * [`Walk`]: reading a file in order while its blocks arrive from a network.
 //! * [`lookup`], [`list`]: directories of both kinds.
 //!
@@ -20,6 +20,7 @@ mod unixfs;
 mod vectors;
 mod walk;
 mod wire;
+mod write;
 
 use base::Cid;
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub use pb::{PbLink, PbNode};
 pub use unixfs::{Mtime, UnixFs, UnixFsKind};
 pub use walk::{Leaf, Taken, Walk, WalkLimits};
 pub(crate) use wire::put_varint;
+pub use write::{build_directory, build_symlink, with_mode};
 
 /// Largest identity CID we decode, in bytes (the limit of Kubo).
 pub const INLINE_BYTES_MAX: usize = 128;

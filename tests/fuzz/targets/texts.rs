@@ -4,7 +4,7 @@
 use base::SignedRealisation;
 use libfuzzer_sys::fuzz_target;
 use recipe::Derivation;
-use trust::{Rule, SignedKeyStatement};
+use trust::{Rule, SignedHead, SignedKeyStatement};
 
 fuzz_target!(|input: &[u8]| {
     let _ = base::rec::parse(input);
@@ -19,6 +19,9 @@ fuzz_target!(|input: &[u8]| {
     }
     if let Ok(signed) = SignedKeyStatement::parse_file(input) {
         assert_eq!(SignedKeyStatement::print_file(&signed), input);
+    }
+    if let Ok(signed) = SignedHead::from_bytes(input) {
+        assert_eq!(signed.to_bytes(), input);
     }
     if let Ok(text) = std::str::from_utf8(input) {
         if let Ok(rule) = text.parse::<Rule>() {
