@@ -456,13 +456,18 @@ impl Watch {
         }
     }
 
-    /// Reads what was still in the pipe. All writers are dead, so this ends.
+    /// Reads what was still in the pipe. All writers are dead, so there is its end; should one live nevertheless, as when
+    /// bubblewrap never said whom it had started, it is not waited for.
     fn drain(
         &mut self,
         limits: &Limits,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Option<Ending>, ProcessError> {
-        while self.log_open {
+        while self.log_open
+            && poll_for(&mut [PollFd::new(&self.log, PollFlags::IN)], STARTING_MAX)
+                .map_err(ProcessError::Watch)?
+                > 0
+        {
             if let Some(ending) = self.read_log(limits, output)? {
                 return Ok(Some(ending));
             }
