@@ -55,16 +55,16 @@ fn main() {
     let mut runs = vec![Vec::new(); programs.len()];
     for round in 0..=rounds {
         for ((_, command), runs) in programs.iter_mut().zip(&mut runs) {
+            // What the one before has made the kernel forget is there again then.
+            usage::run(repeat(command));
             let warm = usage::run(repeat(command));
             let cold = fs::write(DROP_CACHES, "3")
                 .ok()
                 .map(|()| usage::run(repeat(command)).0);
-            // The first round adopts and warms.
+            // In the first round the outputs are adopted.
             if round > 0 {
                 runs.push((warm, cold));
             }
-            // What the cold run read is there again for the next.
-            usage::run(repeat(command));
         }
     }
     for ((name, _), runs) in programs.iter().zip(&runs) {
