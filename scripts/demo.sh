@@ -83,12 +83,13 @@ daemon() {
 # announced NAME: waits until the home's daemon has announced all it has.
 announced() {
 	waited=0
-	until P2PKGS_HOME=$work/$1 "$p2pkgs" node status | grep -q '^to announce: 0 waiting, 0 under way, [1-9]'; do
+	until P2PKGS_HOME=$work/$1 "$p2pkgs" node status | tr '\n' ' ' |
+		grep -q 'keys: [1-9][0-9]* in all, 0 to announce (0 overdue), 0 under way announced: [1-9]'; do
 		[ "$waited" -lt 300 ] || fail "$1 cannot announce what it has"
 		waited=$((waited + 1))
 		sleep 0.2
 	done
-	P2PKGS_HOME=$work/$1 "$p2pkgs" node status | grep '^to announce' | sed 's/^/    /' >&2
+	P2PKGS_HOME=$work/$1 "$p2pkgs" node status | grep -e '^keys' -e '^announced' | sed 's/^/    /' >&2
 }
 
 stop() {
@@ -107,7 +108,7 @@ fi
 
 step "Building p2pkgs (some minutes the first time)"
 (cd "$root" && cargo build --release)
-p2pkgs=$root/target/release/p2pkgs
+p2pkgs=${CARGO_TARGET_DIR:-$root/target}/release/p2pkgs
 export P2PKGS_TREE="$root"
 unset P2PKGS_HOME P2PKGS_PROFILE P2PKGS_OFFLINE PKG_CACHE_URL PKG_FORCE_BINARY PKG_MIRROR_IPFS || :
 

@@ -14,6 +14,10 @@ fn the_weather_tells_what_others_have_and_what_is_rare() {
     let meeting = env.home("meeting").daemon(&[]);
     let builder = builder_home.daemon(&[&meeting]);
     builder.wait_until_all_is_announced();
+    // What `scripts/demo.sh` waits for.
+    let status = builder_home.ok(&["node", "status"]).replace('\n', " ");
+    let announced = "in all, 0 to announce (0 overdue), 0 under way announced: ";
+    assert!(status.contains(announced), "{status}");
 
     let user = env.home("user");
     user.bootstrap_from(&meeting);
