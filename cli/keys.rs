@@ -269,12 +269,13 @@ pub fn writing(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
-    fn home() -> (tempfile::TempDir, Home) {
+    /// A home that is not there yet.
+    pub fn home() -> (tempfile::TempDir, Home) {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::find(Some(&dir.path().join("home"))).unwrap();
         (dir, home)

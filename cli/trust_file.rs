@@ -179,13 +179,8 @@ mod tests {
     use base::SecretKey;
 
     use super::*;
+    use crate::keys::tests::home;
     use crate::keys::{create_key, own_keys};
-
-    fn home() -> (tempfile::TempDir, Home) {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::find(Some(&dir.path().join("home"))).unwrap();
-        (dir, home)
-    }
 
     #[test]
     fn the_trust_file_survives_and_a_damaged_one_is_an_error_with_its_line() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,9 +90,7 @@ fn check_one(
     let finished = build_again(runner, context, graph, id, for_builds)?;
     report.rebuilt.insert(package.clone(), finished.elapsed);
     let second = finished.pack()?;
-    let file = File::open(&second).map_err(|e| Error::io("open", &second, e))?;
-    let mut before = open(context.store, &first)?;
-    let differences = differences(package.as_str(), &mut before, file)?;
+    let differences = differences_from(context, &first, &second)?;
     if differences.is_empty() {
         return Ok(());
     }
@@ -112,12 +111,7 @@ fn build_again<'a>(
     for_builds: &Report,
 ) -> Result<Finished<'a>, Error> {
     runner.fetch_sources(id)?;
-    let inputs: Vec<_> = graph
-        .build_closure(id)
-        .into_iter()
-        .filter_map(|id| for_builds.realised.get(graph.name(id)))
-        .map(input)
-        .collect();
+    let inputs = inputs(for_builds, graph, &graph.build_closure(id));
     // The log of the first build tells how the output in the store came to be: it is not overwritten.
     let log = runner.log(&graph.pkghash(id)).with_extension("rebuild.log");
     let surroundings = if runner.options().vary {
@@ -175,6 +169,24 @@ pub(crate) fn input(realised: &Realised) -> Input {
         name: realised.package.to_string(),
         blob: realised.blob.clone(),
     }
+}
+
+/// The outputs of these packages, as far as a run realised them.
+pub(crate) fn inputs(report: &Report, graph: &Graph, ids: &[PackageId]) -> Vec<Input> {
+    let realised = ids
+        .iter()
+        .filter_map(|id| report.realised.get(graph.name(*id)));
+    realised.map(input).collect()
+}
+
+/// How a packed output differs from one in the store.
+pub(crate) fn differences_from(
+    context: &Context<'_>,
+    first: &Input,
+    second: &Path,
+) -> Result<Vec<String>, Error> {
+    let after = File::open(second).map_err(|e| Error::io("open", second, e))?;
+    differences(&first.name, open(context.store, first)?, after)
 }
 
 /// How two archives differ, as lines, at most [`DIFFERENCES_MAX`] and a last one that counts the rest.

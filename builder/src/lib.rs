@@ -73,6 +73,7 @@ pub use crate::jobs::{JobServer, Seat};
 pub use crate::kept::Kept;
 pub use crate::layers::{Idle, Layers};
 pub use crate::log::{LAST_LINES, Log, log_path};
+pub use crate::lookup::refusal;
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
 pub use crate::probe::{LazySandbox, Sandbox};

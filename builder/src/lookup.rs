@@ -170,7 +170,6 @@ impl Lookup<'_> {
         offered: Vec<SignedRealisation>,
         asked: Asked,
     ) -> Result<Found, Error> {
-        let testimonies = || self.trust.testimonies(package, pkghash, &offered);
         Ok(match self.trust.judge(package, pkghash, &offered) {
             Verdict::Trusted(realisation) => {
                 let statements = vouching(&realisation, offered);
@@ -189,33 +188,48 @@ impl Lookup<'_> {
                     })),
                 }
             }
-            Verdict::Untrusted(signers) => {
-                let error = Error::Untrusted {
-                    package: package.clone(),
-                    signers,
-                    testimonies: testimonies(),
-                };
-                Found::Nowhere(asked, error)
-            }
-            Verdict::TooFew { have, need } => {
-                let error = Error::TooFewSigners {
-                    package: package.clone(),
-                    have,
-                    need,
-                    rule: self.trust.rule().map(str::to_owned),
-                    testimonies: testimonies(),
-                };
-                Found::Nowhere(asked, error)
-            }
-            Verdict::Conflict(_) => Found::Refused(Error::Conflict {
-                package: package.clone(),
-                testimonies: testimonies(),
-            }),
-            Verdict::Missing => {
-                let package = package.clone();
-                Found::Nowhere(asked, Error::Missing { package, asked })
+            verdict => {
+                let is_conflict = matches!(verdict, Verdict::Conflict(_));
+                let error = refusal(verdict, self.trust, package, pkghash, &offered, asked);
+                if is_conflict {
+                    Found::Refused(error)
+                } else {
+                    Found::Nowhere(asked, error)
+                }
             }
         })
+    }
+}
+
+/// Why an output may not be used, with who said what. That another one is trusted contradicts it, too.
+pub fn refusal(
+    verdict: Verdict,
+    trust: &TrustPolicy,
+    package: &PackageName,
+    pkghash: &PkgHash,
+    offered: &[SignedRealisation],
+    asked: Asked,
+) -> Error {
+    let package = package.clone();
+    let testimonies = trust.testimonies(&package, pkghash, offered);
+    match verdict {
+        Verdict::Untrusted(signers) => Error::Untrusted {
+            package,
+            signers,
+            testimonies,
+        },
+        Verdict::TooFew { have, need } => Error::TooFewSigners {
+            package,
+            have,
+            need,
+            rule: trust.rule().map(str::to_owned),
+            testimonies,
+        },
+        Verdict::Conflict(_) | Verdict::Trusted(_) => Error::Conflict {
+            package,
+            testimonies,
+        },
+        Verdict::Missing => Error::Missing { package, asked },
     }
 }
 

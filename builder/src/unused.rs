@@ -3,18 +3,14 @@
 //! Nothing else tells: what a script opens is not what it needs, for configure scripts look at much that they then leave. So
 //! a dependency counts as unused when the same bytes come out without it.
 
-use std::fs::File;
-
 use base::PackageName;
 use recipe::{Graph, PackageId};
 
-use crate::build::Finished;
-use crate::check::{differences, input};
+use crate::check::{differences_from, input, inputs};
 use crate::error::Error;
 use crate::log::log_path;
 use crate::observe::Event;
 use crate::realise::{Context, Options, Report};
-use crate::root::{Input, open};
 
 /// The build dependencies without which the same output comes out, in the recipe's order. One that others bring along
 /// anyway is not tried. `report` is of a run that realised the package and its build closure.
@@ -61,11 +57,7 @@ fn same_without(
     let Some(output) = report.realised.get(package) else {
         return Ok(false);
     };
-    let inputs: Vec<Input> = closure
-        .iter()
-        .filter_map(|id| report.realised.get(graph.name(*id)))
-        .map(input)
-        .collect();
+    let inputs = inputs(report, graph, closure);
     // The log of the build that made the output is not overwritten.
     let log = log_path(context.logs, &graph.pkghash(id)).with_extension("unused.log");
     let built = context
@@ -74,15 +66,11 @@ fn same_without(
     // Whatever came of it, it is over; the output is in the store.
     context.observer.event(&Event::Present { package });
     match built {
-        Ok(finished) => is_same(context, &input(output), &finished),
+        Ok(finished) => {
+            let differences = differences_from(context, &input(output), &finished.pack()?)?;
+            Ok(differences.is_empty())
+        }
         Err(Error::BuildFailed(_) | Error::Output { .. }) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn is_same(context: &Context<'_>, output: &Input, finished: &Finished<'_>) -> Result<bool, Error> {
-    let packed = finished.pack()?;
-    let after = File::open(&packed).map_err(|e| Error::io("open", &packed, e))?;
-    let before = open(context.store, output)?;
-    Ok(differences(&output.name, before, after)?.is_empty())
 }

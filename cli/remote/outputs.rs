@@ -1,8 +1,9 @@
 //! Takes in what a host has built. What it says is believed as far as its key is, or as far as the user signs it.
 
 use base::{Realisation, Sha256, SignedRealisation};
-use builder::{Context as BuildContext, Options};
+use builder::{Context as BuildContext, Options, refusal};
 use recipe::PackageId;
+use store::substitute::Asked;
 use store::{Blob, Expected, StoreError};
 
 use super::link::{NotReceived, receive};
@@ -128,29 +129,13 @@ impl Taking<'_> {
         realisation: &Realisation,
         statements: &[SignedRealisation],
     ) -> Result<(), Trouble> {
-        let (package, pkghash) = (self.session.graph.name(id).clone(), realisation.pkghash);
+        let (package, pkghash) = (self.session.graph.name(id), realisation.pkghash);
         let mut said = self.context.store.realisations(&pkghash).map_err(ours)?;
         said.extend(statements.iter().cloned());
         let trust = self.context.trust;
-        let testimonies = trust.testimonies(&package, &pkghash, &said);
-        let error = match trust.judge(&package, &pkghash, &said) {
+        let error = match trust.judge(package, &pkghash, &said) {
             Verdict::Trusted(trusted) if trusted.agrees_with(realisation) => return Ok(()),
-            Verdict::Untrusted(signers) => builder::Error::Untrusted {
-                package,
-                signers,
-                testimonies,
-            },
-            Verdict::TooFew { have, need } => builder::Error::TooFewSigners {
-                package,
-                have,
-                need,
-                rule: trust.rule().map(str::to_owned),
-                testimonies,
-            },
-            _ => builder::Error::Conflict {
-                package,
-                testimonies,
-            },
+            verdict => refusal(verdict, trust, package, &pkghash, &said, Asked::default()),
         };
         let failure = Failure::from(error);
         Err(Trouble::Final(failure.hint(
