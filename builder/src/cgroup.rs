@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Access, access};
 use rustix::process::Pid;
 
-use crate::process::Limits;
+use crate::limits::Limits;
 
 /// How the names of our groups begin; the number of our process and another one follow.
 const PREFIX: &str = "p2pkgs-build-";

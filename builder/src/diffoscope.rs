@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::error::chain;
 use crate::hosted::{HOST_PATH, machine_mounts};
-use crate::process::{Ending, Limits, run};
+use crate::limits::{Ending, Limits};
+use crate::process::run;
 use crate::realise::Context;
 use crate::request::{BuildRequest, Mount, check_env};
 use crate::root::Input;

@@ -12,7 +12,7 @@ use store::substitute::{Asked, FetchError, QueryError};
 use trust::Testimony;
 
 use crate::diagnose::SandboxUnavailable;
-use crate::process::Ending;
+use crate::limits::Ending;
 
 /// Why a package cannot be realised, checked, composed or exported.
 #[derive(Debug, thiserror::Error)]

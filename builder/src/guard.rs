@@ -12,7 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::census::Census;
 use crate::cgroup::{Group, Groups};
-use crate::process::{Ending, Limits};
+use crate::limits::{Ending, Limits};
 
 /// How often is looked: a memory that is filled as fast as one processor can grows by some hundred megabytes meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

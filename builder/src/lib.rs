@@ -31,6 +31,7 @@ mod inputs;
 mod jobs;
 mod kept;
 mod layers;
+mod limits;
 mod linked;
 mod log;
 mod lookup;
@@ -58,6 +59,7 @@ mod trial;
 mod untidy;
 mod unused;
 pub mod venv;
+mod watch;
 
 pub use crate::build::{Finished, Workshop};
 pub use crate::bwrap::{Features, argv};
@@ -72,12 +74,12 @@ pub use crate::inputs::{InputList, InputListError, UsedInput};
 pub use crate::jobs::{JobServer, Seat};
 pub use crate::kept::Kept;
 pub use crate::layers::{Idle, Layers};
+pub use crate::limits::{Ending, Limits};
 pub use crate::log::{LAST_LINES, Log, log_path};
 pub use crate::lookup::refusal;
 pub use crate::observe::{Event, NoObserver, Observer, Phase};
 pub use crate::output::TOP_LEVEL;
 pub use crate::probe::{LazySandbox, Sandbox};
-pub use crate::process::{Ending, Limits};
 pub use crate::realise::{Context, Failure, How, Options, Realised, Report, realise};
 pub use crate::request::{
     BUILD_SCRIPT, BuildRequest, CHECK_SCRIPT, DESTDIR, InMemory, Mount, SOURCE_DATE_EPOCH, Stack,
