@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use base::PackageName;
 use serde::Serialize;
 use store::{ProvideOrigin, Store};
-use trust::{Head, News, NotNext, SignedHead};
+use trust::{Head, HeadKind, News, NotNext, SignedHead};
 
-use super::last_day;
 use crate::bench::unix_secs;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
@@ -48,7 +47,7 @@ struct Told {
 
 pub(super) fn run(context: &Context, args: &SyncArgs) -> CmdResult {
     let home = context.home()?;
-    let memory = Memory::of(home, &args.name);
+    let memory = Memory::of(home, HeadKind::Tree, &args.name);
     let _lock = memory.lock(home)?;
     let followed = followed(&memory, args)?;
     let folder = folder(&followed, args)?;
@@ -173,15 +172,7 @@ impl Syncing<'_> {
         seen: &SignedHead,
         got: &SignedHead,
     ) -> Failure {
-        let said = |signed: &SignedHead| {
-            let Head { revision, root, .. } = signed.head();
-            let signers: Vec<_> = signed.signers().map(ToString::to_string).collect();
-            format!(
-                "revision {revision} is {root}, says {}",
-                signers.join(" and ")
-            )
-        };
-        let mut lines = vec![said(seen), said(got)];
+        let mut lines = vec![heads::in_words(seen), heads::in_words(got)];
         if !matches!(why, NotNext::Contradicted { .. }) {
             return failure.detail(lines).hint(format!(
                 "the source hands out an old tree; if its makers began anew, `p2pkgs tree forget {}`",
@@ -198,7 +189,7 @@ impl Syncing<'_> {
     fn warn_if_stale(&self, head: &Head) {
         if head.stale_secs(unix_secs()).is_some() {
             let (name, revision) = (self.name, head.revision);
-            let day = last_day(head.expires_unix_secs);
+            let day = heads::last_day(head.expires_unix_secs);
             self.context.ui.warn(format!(
                 "revision {revision} of `{name}` has expired, its last day was {day}: it is published no more, or newer ones are kept from you"
             ));
@@ -218,7 +209,7 @@ fn tell(context: &Context, signed: &SignedHead, folder: &Folder, is_new: bool) -
         head.revision,
         head.name,
         units::count(signed.signers().count(), "signature"),
-        last_day(head.expires_unix_secs)
+        heads::last_day(head.expires_unix_secs)
     ));
     if !context.ui.json() {
         return context.ui.data(folder.path().display());
