@@ -44,6 +44,7 @@ mod trust_file;
 mod ui;
 mod units;
 mod watch;
+mod witness;
 
 use std::process::ExitCode;
 

@@ -28,7 +28,8 @@ pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
         let home = keeps_head.then(|| context.home()).transpose()?;
         let believer = Arc::clone(context.believer()?);
         let names = context.package_names().clone();
-        Ok(Watcher::new(url, shelf, believer, names, home))
+        let remote = Arc::clone(remote);
+        Ok(Watcher::new(url, shelf, remote, believer, names, home))
     };
     let shelf = |url: &str| Shelf::web(remote.http().clone(), url);
     let mut items: Vec<Box<dyn Substituter>> = vec![Box::new(Arc::clone(remote))];

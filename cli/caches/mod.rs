@@ -1,6 +1,7 @@
 //! Package caches as directories that say what they hold: the signed head of an index, written by who fills one and read by who
 //! uses one.
 
+mod listed;
 mod publish;
 mod shelf;
 mod watched;
@@ -8,7 +9,7 @@ mod watcher;
 
 use base::{PackageName, Sha256};
 
-pub use publish::{HeadArgs, write_head};
+pub use publish::{HeadArgs, sign_head, write_head};
 pub use shelf::{PathCache, Shelf};
 pub use watched::Watched;
 pub use watcher::Watcher;

@@ -99,6 +99,52 @@ pub fn write_head(context: &Context, dir: &Path, new: &Outputs, args: &HeadArgs)
     Ok(())
 }
 
+/// Adds a signature to the head of a cache, if the directory holds what the head lists. Users who trust either signer then hold the
+/// cache to it.
+///
+/// # Errors
+/// Exit code 3 without a head, 4 when the directory does not hold it all, or another head was signed here as this revision or later.
+pub fn sign_head(context: &Context, dir: &Path, key: &str) -> CmdResult {
+    let home = context.home()?;
+    let no_head = || {
+        let message = format!("there is no head in `{}`", dir.display());
+        Failure::new(Exit::NotFound, message)
+    };
+    let mut signed = head_in(dir)?.ok_or_else(no_head)?;
+    let head = signed.head().clone();
+    let memory = Memory::of(home, HeadKind::Cache, &head.name);
+    let _lock = memory.lock_shortly(home)?;
+    let before = memory.signed()?;
+    let next = head.follows(before.as_ref().map(SignedHead::head));
+    next.map_err(|error| Failure::from(error).exit_with(Exit::Mismatch))?;
+    let lacking = |what: String| {
+        let message = format!("`{}` does not hold what its head lists", dir.display());
+        Failure::new(Exit::Mismatch, message).detail(vec![what])
+    };
+    for named in shards_of(dir, &signed).ok_or_else(|| lacking("the index is damaged".into()))? {
+        let part = shard(dir, &named).ok_or_else(|| lacking(format!("no part {named}")))?;
+        for (pkghash, sha256) in part {
+            let file = dir.join(format!("{pkghash}.tar.zst"));
+            let size = fs::metadata(&file).map_or(0, |meta| meta.len());
+            if vouched(dir, &pkghash, size) != Some(sha256) {
+                return Err(lacking(format!(
+                    "no output {sha256} of the package {pkghash}"
+                )));
+            }
+        }
+    }
+    signed.sign(&keys::signing_key(home, &context.ui, key)?)?;
+    memory.remember_signed(&signed)?;
+    write_whole(&dir.join(HEAD_FILE), &signed.to_bytes())?;
+    context.ui.status(format!(
+        "revision {} of the cache `{}` has {}",
+        head.revision,
+        head.name,
+        units::count(signed.signers().count(), "signature")
+    ));
+    context.ui.data(dir.join(HEAD_FILE).display())
+}
+
 /// The head that lies in a directory.
 fn head_in(dir: &Path) -> CmdResult<Option<SignedHead>> {
     let path = dir.join(HEAD_FILE);
@@ -160,11 +206,13 @@ fn listed_before(dir: &Path, there: Option<&SignedHead>, key: &SecretKey) -> Out
     let shards = ours
         .and_then(|there| shards_of(dir, there))
         .unwrap_or_default();
-    let outputs = shards.into_iter().filter_map(|sha256| {
-        let bytes = fs::read(dir.join(INDEX).join(sha256.to_hex())).ok()?;
-        Some(Shard::parse(&bytes, &sha256).ok()?.into_outputs())
-    });
+    let outputs = shards.iter().filter_map(|named| shard(dir, named));
     outputs.flatten().collect()
+}
+
+fn shard(dir: &Path, named: &Sha256) -> Option<Outputs> {
+    let bytes = fs::read(dir.join(INDEX).join(named.to_hex())).ok()?;
+    Some(Shard::parse(&bytes, named).ok()?.into_outputs())
 }
 
 fn shards_of(dir: &Path, there: &SignedHead) -> Option<Vec<Sha256>> {

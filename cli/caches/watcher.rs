@@ -7,29 +7,27 @@
 //! One thing is waited for, as it is asked for at the same time as the first package: what the cache says of keys, since a revocation
 //! must count for what comes with it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use base::{Multihash, PkgHash, Realisation, Sha256, SignedRealisation};
+use base::{PkgHash, Realisation, Sha256, SignedRealisation};
 use store::substitute::{FetchError, Progress};
-use trust::{
-    HEAD_BYTES_MAX, HeadKind, INDEX_TOP_BYTES_MAX, IndexTop, News, NotNext, SHARD_BYTES_MAX, Shard,
-    SignedHead, SignedKeyStatement,
-};
+use trust::{HEAD_BYTES_MAX, HeadKind, News, NotNext, SignedHead, SignedKeyStatement};
 
-use super::{INDEX, Shelf, memory_name};
+use super::listed::Listed;
+use super::{Shelf, memory_name};
 use crate::believing::Believer;
 use crate::bench::unix_secs;
 use crate::context::PackageNames;
 use crate::error::CmdResult;
 use crate::heads::{self, Followed, HEAD_FILE, Memory, read_head};
 use crate::home::Home;
+use crate::network::Remote;
 use crate::sanitize;
 use crate::statements;
-use crate::units;
+use crate::witness;
 
 /// How long is waited for what a cache says of keys, and at the end of a command for its head and index: less than a lookup may
 /// take, and more than a server that is well needs.
@@ -38,10 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SLICE: Duration = Duration::from_millis(10);
 /// Packages that wait to be looked for in the index; further ones are not looked for.
 const NOTES_MAX: usize = 4096;
-/// Parts of the index that are fetched for one command: 64 MiB at the very most, and 200 KiB of one with 50,000 packages.
-const SHARDS_MAX: usize = 64;
-/// Packages named in a warning.
-const NAMED_MAX: usize = 8;
 
 /// What happened.
 enum Note {
@@ -70,11 +64,12 @@ struct Work {
 
 /// What the thread works with.
 #[derive(Debug)]
-struct Looking {
+pub(super) struct Looking {
     url: String,
-    shelf: Shelf,
+    pub(super) shelf: Shelf,
+    remote: Arc<Remote>,
     believer: Arc<Believer>,
-    names: PackageNames,
+    pub(super) names: PackageNames,
     /// Where heads are remembered; `None` for what has none.
     home: Option<Home>,
     /// Nobody waits any more.
@@ -101,6 +96,7 @@ impl Watcher {
     pub fn new(
         url: &str,
         shelf: Shelf,
+        remote: Arc<Remote>,
         believer: Arc<Believer>,
         names: PackageNames,
         home: Option<&Home>,
@@ -109,6 +105,7 @@ impl Watcher {
             looking: Arc::new(Looking {
                 url: url.to_owned(),
                 shelf,
+                remote,
                 believer,
                 names,
                 home: home.cloned(),
@@ -214,19 +211,21 @@ impl Looking {
             })
         });
         let Some(head) = head else { return };
-        let mut index = Index::of(self, &head);
+        let mut listed = Listed::of(self, &head);
         for note in notes {
             match note {
                 Note::Answered(pkghash, said) => {
                     let is_vouched = said.iter().any(|s| self.believer.counts(s.signer()));
                     if !is_vouched {
-                        index.look_for(&pkghash, None);
+                        listed.look_for(&pkghash, None);
                     }
                 }
-                Note::NotDelivered(pkghash, sha256) => index.look_for(&pkghash, Some(&sha256)),
+                Note::NotDelivered(pkghash, sha256) => listed.look_for(&pkghash, Some(&sha256)),
             }
         }
-        index.tell();
+        listed.tell();
+        // Last, when peers were met.
+        self.hear(&head);
     }
 
     fn read_keys(&self) {
@@ -316,14 +315,12 @@ impl Looking {
                 head.name
             )),
             Err((_, seen)) => {
-                let [a, b] = memory.keep_proof([seen, &got])?;
                 self.warn(format!(
-                    "`{url}` contradicts what was seen of the cache `{}`: {}, and {}; kept in `{}` and `{}`",
+                    "`{url}` contradicts what was seen of the cache `{}`: {}, and {}{}",
                     head.name,
                     heads::in_words(seen),
                     heads::in_words(&got),
-                    a.display(),
-                    b.display()
+                    self.keep_proof([seen, &got])
                 ));
                 return Ok(None);
             }
@@ -335,6 +332,41 @@ impl Looking {
             ));
         }
         Ok(Some(got))
+    }
+
+    /// Compares the head with those that peers have seen of the same cache, signed by somebody who counts and signed both.
+    fn hear(&self, head: &SignedHead) {
+        // Whoever looks up packages has a node by now, or none at all.
+        let Ok(Some(client)) = self.remote.client() else {
+            return;
+        };
+        let (url, name) = (self.shown(), &head.head().name);
+        for (peer, seen) in witness::cache_heads_seen(client, name, self) {
+            let stands_against = head.follows_all([&seen], |key| self.believer.counts(key));
+            match stands_against {
+                Ok(_) => {}
+                Err((NotNext::RolledBack { seen, got }, _)) => self.warn(format!(
+                    "`{url}` shows revision {got} of `{name}`, and peer {peer} has seen revision {seen}: it may keep back what came since"
+                )),
+                Err(_) => self.warn(format!(
+                    "`{url}` contradicts what peer {peer} has seen of the cache `{name}`: {}, and {}{}",
+                    heads::in_words(&seen),
+                    heads::in_words(head),
+                    self.keep_proof([&seen, head])
+                )),
+            }
+        }
+    }
+
+    fn keep_proof(&self, both: [&SignedHead; 2]) -> String {
+        let Some(home) = &self.home else {
+            return String::new();
+        };
+        let memory = Memory::of(home, HeadKind::Cache, &memory_name(&self.url));
+        match memory.keep_proof(both) {
+            Ok([a, b]) => format!("; kept in `{}` and `{}`", a.display(), b.display()),
+            Err(failure) => format!("; {}", failure.message()),
+        }
     }
 
     /// A cache whose head was seen before, and that says nothing now when it is asked for it.
@@ -351,113 +383,16 @@ impl Looking {
         }
     }
 
-    fn shown(&self) -> String {
+    /// The URL, for people.
+    pub(super) fn shown(&self) -> String {
         sanitize::line(&self.url)
     }
 
-    fn warn(&self, text: String) {
+    /// Tells the user, while he waits for anything.
+    pub(super) fn warn(&self, text: String) {
         // Who does not wait any more is not to be surprised either.
         if !self.is_over.load(Ordering::Relaxed) {
             self.believer.ui().warn(text);
         }
-    }
-}
-
-/// What the head lists, fetched as far as somebody asks.
-struct Index<'a> {
-    looking: &'a Looking,
-    head: &'a SignedHead,
-    top: Option<Option<IndexTop>>,
-    shards: BTreeMap<Sha256, Option<Shard>>,
-    withheld: BTreeSet<String>,
-    /// Whether a part of the index itself is kept back.
-    is_torn: bool,
-}
-
-impl<'a> Index<'a> {
-    const fn of(looking: &'a Looking, head: &'a SignedHead) -> Self {
-        Self {
-            looking,
-            head,
-            top: None,
-            shards: BTreeMap::new(),
-            withheld: BTreeSet::new(),
-            is_torn: false,
-        }
-    }
-
-    /// Notes that the cache did not give a package, if its head says that it has it; just this output, if one is named.
-    fn look_for(&mut self, pkghash: &PkgHash, output: Option<&Sha256>) {
-        let listed = self.output_of(pkghash);
-        if listed.is_some_and(|listed| output.is_none_or(|output| *output == listed)) {
-            let name = self.looking.names.get(pkghash);
-            let name = name.map_or_else(|| pkghash.to_string(), |name| name.to_string());
-            self.withheld.insert(name);
-        }
-    }
-
-    fn output_of(&mut self, pkghash: &PkgHash) -> Option<Sha256> {
-        let root = self.head.head().root;
-        if self.top.is_none() {
-            let digest = Multihash::of(&root).ok()?.digest();
-            let bytes = self.part(&digest, INDEX_TOP_BYTES_MAX);
-            let top = bytes.and_then(|bytes| self.parsed(IndexTop::parse(&bytes, &root)));
-            self.top = Some(top);
-        }
-        let named = *self.top.as_ref()?.as_ref()?.shard_of(pkghash)?;
-        if !self.shards.contains_key(&named) {
-            if self.shards.len() >= SHARDS_MAX {
-                return None;
-            }
-            let bytes = self.part(&named, SHARD_BYTES_MAX);
-            let shard = bytes.and_then(|bytes| self.parsed(Shard::parse(&bytes, &named)));
-            self.shards.insert(named, shard);
-        }
-        self.shards
-            .get(&named)?
-            .as_ref()?
-            .output_of(pkghash)
-            .copied()
-    }
-
-    fn part(&mut self, sha256: &Sha256, max: usize) -> Option<Vec<u8>> {
-        let name = format!("{INDEX}/{sha256}");
-        match self.looking.shelf.read(&name, max, self.looking) {
-            Ok(Some(bytes)) => Some(bytes),
-            Ok(None) | Err(FetchError::Refused { .. } | FetchError::Invalid { .. }) => {
-                self.is_torn = true;
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
-    fn parsed<T>(&mut self, part: Result<T, trust::IndexError>) -> Option<T> {
-        self.is_torn |= part.is_err();
-        part.ok()
-    }
-
-    fn tell(&self) {
-        let (url, head) = (self.looking.shown(), self.head.head());
-        if self.is_torn {
-            self.looking.warn(format!(
-                "`{url}` does not give the list of what it holds that revision {} of its head names: it may keep packages back",
-                head.revision
-            ));
-        }
-        if self.withheld.is_empty() {
-            return;
-        }
-        let named: Vec<_> = self.withheld.iter().take(NAMED_MAX).cloned().collect();
-        let more = match self.withheld.len() - named.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        self.looking.warn(format!(
-            "`{url}` keeps back {} that revision {} of its head lists: {}{more}",
-            units::count(self.withheld.len(), "package"),
-            head.revision,
-            named.join(", ")
-        ));
     }
 }

@@ -15,6 +15,7 @@ use crate::caches::{self, HeadArgs};
 use crate::context::Context;
 use crate::error::CmdResult;
 use crate::heads::{self, Memory};
+use crate::keys::DEFAULT_KEY;
 use crate::outfile::OutFile;
 use crate::sanitize;
 use crate::session::{GetArgs, Session};
@@ -52,6 +53,15 @@ enum Command {
         #[command(flatten)]
         get: GetArgs,
     },
+    /// Add your signature to the head of a cache, if its directory holds what the head lists
+    Sign {
+        /// The directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The builder key to sign with
+        #[arg(long, value_name = "NAME", default_value = DEFAULT_KEY)]
+        key: String,
+    },
     /// Print the caches whose heads this home has seen, one a line: URL, name, revision, day on which it expires
     List,
     /// Forget what was seen of a cache, for one that its makers began anew
@@ -79,6 +89,7 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
             head,
             get,
         } => export(context, dir, packages, head, get),
+        Command::Sign { dir, key } => caches::sign_head(context, dir, key),
         Command::List => list_seen(context),
         Command::Forget { url } => {
             let home = context.home()?;

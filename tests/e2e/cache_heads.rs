@@ -236,6 +236,34 @@ fn a_head_is_renewed_without_news_and_old_parts_of_the_index_go() {
         .assert_says("revision 1 of the cache `ours` lists 2 packages");
 }
 
+#[test]
+fn several_people_sign_one_head_if_the_directory_holds_what_it_lists() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let cache = Cache::of(&env, "greet");
+    let bob = env.home("bob");
+    bob.ok(&["key", "new"]);
+    let dir = cache.dir.to_str().unwrap();
+    bob.run(&["cache", "sign", dir])
+        .assert_exit(0)
+        .assert_says("revision 1 of the cache `cache-")
+        .assert_says("has 2 signatures");
+    let bytes = fs::read(cache.dir.join("head")).unwrap();
+    let signed = SignedHead::from_bytes(&bytes).unwrap();
+    assert_eq!(signed.signers().count(), 2);
+    fs::remove_file(cache.file("greet", "tar.zst")).unwrap();
+    bob.run(&["cache", "sign", dir])
+        .assert_exit(4)
+        .assert_says("does not hold what its head lists")
+        .assert_says("no output ");
+    cache.forge(|head| head.root = CacheIndex::default().parts().0);
+    bob.run(&["cache", "sign", dir]).assert_exit(4);
+    bob.run(&["cache", "sign", env.path("").to_str().unwrap()])
+        .assert_exit(3);
+}
+
 /// Answers for files of a directory, and says nothing when it is asked for its head or for statements about keys.
 fn serve_but_hide(dir: PathBuf) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -284,4 +312,36 @@ fn a_cache_that_says_nothing_of_its_head_costs_a_moment_and_is_told() {
     // Twice two seconds, and what the fetch takes on a busy machine.
     assert!(started.elapsed() < Duration::from_secs(12));
     assert!(!fetched.stderr.contains("warning"), "{}", fetched.stderr);
+}
+
+#[test]
+fn users_of_a_cache_tell_each_other_which_heads_they_saw() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let cache = Cache::of(&env, "hello");
+    let old = env.path("old");
+    copy(&cache.dir, &old);
+    cache.export("greet").assert_exit(0);
+    let ahead = cache.user("ahead");
+    with(&ahead, &cache.url(), &["fetch", "hello"]).assert_exit(0);
+    let daemon = ahead.daemon(&[]);
+    // Has never seen the cache, and is shown an old copy.
+    let behind = cache.user("behind");
+    behind.bootstrap_from(&daemon);
+    let url = format!("file://{}", old.display());
+    with(&behind, &url, &["fetch", "greet"])
+        .assert_exit(3)
+        .assert_says("shows revision 1 of `cache-")
+        .assert_says(" has seen revision 2: it may keep back what came since");
+    let other = Cache { dir: old, ..cache };
+    other.forge(|head| {
+        head.revision = 2;
+        head.root = CacheIndex::default().parts().0;
+    });
+    with(&behind, &url, &["fetch", "greet"])
+        .assert_exit(3)
+        .assert_says("contradicts what peer ")
+        .assert_says(".2.proof-1`");
 }

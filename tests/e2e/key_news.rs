@@ -185,3 +185,23 @@ fn a_revocation_comes_over_the_http_door_and_in_a_bundle() {
         .assert_exit(4)
         .assert_says(&says);
 }
+
+#[test]
+fn a_revocation_comes_from_the_peer_that_brings_the_package() {
+    if !sandbox_works() {
+        return;
+    }
+    let env = TestEnv::new();
+    let cache = Cache::of(&env);
+    let user = user(&env, "user", &cache.key);
+    let revoked = env.path("revoked");
+    let revoke = ["key", "revoke", "default", "-o", revoked.to_str().unwrap()];
+    cache.builder.ok(&revoke);
+    let daemon = cache.builder.daemon(&[]);
+    user.bootstrap_from(&daemon);
+    user.run(&["fetch", "flaky"])
+        .assert_exit(4)
+        .assert_says("learned from peer ")
+        .assert_says(&format!("{} is revoked", cache.key))
+        .assert_says("which does not count: it was revoked");
+}

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use base::PackageName;
+use node::ContentPath;
 use serde::Serialize;
+use store::substitute::Progress;
 use store::{ProvideOrigin, Store};
 use trust::{Head, HeadKind, News, NotNext, SignedHead};
 
@@ -14,6 +16,7 @@ use crate::heads::{self, DEFAULT_TREE, Folder, Followed, HeadSource, Memory, che
 use crate::network::Remote;
 use crate::units;
 use crate::watch::Watch;
+use crate::witness;
 
 #[derive(Debug, clap::Args)]
 pub struct SyncArgs {
@@ -118,10 +121,12 @@ impl Syncing<'_> {
         let source = HeadSource::parse(url)?;
         let source = source.settled(&self.remote, &self.store, &progress)?;
         let signed = source.head(&self.remote, &self.store, &progress)?;
-        let head = signed.head();
-        check_name(head, self.name)?;
+        check_name(signed.head(), self.name)?;
         signers::check(&policy, rule, &signed)?;
-        let news = self.news(&signed)?;
+        self.news(&signed)?;
+        let is_by_right = |seen: &SignedHead| signers::check(&policy, rule, seen).is_ok();
+        let (signed, source) = self.witnessed(signed, source, &is_by_right, &progress)?;
+        let (head, news) = (signed.head(), self.news(&signed)?);
         self.warn_if_stale(head);
         if folder.is_changed() && !folder.holds(&head.root) && !force {
             let message = format!("recipes in `{}` were changed", folder.path().display());
@@ -150,6 +155,71 @@ impl Syncing<'_> {
         });
         folder.clear();
         kept.map(|()| (signed, true))
+    }
+
+    /// Compares the head with those that peers have seen, as far as the right people signed these. What peers have of a later
+    /// revision is taken in place of what the source hands out, if they give its tree.
+    ///
+    /// # Errors
+    /// Exit code 4 when one is of the same revision and has another root; both are kept as a proof.
+    fn witnessed(
+        &self,
+        got: SignedHead,
+        source: HeadSource,
+        is_by_right: &dyn Fn(&SignedHead) -> bool,
+        progress: &dyn Progress,
+    ) -> CmdResult<(SignedHead, HeadSource)> {
+        let Some(client) = self.remote.client()? else {
+            return Ok((got, source));
+        };
+        let mut newest = None;
+        for (peer, seen) in witness::tree_heads_seen(client, self.name, progress) {
+            if !is_by_right(&seen) {
+                continue;
+            }
+            match seen.head().follows(Some(got.head())) {
+                Err(why @ NotNext::Contradicted { .. }) => {
+                    let failure = Failure::from(why).exit_with(Exit::Mismatch);
+                    let failure = failure.context(format!("peer {peer} has seen another tree"));
+                    return Err(self.not_next(failure, why, &seen, &got));
+                }
+                Ok(News::Newer) => {
+                    let revision = |seen: &(_, SignedHead)| seen.1.head().revision;
+                    let is_newest = newest.as_ref().map(revision) < Some(seen.head().revision);
+                    if is_newest {
+                        newest = Some((peer, seen));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let Some((peer, seen)) = newest else {
+            return Ok((got, source));
+        };
+        let (ours, theirs) = (got.head().revision, seen.head().revision);
+        self.context.ui.warn(format!(
+            "the source hands out revision {ours} of `{}`, and peer {peer} has seen revision {theirs}",
+            self.name
+        ));
+        // It must follow what was seen here, too, and be there.
+        self.news(&seen)?;
+        let from_peers = HeadSource::Path(ContentPath::of(seen.head().root));
+        let scratch = self.context.home()?.path("scratch");
+        match from_peers.tree(
+            &seen.head().root,
+            &self.remote,
+            &self.store,
+            &scratch,
+            progress,
+        ) {
+            Ok(()) => Ok((seen, from_peers)),
+            Err(failure) if failure.exit() == Exit::Interrupted => Err(failure),
+            Err(failure) => {
+                let message = failure.context("its tree cannot be had").message();
+                self.context.ui.warn(message);
+                Ok((got, source))
+            }
+        }
     }
 
     /// What the head is to who has seen the highest one before. Two trees of one revision are kept as a proof.
