@@ -14,6 +14,7 @@ use store::Store;
 use store::substitute::{First, Progress, Query, Race, SourceFetcher, Substituter as _};
 use trust::TrustPolicy;
 
+use crate::believing::Believer;
 use crate::cmd::shell;
 use crate::context::Context;
 use crate::error::CmdResult;
@@ -43,7 +44,7 @@ pub struct Bench {
     pub jobs: JobServer,
     origins: Origins,
     substituters: Race<'static>,
-    trust: TrustPolicy,
+    believer: Arc<Believer>,
     signer: BuildKey,
     sandbox: LazySandbox,
     /// Where logs are kept.
@@ -73,7 +74,7 @@ impl Bench {
             store: context.store()?.holding()?,
             watch: Watch::new(&context.ui, &context.interrupt)
                 .remembering(Times::open(home.path("build-times"))),
-            trust: context.trust()?,
+            believer: Arc::clone(context.believer()?),
             sandbox: LazySandbox::new(search_path()),
             scratch: home.path("scratch"),
             jobs: JobServer::new(jobs.map_or_else(processors, usize::from))?,
@@ -103,7 +104,7 @@ impl Bench {
             store: &self.store,
             substituter: &self.substituters,
             sources,
-            trust: &self.trust,
+            trust: self.believer.live(),
             signer: &self.signer,
             files: &self.tree,
             sandbox: &self.sandbox,
@@ -123,9 +124,9 @@ impl Bench {
         Ok(self.substituters.query(pkghash, progress)?)
     }
 
-    /// Whom the user believes.
-    pub const fn trust(&self) -> &TrustPolicy {
-        &self.trust
+    /// Whom the user believes, by all that is known now.
+    pub fn trust(&self) -> Arc<TrustPolicy> {
+        self.believer.live().now()
     }
 
     /// This command's door to the network.

@@ -17,15 +17,13 @@ use store::{Limits, Store};
 use trust::TrustPolicy;
 
 use crate::args::Global;
+use crate::believing::{self, Believer};
 use crate::bench::unix_secs;
 use crate::error::{CmdResult, Failure};
 use crate::heads;
 use crate::home::Home;
 use crate::interrupt::Interrupt;
-use crate::keys;
-use crate::statements;
 use crate::tree::DiskTree;
-use crate::trust_file::TrustFile;
 use crate::ui::Ui;
 
 /// Settings for all users of the machine.
@@ -50,6 +48,7 @@ pub struct Context {
     store: OnceCell<Store>,
     download: OnceCell<node::Budget>,
     names: PackageNames,
+    believer: OnceCell<Arc<Believer>>,
     anyone: Cell<bool>,
     /// Whether the tree's head was looked at.
     looked_for_head: Cell<bool>,
@@ -94,6 +93,7 @@ impl Context {
             store: OnceCell::new(),
             download: OnceCell::new(),
             names: PackageNames::default(),
+            believer: OnceCell::new(),
             anyone: Cell::new(false),
             looked_for_head: Cell::new(false),
         }
@@ -245,15 +245,24 @@ impl Context {
     /// # Errors
     /// When one of the three cannot be read.
     pub fn trust(&self) -> CmdResult<TrustPolicy> {
-        let home = self.home()?;
-        let own = keys::own_keys(home)?;
-        let file = TrustFile::read(home)?;
-        let said = statements::of_home(home)?;
-        let policy = file.policy(&own, said, &self.config()?.trust()?, unix_secs())?;
-        Ok(if self.anyone.get() {
-            policy.or_anyone()
-        } else {
-            policy
+        believing::policy(self.home()?, &self.config()?.trust()?, self.anyone.get())
+    }
+
+    /// The same for as long as this command runs: it takes in what is said of keys on the way.
+    ///
+    /// # Errors
+    /// As [`Self::trust`].
+    pub fn believer(&self) -> CmdResult<&Arc<Believer>> {
+        get_or_try(&self.believer, || {
+            let config = self.config()?.trust()?;
+            let believer = Believer::new(
+                self.home()?,
+                config,
+                self.anyone.get(),
+                &self.ui,
+                &self.interrupt,
+            )?;
+            Ok(Arc::new(believer))
         })
     }
 

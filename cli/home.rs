@@ -5,7 +5,7 @@
 //! scratch/        what builds run in; `layers` are packages unpacked for them, which `gc` removes
 //! keys/NAME.key   builder keys, 0600                                     trust.rec            whom we believe
 //! names/NAME.key  keys of our own names, 0600                            key-statements       what keys said of keys
-//! trees/          heads of package trees that were seen or signed
+//! trees/, caches/ heads of package trees and caches that were seen or signed
 //! node.key        the daemon's identity, 0600                            node.lock            held while it runs
 //! node.addr       where commands find it                                 node.json            what it is doing
 //! node.http       where its HTTP door is
@@ -17,7 +17,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::error::{CmdResult, Failure};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{CmdResult, Exit, Failure};
+use crate::keys::writing;
 
 /// A home directory.
 #[derive(Clone, Debug)]
@@ -70,6 +73,16 @@ impl Home {
         xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("p2pkgs/config.toml"))
     }
 
+    /// Keeps others away from a file of the home that is read, changed and written, until the lock is dropped. Waits for those who do
+    /// the same: nobody holds it for longer than that.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn lock(&self, name: &str) -> CmdResult<FileLock> {
+        self.create()?;
+        FileLock::wait(&self.path(&format!("{name}.lock")))
+    }
+
     /// Makes the directory; only its owner may look in, for it holds keys.
     ///
     /// # Errors
@@ -77,6 +90,42 @@ impl Home {
     pub fn create(&self) -> CmdResult {
         private_dir(&self.root)
             .map_err(|e| Failure::from(e).context(format!("cannot make `{}`", self.root.display())))
+    }
+}
+
+/// A file that is held. A process that dies lets go of it.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Waits until nobody else holds it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn wait(path: &Path) -> CmdResult<Self> {
+        Self::take(path, FlockOperation::LockExclusive)
+    }
+
+    /// Takes it if nobody else holds it.
+    ///
+    /// # Errors
+    /// Exit code 9 when somebody does, others when the disk fails.
+    pub fn take_now(path: &Path) -> CmdResult<Self> {
+        Self::take(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn take(path: &Path, operation: FlockOperation) -> CmdResult<Self> {
+        let file = File::create(path).map_err(writing(path))?;
+        match flock(&file, operation) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let message = format!("another process holds `{}`", path.display());
+                Err(Failure::new(Exit::Busy, message))
+            }
+            Err(error) => Err(writing(path)(error.into())),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use base::{Cid, PublicKey, Realisation, SecretKey, SignedRealisation};
 use builder::Signer;
 
-use crate::error::{CmdResult, Failure};
+use crate::error::{CmdResult, Exit, Failure};
 use crate::home::{Home, private_dir};
 use crate::ui::Ui;
 
@@ -127,6 +127,25 @@ pub fn create_key(home: &Home, name: &str) -> CmdResult<(SecretKey, bool)> {
             Ok((key, false))
         }
         Err(error) => Err(writing(&path)(error)),
+    }
+}
+
+/// The own key of a name, to sign heads with; who signs the first one gets the default key, as with the first build.
+///
+/// # Errors
+/// When there is no other key of that name, or as [`create_key`].
+pub fn signing_key(home: &Home, ui: &Ui, name: &str) -> CmdResult<SecretKey> {
+    match own_key(home, name)? {
+        Some(key) => Ok(key),
+        None if name == DEFAULT_KEY => {
+            let (key, _) = create_key(home, name)?;
+            ui.status(format!("made builder key `{name}`: {}", key.public()));
+            Ok(key)
+        }
+        None => {
+            let failure = Failure::new(Exit::NotFound, format!("there is no key `{name}`"));
+            Err(failure.hint(format!("make it with `p2pkgs key new {name}`")))
+        }
     }
 }
 

@@ -6,9 +6,11 @@
 mod apt;
 mod args;
 mod as_text;
+mod believing;
 mod bench;
 mod blobs;
 mod bug;
+mod caches;
 mod cmd;
 mod context;
 mod daemon;
@@ -42,6 +44,7 @@ mod trust_file;
 mod ui;
 mod units;
 mod watch;
+mod witness;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@
 //! So [`Remote`] holds the wish and starts the node on the first question. The node has a name that lives as long as the
 //! process; it dials the home's own daemon first, which knows the network already, and the configured first peers.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::{Cid, PkgHash, Realisation, SignedRealisation};
@@ -20,11 +20,13 @@ use store::substitute::{
 use store::{ProvideScope, Store};
 use tokio::runtime::Runtime;
 
+use crate::believing::Believer;
 use crate::bug::NODE_THREAD;
 use crate::context::Context;
 use crate::daemon;
 use crate::error::{CmdResult, Failure};
 use crate::substituters::Settled;
+use crate::witness::{HomeWitness, KeyQuestions};
 
 /// How long the node's tasks may take to end after a command; connections are closed, nothing is written.
 const SHUTDOWN: Duration = Duration::from_millis(500);
@@ -37,6 +39,8 @@ pub struct Remote {
     config: Option<node::Config>,
     store: Store,
     settled: Settled,
+    believer: Arc<Believer>,
+    keys: KeyQuestions,
     http: HttpSources,
     gateways: Gateways,
     started: OnceLock<Result<Started, String>>,
@@ -79,6 +83,8 @@ impl Remote {
             http,
             store: context.store()?.clone(),
             settled: Settled::of(context)?,
+            believer: Arc::clone(context.believer()?),
+            keys: KeyQuestions::default(),
             started: OnceLock::new(),
         })
     }
@@ -167,7 +173,14 @@ fn start(config: node::Config, store: &Store, settled: Settled) -> CmdResult<Sta
 impl Substituter for Remote {
     fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
         match self.started() {
-            Ok(Some(started)) => started.substituter.query(pkghash, progress),
+            Ok(Some(started)) => {
+                let query = started.substituter.query(pkghash, progress)?;
+                let peers = started.substituter.remembered(pkghash);
+                let (client, said) = (&started.client, &query.realisations);
+                self.keys
+                    .ask(client, &peers, said, &self.believer, progress);
+                Ok(query)
+            }
             Ok(None) => Ok(Query::default()),
             Err(error) => Err(QueryError::Failed {
                 source: Box::new(error),
@@ -290,6 +303,7 @@ pub fn daemon_config(context: &Context) -> CmdResult<node::Config> {
     home.create()?;
     let identity = node::identity::load_or_create(&home.path("node.key"))?;
     let mut config = base_config(context, &network, identity)?;
+    config.witness = Arc::new(HomeWitness::new(home));
     config.listen = multiaddrs("network.listen", &network.listen)?;
     config.traversal.relays = multiaddrs("network.relays", &network.relays)?;
     config.traversal.seek_relays = network.nat_traversal || !network.relays.is_empty();

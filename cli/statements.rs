@@ -14,6 +14,9 @@ use crate::keys::{reading, writing};
 /// The file's name, in a home and in a package cache.
 pub const FILE: &str = "key-statements";
 
+/// Longest such file in bytes.
+pub const BYTES_MAX: usize = STATEMENT_BYTES_MAX * STATEMENTS_MAX;
+
 /// All statements of a home; none if there is no file.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub fn of_home(home: &Home) -> CmdResult<Vec<SignedKeyStatement>> {
 /// When it cannot be read, or one of them is not what it has to be; exit code 4 then.
 pub fn read(path: &Path) -> CmdResult<Vec<SignedKeyStatement>> {
     let mut bytes = Vec::new();
-    let longest = STATEMENT_BYTES_MAX * STATEMENTS_MAX + 1;
+    let longest = BYTES_MAX + 1;
     let file = File::open(path).map_err(reading(path))?;
     file.take(longest as u64)
         .read_to_end(&mut bytes)
@@ -59,6 +62,7 @@ pub fn write(path: &Path, statements: &[SignedKeyStatement]) -> CmdResult {
 /// # Errors
 /// When there are too many, when a key would be rotated to two others (exit code 4: the first is kept), or the disk fails.
 pub fn add(home: &Home, statements: &[SignedKeyStatement]) -> CmdResult<Vec<SignedKeyStatement>> {
+    let _lock = home.lock(FILE)?;
     let mut known = of_home(home)?;
     let mut new = Vec::new();
     for signed in statements {
@@ -76,7 +80,6 @@ pub fn add(home: &Home, statements: &[SignedKeyStatement]) -> CmdResult<Vec<Sign
         ));
     }
     if !new.is_empty() {
-        home.create()?;
         write(&home.path(FILE), &known)?;
     }
     Ok(new)

@@ -17,7 +17,7 @@ use base::rec::{self, Record};
 use trust::{Day, Member, Pattern, Ring, Rule, Scope, SignedKeyStatement, TrustPolicy};
 
 use crate::error::{CmdResult, Exit, Failure};
-use crate::home::{Home, write_atomically};
+use crate::home::{FileLock, Home, write_atomically};
 use crate::keys::{OwnKey, reading, writing};
 
 /// What a record may say of a key, and what the one about all of them may say.
@@ -49,6 +49,14 @@ impl TrustFile {
             Err(error) => return Err(reading(&path)(error)),
         };
         parse(&bytes).map_err(|f| f.context(format!("cannot read `{}`", path.display())))
+    }
+
+    /// Keeps other commands from changing it until the lock is dropped.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn lock(home: &Home) -> CmdResult<FileLock> {
+        home.lock("trust.rec")
     }
 
     /// Replaces `trust.rec`.

@@ -3,7 +3,7 @@
 use base::{PackageName, PkgHash, Realisation, SignedRealisation};
 use store::substitute::{Asked, Progress, Query, QueryError, Substituter};
 use store::{Blob, Store};
-use trust::{TrustPolicy, Verdict};
+use trust::{LivePolicy, TrustPolicy, Verdict};
 
 use crate::error::Error;
 use crate::observe::{Event, Observer};
@@ -38,7 +38,7 @@ pub(crate) struct Offer {
 #[derive(Clone, Copy)]
 pub(crate) struct Lookup<'a> {
     pub store: &'a Store,
-    pub trust: &'a TrustPolicy,
+    pub trust: &'a LivePolicy,
     /// The caller's own key: what it signed was built here and needs nobody's agreement.
     pub own: Option<base::PublicKey>,
     /// Who is asked for what is not here; `None` asks nobody.
@@ -99,17 +99,17 @@ impl Lookup<'_> {
         pkghash: &PkgHash,
         offered: &[SignedRealisation],
     ) -> Result<(), Error> {
+        let trust = self.trust.now();
         for proof in trust::faults(pkghash, offered) {
             let signer = *proof[0].signer();
-            if !self.trust.knows(&signer) {
+            if !trust.knows(&signer) {
                 continue;
             }
             for statement in &proof {
                 self.store.put_realisation(statement)?;
             }
             if let Some(observer) = self.observer {
-                let name = self
-                    .trust
+                let name = trust
                     .name(&signer)
                     .map_or(String::new(), |name| format!("{name} "));
                 let [one, other] = [&proof[0], &proof[1]].map(|s| s.realisation().sha256);
@@ -151,7 +151,7 @@ impl Lookup<'_> {
                 return Ok(Some(blob));
             }
         }
-        match self.trust.judge(package, pkghash, local) {
+        match self.trust.now().judge(package, pkghash, local) {
             Verdict::Trusted(realisation) => self.blob(&realisation),
             _ => Ok(None),
         }
@@ -170,7 +170,9 @@ impl Lookup<'_> {
         offered: Vec<SignedRealisation>,
         asked: Asked,
     ) -> Result<Found, Error> {
-        Ok(match self.trust.judge(package, pkghash, &offered) {
+        // What came with the statements may have said something of their signers.
+        let trust = self.trust.now();
+        Ok(match trust.judge(package, pkghash, &offered) {
             Verdict::Trusted(realisation) => {
                 let statements = vouching(&realisation, offered);
                 match self.blob(&realisation)? {
@@ -190,7 +192,7 @@ impl Lookup<'_> {
             }
             verdict => {
                 let is_conflict = matches!(verdict, Verdict::Conflict(_));
-                let error = refusal(verdict, self.trust, package, pkghash, &offered, asked);
+                let error = refusal(verdict, &trust, package, pkghash, &offered, asked);
                 if is_conflict {
                     Found::Refused(error)
                 } else {

@@ -14,7 +14,7 @@ use base::{Multihash, PackageName, PkgHash, Realisation, SignedRealisation};
 use recipe::{Derivation, Graph, PackageId, Policy, Recipe};
 use store::substitute::{Asked, NoProgress, SourceFetcher, Substituter};
 use store::{Blob, Pin, PinKind, ProvideKind, ProvideOrigin, Store};
-use trust::TrustPolicy;
+use trust::LivePolicy;
 
 use crate::build::Workshop;
 use crate::error::Error;
@@ -39,7 +39,7 @@ pub struct Context<'a> {
     /// Who has sources and seeds.
     pub sources: &'a dyn SourceFetcher,
     /// Whose outputs may be used.
-    pub trust: &'a TrustPolicy,
+    pub trust: &'a LivePolicy,
     /// Signs what is built: by that the next run finds it again.
     pub signer: &'a dyn Signer,
     /// Reads the `files/` of recipes.

@@ -15,7 +15,7 @@ use store::{Blob, ProvideOrigin, StoreError};
 
 use crate::ahead::{Ahead, UntilOver};
 use crate::build::Workshop;
-use crate::error::{Error, Wanted};
+use crate::error::{Error, Wanted, chain};
 use crate::inputs::InputList;
 use crate::jobs::JobServer;
 use crate::log::log_path;
@@ -242,7 +242,7 @@ impl<'a> Runner<'a> {
                     source,
                 };
                 if self.may_build() {
-                    self.warn(package, &format!("{error}, so it is built"));
+                    self.warn(package, &format!("{}, so it is built", chain(&error)));
                 }
                 done.error = Some(error);
                 Ok(Outcome::SubstituteFailed)

@@ -1,5 +1,6 @@
 //! `p2pkgs cache`
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,16 @@ use std::path::{Path, PathBuf};
 use base::{PackageName, PkgHash};
 use serde::Serialize;
 use store::Store;
+use trust::HeadKind;
 
 use crate::blobs;
+use crate::caches::{self, HeadArgs};
 use crate::context::Context;
 use crate::error::CmdResult;
+use crate::heads::{self, Memory};
+use crate::keys::DEFAULT_KEY;
 use crate::outfile::OutFile;
+use crate::sanitize;
 use crate::session::{GetArgs, Session};
 use crate::statements;
 use crate::units;
@@ -31,9 +37,10 @@ enum Command {
     /// Write packages and their run closures into a directory that others use as a package cache
     ///
     /// For each package PKGHASH.tar.zst and PKGHASH.realisations, which holds the signatures; and what it was made of, so that
-    /// `why-miss` can tell others what theirs differs in; beside them `key-statements`, for `key import`, if this home knows any.
-    /// What is there already stays, so a directory can be filled again and again. Whoever is to use it names it in PKG_CACHE_URL and
-    /// trusts your key.
+    /// `why-miss` can tell others what theirs differs in; beside them `key-statements`, if this home knows any. The file `head`
+    /// lists what the directory holds, signed, so that users notice when somebody hands out an old copy, or keeps a package back; run
+    /// this again before it expires, with news or without. What is there already stays, so a directory can be filled again and
+    /// again. Whoever is to use it names it in PKG_CACHE_URL and trusts your key.
     Export {
         /// The directory; made if it is not there
         #[arg(value_name = "DIR")]
@@ -42,7 +49,26 @@ enum Command {
         #[arg(required = true, value_name = "PKG")]
         packages: Vec<String>,
         #[command(flatten)]
+        head: HeadArgs,
+        #[command(flatten)]
         get: GetArgs,
+    },
+    /// Add your signature to the head of a cache, if its directory holds what the head lists
+    Sign {
+        /// The directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The builder key to sign with
+        #[arg(long, value_name = "NAME", default_value = DEFAULT_KEY)]
+        key: String,
+    },
+    /// Print the caches whose heads this home has seen, one a line: URL, name, revision, day on which it expires
+    List,
+    /// Forget what was seen of a cache, for one that its makers began anew
+    Forget {
+        /// Its URL, as in PKG_CACHE_URL
+        #[arg(value_name = "URL")]
+        url: String,
     },
 }
 
@@ -56,23 +82,81 @@ struct Exported {
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
-    let Command::Export { dir, packages, get } = &args.command;
-    export(context, dir, packages, get)
+    match &args.command {
+        Command::Export {
+            dir,
+            packages,
+            head,
+            get,
+        } => export(context, dir, packages, head, get),
+        Command::Sign { dir, key } => caches::sign_head(context, dir, key),
+        Command::List => list_seen(context),
+        Command::Forget { url } => {
+            let home = context.home()?;
+            let memory = Memory::of(home, HeadKind::Cache, &caches::memory_name(url));
+            let _lock = memory.lock_shortly(home)?;
+            memory.forget()
+        }
+    }
 }
 
-fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> CmdResult {
+#[derive(Serialize)]
+struct Seen {
+    url: String,
+    name: String,
+    revision: u64,
+    expires_unix_secs: u64,
+    signers: Vec<String>,
+}
+
+fn list_seen(context: &Context) -> CmdResult {
+    let mut seen = Vec::new();
+    for (_, memory) in Memory::all(context.home()?, HeadKind::Cache)? {
+        // What has no URL was only signed here.
+        if let (Some(signed), Some(url)) = (memory.head()?, memory.followed()?.source) {
+            let head = signed.head();
+            seen.push(Seen {
+                url: sanitize::line(&url),
+                name: head.name.to_string(),
+                revision: head.revision,
+                expires_unix_secs: head.expires_unix_secs,
+                signers: signed.signers().map(ToString::to_string).collect(),
+            });
+        }
+    }
+    seen.sort_by(|a, b| a.url.cmp(&b.url));
+    if context.ui.json() {
+        return context.ui.json_data(&seen);
+    }
+    seen.iter().try_for_each(|seen| {
+        let day = heads::last_day(seen.expires_unix_secs);
+        let line = format!("{} {} {} {day}", seen.url, seen.name, seen.revision);
+        context.ui.data(line)
+    })
+}
+
+fn export(
+    context: &Context,
+    dir: &Path,
+    packages: &[String],
+    head: &HeadArgs,
+    get: &GetArgs,
+) -> CmdResult {
     let options = get.options(context)?;
     let session = Session::open(context, get.jobs, packages)?;
     let report = session.realise(&options)?;
     fs::create_dir_all(dir)?;
     let (graph, store) = (&session.graph, &session.bench.store);
-    let mut exported = Vec::new();
+    let (mut exported, mut outputs) = (Vec::new(), BTreeMap::new());
     for (id, realised) in session.signable(&report) {
         let name = graph.name(id);
         let signers = write_statements(store, dir, &realised.pkghash)?;
         let file = format!("{}.tar.zst", realised.pkghash);
         write_output(store, &realised.blob, &dir.join(&file))?;
         list(dir, name, &realised.pkghash)?;
+        if signers > 0 {
+            outputs.insert(realised.pkghash, realised.blob.sha256);
+        }
         exported.push(Exported {
             name: name.to_string(),
             pkghash: realised.pkghash.to_string(),
@@ -93,6 +177,7 @@ fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> 
             write_whole(&path, text.as_bytes())?;
         }
     }
+    caches::write_head(context, dir, &outputs, head)?;
     let bytes = exported.iter().map(|e| e.size).sum();
     context.ui.status(format!(
         "{}, {} in `{}`",

@@ -1,14 +1,18 @@
-//! What a home remembers of heads, in the folder `trees`:
+//! What a home remembers of heads, in the folder `trees`, and in the same way, as far as it makes sense for package caches, in
+//! the folder `caches`:
 //!
 //! ```text
-//! NAME.head       the highest head that was verified, with its whole tree; nothing older is taken again
+//! NAME.head       the highest head that was verified, of a tree with its whole tree; nothing older is taken again
 //! NAME.signed     the highest head that was signed here, which may yet lack other signatures
 //! NAME.rec        where the tree comes from, where it goes, who must sign, and what carries it
 //! NAME.N.proof-1, NAME.N.proof-2   two heads of revision N that name different trees
 //! NAME.lock       held while the tree is synced or published
 //! ```
+//!
+//! What was seen of a package cache lies under a name made from its URL, not under its own: it is the user who says which caches
+//! there are, so nobody else can fill the folder, and a URL that hands out the head of another cache is found out.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -17,18 +21,14 @@ use base::rec::{self, Record};
 use base::{Cid, PackageName, parse_root};
 use node::ContentPath;
 use node::ipns::{IpnsName, IpnsRecord};
-use rustix::fs::{FlockOperation, flock};
 use store::Store;
-use trust::{HEAD_BYTES_MAX, SignedHead};
+use trust::{HEAD_BYTES_MAX, HeadKind, SignedHead};
 
-use super::read_head;
+use super::{read_head, what};
 use crate::error::{CmdResult, Exit, Failure};
-use crate::home::{Home, private_dir, write_atomically, write_bytes_atomically};
+use crate::home::{FileLock, Home, private_dir, write_atomically, write_bytes_atomically};
 use crate::keys::{reading, writing};
 use crate::names::PUBLISH_EVERY;
-
-/// The folder in the home.
-const FOLDER: &str = "trees";
 
 /// Where a tree comes from and goes, as the user said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,34 +43,30 @@ pub struct Followed {
     pub carrier: Option<Cid>,
 }
 
-/// What is remembered of one tree.
+/// What is remembered of one tree or cache.
 #[derive(Clone, Debug)]
 pub struct Memory {
+    kind: HeadKind,
     folder: PathBuf,
     name: PackageName,
 }
 
-/// Keeps others from syncing or publishing the tree.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
 impl Memory {
-    /// Of the tree of that name.
-    pub fn of(home: &Home, name: &PackageName) -> Self {
+    /// Of the tree or cache of that name.
+    pub fn of(home: &Home, kind: HeadKind, name: &PackageName) -> Self {
         Self {
-            folder: home.path(FOLDER),
+            kind,
+            folder: home.path(folder(kind)),
             name: name.clone(),
         }
     }
 
-    /// All trees that a home remembers, by name.
+    /// All of a kind that a home remembers, by name.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn all(home: &Home) -> CmdResult<Vec<(PackageName, Self)>> {
-        let folder = home.path(FOLDER);
+    pub fn all(home: &Home, kind: HeadKind) -> CmdResult<Vec<(PackageName, Self)>> {
+        let folder = home.path(folder(kind));
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(reading(&folder))?,
@@ -85,27 +81,38 @@ impl Memory {
             .collect();
         names.sort();
         names.dedup();
-        let memory = |name: PackageName| (name.clone(), Self::of(home, &name));
+        let memory = |name: PackageName| (name.clone(), Self::of(home, kind, &name));
         Ok(names.into_iter().map(memory).collect())
     }
 
     /// Keeps others away until the lock is dropped.
     ///
     /// # Errors
-    /// Exit code 9 when another process works with the tree.
-    pub fn lock(&self, home: &Home) -> CmdResult<Lock> {
+    /// Exit code 9 when another process works with the tree or cache.
+    pub fn lock(&self, home: &Home) -> CmdResult<FileLock> {
+        let busy = |failure: Failure| match failure.exit() {
+            Exit::Busy => {
+                let what = what(self.kind);
+                let message = format!("another process works with the {what} `{}`", self.name);
+                Failure::new(Exit::Busy, message)
+            }
+            _ => failure,
+        };
+        FileLock::take_now(&self.lock_file(home)?).map_err(busy)
+    }
+
+    /// As [`Self::lock`], for who needs it for a moment only, as all who do the same: waits for them.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn lock_shortly(&self, home: &Home) -> CmdResult<FileLock> {
+        FileLock::wait(&self.lock_file(home)?)
+    }
+
+    fn lock_file(&self, home: &Home) -> CmdResult<PathBuf> {
         home.create()?;
         private_dir(&self.folder).map_err(writing(&self.folder))?;
-        let path = self.path("lock");
-        let file = File::create(&path).map_err(writing(&path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let message = format!("another process works with the tree `{}`", self.name);
-                Err(Failure::new(Exit::Busy, message))
-            }
-            Err(error) => Err(writing(&path)(error.into())),
-        }
+        Ok(self.path("lock"))
     }
 
     /// The highest head that was verified.
@@ -124,7 +131,7 @@ impl Memory {
         self.read("signed")
     }
 
-    /// Remembers a head that was verified with its whole tree.
+    /// Remembers a head that was verified, one of a tree with its whole tree.
     ///
     /// # Errors
     /// When the disk fails.
@@ -230,7 +237,7 @@ impl Memory {
             meta => meta.map_err(reading(&path))?,
         };
         let bytes = fs::read(&path).map_err(reading(&path))?;
-        let head = read_head(&bytes).map_err(|failure| {
+        let head = read_head(&bytes, self.kind).map_err(|failure| {
             let failure = failure.exit_with(Exit::Other);
             failure.context(format!("`{}` is damaged", path.display()))
         })?;
@@ -246,7 +253,9 @@ impl Memory {
 /// Records of others' names that lead to trees this home has verified, and that are due to be published again: whoever
 /// follows a tree helps others to hear of it. They are handed on as their owners signed them, until they expire.
 pub fn due_records(home: &Home, store: &Store, now: SystemTime) -> Vec<IpnsRecord> {
-    let trees = Memory::all(home).unwrap_or_default().into_iter();
+    let trees = Memory::all(home, HeadKind::Tree)
+        .unwrap_or_default()
+        .into_iter();
     let due = trees.filter_map(|(name, memory)| {
         due_record(&memory, store, now).unwrap_or_else(|failure| {
             tracing::warn!(%name, error = failure.message(), "cannot hand on a tree's name");
@@ -275,6 +284,14 @@ fn due_record(memory: &Memory, store: &Store, now: SystemTime) -> CmdResult<Opti
     Ok(record.filter(|record| is_due && leads_here(record)))
 }
 
+/// Where what is remembered of a kind lies in a home.
+const fn folder(kind: HeadKind) -> &'static str {
+    match kind {
+        HeadKind::Tree => "trees",
+        HeadKind::Cache => "caches",
+    }
+}
+
 /// The name that a source is, if it is one without a path.
 fn name_of(source: &str) -> Option<IpnsName> {
     source.strip_prefix("ipns://")?.parse().ok()
@@ -290,12 +307,13 @@ mod tests {
     fn home() -> (tempfile::TempDir, Home, Memory) {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::find(Some(&dir.path().join("home"))).unwrap();
-        let memory = Memory::of(&home, &"main".parse().unwrap());
+        let memory = Memory::of(&home, HeadKind::Tree, &"main".parse().unwrap());
         (dir, home, memory)
     }
 
     fn signed() -> SignedHead {
         Head {
+            kind: HeadKind::Tree,
             name: "main".parse().unwrap(),
             revision: 3,
             expires_unix_secs: 0,
@@ -322,7 +340,7 @@ mod tests {
         };
         memory.follow(&followed).unwrap();
         assert_eq!(memory.followed().unwrap(), followed);
-        assert_eq!(Memory::all(&home).unwrap().len(), 1);
+        assert_eq!(Memory::all(&home, HeadKind::Tree).unwrap().len(), 1);
         fs::write(home.path("trees/main.head"), "nonsense").unwrap();
         assert_eq!(memory.head().unwrap_err().exit(), Exit::Other);
         memory.forget().unwrap();

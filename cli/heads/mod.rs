@@ -3,6 +3,7 @@
 
 mod carrier;
 mod folder;
+mod lifetime;
 mod memory;
 mod pack;
 mod place;
@@ -11,6 +12,7 @@ mod source;
 
 pub use carrier::{adopt, export};
 pub use folder::Folder;
+pub use lifetime::Lifetime;
 pub use memory::{Followed, Memory, due_records};
 pub use pack::{Packed, pack};
 pub use place::place;
@@ -19,7 +21,7 @@ pub use source::HeadSource;
 use std::path::Path;
 
 use base::PackageName;
-use trust::{Head, SignedHead};
+use trust::{Day, Head, HeadKind, SignedHead};
 
 use crate::error::{CmdResult, Exit, Failure};
 use crate::home::Home;
@@ -42,7 +44,7 @@ const TREE_ENTRIES_MAX: u64 = 200_000;
 /// What to tell who uses the tree in a folder whose head has expired; `None` for all other folders.
 pub fn expired_in(folder: &Path, home: &Home, now_unix_secs: u64) -> Option<String> {
     let name = folder::name_in(folder)?;
-    let signed = Memory::of(home, &name).head().ok()??;
+    let signed = Memory::of(home, HeadKind::Tree, &name).head().ok()??;
     let head = signed.head();
     head.stale_secs(now_unix_secs)?;
     Some(format!(
@@ -54,9 +56,43 @@ pub fn expired_in(folder: &Path, home: &Home, now_unix_secs: u64) -> Option<Stri
 /// Reads a head that somebody made.
 ///
 /// # Errors
-/// Exit code 4 when it is none.
-pub fn read_head(bytes: &[u8]) -> CmdResult<SignedHead> {
-    SignedHead::from_bytes(bytes).map_err(|error| Failure::from(error).exit_with(Exit::Mismatch))
+/// Exit code 4 when it is none, or one of another kind.
+pub fn read_head(bytes: &[u8], kind: HeadKind) -> CmdResult<SignedHead> {
+    let signed = SignedHead::from_bytes(bytes)
+        .map_err(|error| Failure::from(error).exit_with(Exit::Mismatch))?;
+    if signed.head().kind == kind {
+        return Ok(signed);
+    }
+    let message = format!(
+        "this is the head of a {}, not of a {}",
+        what(signed.head().kind),
+        what(kind)
+    );
+    Err(Failure::new(Exit::Mismatch, message))
+}
+
+/// What a head is a head of, in words.
+pub const fn what(kind: HeadKind) -> &'static str {
+    match kind {
+        HeadKind::Tree => "tree",
+        HeadKind::Cache => "package cache",
+    }
+}
+
+/// The last day on which a head holds, for people.
+pub fn last_day(expires_unix_secs: u64) -> String {
+    let day = Day::before(expires_unix_secs);
+    day.map_or_else(|| "a distant day".to_owned(), |day| day.to_string())
+}
+
+/// What a head says and who signed it, for people.
+pub fn in_words(signed: &SignedHead) -> String {
+    let Head { revision, root, .. } = signed.head();
+    let signers: Vec<_> = signed.signers().map(ToString::to_string).collect();
+    format!(
+        "revision {revision} is {root}, says {}",
+        signers.join(" and ")
+    )
 }
 
 /// Checks that a head is of this name.

@@ -13,7 +13,7 @@ use base::Cid;
 use node::{ContentPath, fetch_blocks, fetch_path, resolve_path};
 use store::Store;
 use store::substitute::{FetchError, Progress};
-use trust::{HEAD_BYTES_MAX, SignedHead};
+use trust::{HEAD_BYTES_MAX, HeadKind, SignedHead};
 
 use super::{HEAD_FILE, TREE_BYTES_MAX, read_head};
 use crate::blobs;
@@ -102,7 +102,7 @@ impl HeadSource {
                 file.take(max).read_to_end(&mut bytes)?;
             }
         }
-        read_head(&bytes)
+        read_head(&bytes, HeadKind::Tree)
     }
 
     /// Gets all blocks of a tree into the store.

@@ -132,10 +132,10 @@ impl Taking<'_> {
         let (package, pkghash) = (self.session.graph.name(id), realisation.pkghash);
         let mut said = self.context.store.realisations(&pkghash).map_err(ours)?;
         said.extend(statements.iter().cloned());
-        let trust = self.context.trust;
+        let trust = self.context.trust.now();
         let error = match trust.judge(package, &pkghash, &said) {
             Verdict::Trusted(trusted) if trusted.agrees_with(realisation) => return Ok(()),
-            verdict => refusal(verdict, trust, package, &pkghash, &said, Asked::default()),
+            verdict => refusal(verdict, &trust, package, &pkghash, &said, Asked::default()),
         };
         let failure = Failure::from(error);
         Err(Trouble::Final(failure.hint(

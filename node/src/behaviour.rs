@@ -25,6 +25,7 @@ use crate::realisation_protocol::{self, RealisationCodec};
 use crate::record_protocol;
 use crate::routing_protocol::{self, RoutingCodec};
 use crate::source_protocol::{self, SourceCodec};
+use crate::witness_protocol::{self, WitnessCodec};
 
 /// Name under which peers see this program.
 const AGENT: &str = concat!("p2pkgs/", env!("CARGO_PKG_VERSION"));
@@ -65,6 +66,7 @@ pub(crate) struct Behaviour {
     pub(crate) sources: request_response::Behaviour<SourceCodec>,
     pub(crate) realisations: request_response::Behaviour<RealisationCodec>,
     pub(crate) deltas: request_response::Behaviour<DeltaCodec>,
+    pub(crate) witness: request_response::Behaviour<WitnessCodec>,
     pub(crate) routing: request_response::Behaviour<RoutingCodec>,
     pub(crate) group: Toggle<request_response::Behaviour<GroupCodec>>,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -112,6 +114,10 @@ impl Behaviour {
                 requests.clone(),
             ),
             deltas: deltas(),
+            witness: request_response::Behaviour::new(
+                [(witness_protocol::PROTOCOL, ProtocolSupport::Full)],
+                requests.clone(),
+            ),
             routing: request_response::Behaviour::new(
                 // Only a daemon has anything to tell.
                 [(routing_protocol::PROTOCOL, routing_support(config))],
@@ -119,14 +125,7 @@ impl Behaviour {
                     .clone()
                     .with_request_timeout(config.deadlines.dht_lookup),
             ),
-            group: config
-                .group
-                .is_some()
-                .then(|| {
-                    let protocol = [(group::PROTOCOL, ProtocolSupport::Full)];
-                    request_response::Behaviour::new(protocol, requests)
-                })
-                .into(),
+            group: (config.group.is_some()).then(|| members(requests)).into(),
             mdns: config.mdns.then(|| multicast(local)).flatten().into(),
             relay_client,
             hole_punching: dcutr::Behaviour::new(local),
@@ -154,6 +153,10 @@ fn deltas() -> request_response::Behaviour<DeltaCodec> {
         .with_request_timeout(DELTA_DEADLINE)
         .with_max_concurrent_streams(DELTAS_PER_CONNECTION);
     request_response::Behaviour::new([(delta_protocol::PROTOCOL, ProtocolSupport::Full)], config)
+}
+
+fn members(requests: request_response::Config) -> request_response::Behaviour<GroupCodec> {
+    request_response::Behaviour::new([(group::PROTOCOL, ProtocolSupport::Full)], requests)
 }
 
 const fn routing_support(config: &Config) -> ProtocolSupport {

@@ -15,9 +15,10 @@ use store::substitute::{Asked, FetchError, Fetched, Progress};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Command, Found, OpenedSession, Question};
+use crate::command::{Command, Found, Heard, OpenedSession, Question};
 use crate::config::{Deadlines, Limits, RunningLimits};
 use crate::error::ClientError;
+use crate::event_loop::WITNESSES_MAX;
 use crate::fetch;
 use crate::routing_protocol::Place;
 use crate::status::Status;
@@ -204,6 +205,35 @@ impl Client {
         Err(ClientError::Stopped)
     }
 
+    /// Asks connected peers what they have seen of some topics, [`TOPICS_MAX`](crate::TOPICS_MAX) at most: those that are named, and
+    /// no longer than `within`; all that are and that come, for just so long, if none are.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn hear(
+        &self,
+        topics: Vec<Sha256>,
+        peers: &[PeerId],
+        within: Duration,
+    ) -> Result<Vec<Heard>, ClientError> {
+        let (sink, mut answers) = mpsc::channel(WITNESSES_MAX);
+        let peers = peers.to_vec();
+        self.send(Command::Hear {
+            topics,
+            peers,
+            sink,
+        })
+        .await?;
+        let mut heard = Vec::new();
+        let _ = tokio::time::timeout(within, async {
+            while let Some(one) = answers.recv().await {
+                heard.push(one);
+            }
+        })
+        .await;
+        Ok(heard)
+    }
+
     /// Goes on with other limits. Connections that are open stay open.
     ///
     /// # Errors
@@ -368,6 +398,20 @@ impl BlockingClient {
         progress: &dyn Progress,
     ) -> Result<Realisations, ClientError> {
         self.block_on_unless(self.client.find_realisations(pkghash, enough), progress)?
+    }
+
+    /// See [`Client::hear`].
+    ///
+    /// # Errors
+    /// As there, and [`ClientError::Cancelled`].
+    pub fn hear(
+        &self,
+        topics: Vec<Sha256>,
+        peers: &[PeerId],
+        within: Duration,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Heard>, ClientError> {
+        self.block_on_unless(self.client.hear(topics, peers, within), progress)?
     }
 
     /// Gets the file below a root into the store. Providers are looked for in the DHT beside those that are named.

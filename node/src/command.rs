@@ -70,6 +70,12 @@ pub(crate) enum Command {
         request: delta_protocol::Request,
         reply: oneshot::Sender<DeltaAnswer>,
     },
+    /// Ask connected peers what they have seen: those that are named, else all and whoever comes.
+    Hear {
+        topics: Vec<Sha256>,
+        peers: Vec<PeerId>,
+        sink: mpsc::Sender<Heard>,
+    },
     /// End a session.
     CloseSession { session: SessionId },
     /// Put a record into the DHT; answers with the number of nodes that have it then.
@@ -86,6 +92,15 @@ pub(crate) enum Command {
     SetLimits(RunningLimits),
     /// End the node.
     Stop,
+}
+
+/// What a peer says that it has seen: nothing of it was looked at yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Who says so.
+    pub peer: PeerId,
+    /// What is said about each topic, in the order in which they were asked.
+    pub answers: Vec<Vec<Vec<u8>>>,
 }
 
 /// What is asked of the network.

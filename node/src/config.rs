@@ -3,6 +3,7 @@
 //! Nothing here reads a file or the environment: `cli` translates a network profile into this struct. Every number has a
 //! default with its reason, so that a node that was configured by nobody is still a polite and bounded one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitswap::Budget;
@@ -12,6 +13,7 @@ use store::ProvideScope;
 
 use crate::error::StartError;
 use crate::group::GroupKey;
+use crate::witness_protocol::{NoWitness, Witness};
 
 /// The DHT of the public IPFS network.
 pub const DHT_PUBLIC: &str = "/ipfs/kad/1.0.0";
@@ -52,6 +54,8 @@ pub struct Config {
     pub mdns: bool,
     /// From whom outputs may come as what changed since an earlier one.
     pub deltas: Deltas,
+    /// What this node tells peers that it has seen of heads, and of what keys said of keys.
+    pub witness: Arc<dyn Witness>,
     /// What this node does about address translation between it and its peers.
     pub traversal: Traversal,
     /// What may be fetched per second from outside the LAN: shared with other doors of the same process, such as
@@ -82,6 +86,7 @@ impl Config {
             group: None,
             mdns: false,
             deltas: Deltas::Far,
+            witness: Arc::new(NoWitness),
             traversal: Traversal::default(),
             download: Budget::default(),
             limits: Limits::default(),

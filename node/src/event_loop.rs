@@ -27,6 +27,7 @@ mod routing;
 mod serving;
 mod sessions;
 mod status;
+mod witnessing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
@@ -50,9 +51,11 @@ use self::reach::Relays;
 use self::routing::Routing;
 use self::serving::Served;
 use self::sessions::Sessions;
+use self::witnessing::Hearings;
 
 pub(crate) use self::deltas::Answer as DeltaAnswer;
 pub(crate) use self::sessions::SESSION_WANTS_MAX;
+pub(crate) use self::witnessing::WITNESSES_MAX;
 use crate::address::transport;
 use crate::behaviour::{Behaviour, BehaviourEvent, connection_limits, memory_limits};
 use crate::command::Command;
@@ -108,6 +111,7 @@ pub(crate) struct EventLoop {
     names: Names,
     sessions: Sessions,
     deltas: Deltas,
+    hearings: Hearings,
     announcing: Announcing,
     asked: AskedStatus,
     /// Connections opened and closed so far, by direction and transport.
@@ -132,6 +136,7 @@ impl EventLoop {
             names: Names::default(),
             sessions: Sessions::default(),
             deltas: Deltas::default(),
+            hearings: Hearings::default(),
             announcing: Announcing::new(&config),
             asked: AskedStatus::default(),
             connections: BTreeMap::new(),
@@ -198,6 +203,11 @@ impl EventLoop {
                 request,
                 reply,
             } => self.ask_delta(&peer, request, reply),
+            Command::Hear {
+                topics,
+                peers,
+                sink,
+            } => self.hear(topics, &peers, sink),
             Command::CloseSession { session } => self.close_session(session),
             Command::PublishName { record, reply } => self.publish_name(record, reply),
             Command::ResolveName { name, reply } => self.resolve_name(name, reply),
@@ -270,6 +280,7 @@ impl EventLoop {
             BehaviourEvent::Sources(event) => self.on_source_message(event),
             BehaviourEvent::Realisations(event) => self.on_realisation_message(event),
             BehaviourEvent::Deltas(event) => self.on_delta_message(event),
+            BehaviourEvent::Witness(event) => self.on_witness_message(event),
             BehaviourEvent::Routing(event) => self.on_routing_message(event),
             BehaviourEvent::Group(event) => self.on_group_message(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
@@ -397,6 +408,7 @@ impl EventLoop {
         self.sweep_lookups();
         self.sweep_sessions();
         self.sweep_deltas();
+        self.sweep_hearings();
         self.sweep_names();
         self.answer_walks();
         self.announce_what_is_due();

@@ -47,6 +47,7 @@ mod sweep;
 mod transport;
 pub mod web;
 mod wire;
+mod witness_protocol;
 
 pub use bitswap::Budget;
 pub use libp2p::identity::Keypair;
@@ -54,6 +55,7 @@ pub use libp2p::{Multiaddr, PeerId};
 
 pub use crate::address::peer_of;
 pub use crate::client::{BlockingClient, Client, Providers, Realisations};
+pub use crate::command::Heard;
 pub use crate::config::{
     Announce, Config, DHT_LAN, DHT_PUBLIC, Deadlines, Deltas, DhtMode, Limits, RunningLimits,
     Traversal,
@@ -76,6 +78,7 @@ pub use crate::status::{
     AskedStatus, BlocksStatus, ConnectionsStatus, PeerStatus, ProvideStatus, Status, TransferStatus,
 };
 pub use crate::substituter::{PeerSources, PeerSubstituter};
+pub use crate::witness_protocol::{NoWitness, THING_BYTES_MAX, THINGS_MAX, TOPICS_MAX, Witness};
 
 pub(crate) use crate::event_loop::SESSION_WANTS_MAX;
 

@@ -68,7 +68,8 @@ impl PeerSubstituter {
         holders.insert(pkghash, peers);
     }
 
-    fn remembered(&self, pkghash: &PkgHash) -> Vec<PeerId> {
+    /// Who answered about a package, as far as that is remembered.
+    pub fn remembered(&self, pkghash: &PkgHash) -> Vec<PeerId> {
         let holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         holders.get(pkghash).cloned().unwrap_or_default()
     }

@@ -60,6 +60,13 @@ mod lan;
 
 /// Package caches over every door.
 mod caches;
+
+/// Package caches that say, signed, what they hold.
+mod cache_heads;
+
+/// Statements about keys that come along with packages.
+mod key_news;
+
 /// The daemon's HTTP door: files, blocks, metrics, the status page in a real browser.
 mod http;
 

@@ -390,3 +390,50 @@ fn a_tree_is_synced_below_a_name_through_a_gateway_without_any_peer() {
     Finished::of(sync, COMMAND_DEADLINE).assert_exit(0);
     assert_eq!(user.note(), "one");
 }
+
+#[test]
+fn users_tell_each_other_which_heads_they_saw() {
+    let env = TestEnv::new();
+    let [owner, mallory] = ["owner", "mallory"].map(|name| env.home(name));
+    let (owners, mallorys) = (key(&owner), key(&mallory));
+    edit(&env, "one");
+    let one = publish(&env, &owner, "one");
+    edit(&env, "two");
+    let two = publish(&env, &owner, "two");
+    let ahead = User::new(&env, "ahead");
+    ahead.first(&url(&two), &owners).assert_exit(0);
+    let daemon = ahead.home.daemon(&[]);
+    let user = |name: &str| {
+        let user = User::new(&env, name);
+        user.home.bootstrap_from(&daemon);
+        user
+    };
+    // Who is kept behind gets what the other one has.
+    let behind = user("behind");
+    behind
+        .first(&url(&one), &owners)
+        .assert_exit(0)
+        .assert_says("the source hands out revision 1 of `default`, and peer ")
+        .assert_says(" has seen revision 2")
+        .assert_says("revision 2 of `default` is here");
+    assert_eq!(behind.note(), "two");
+    // Two trees as one revision.
+    owner.ok(&["tree", "forget"]);
+    edit(&env, "other two");
+    publish(&env, &owner, "other");
+    let other = publish(&env, &owner, "other");
+    let shown = user("shown");
+    shown
+        .first(&url(&other), &owners)
+        .assert_exit(4)
+        .assert_says(" has seen another tree")
+        .assert_says("default.2.proof-2");
+    assert!(!shown.into.exists());
+    // What others than those whom this user named have signed is nothing to him.
+    edit(&env, "mallory's");
+    let theirs = publish(&env, &mallory, "mallorys");
+    let careless = user("careless");
+    let synced = careless.first(&url(&theirs), &mallorys).assert_exit(0);
+    assert!(!synced.stderr.contains("has seen"), "{}", synced.stderr);
+    assert_eq!(careless.note(), "mallory's");
+}

@@ -1,5 +1,7 @@
 //! Whom users believe.
 
+use std::process::Stdio;
+
 use crate::support::{Daemon, Home, TestEnv, sandbox_works};
 
 /// Builds a package in a home, publishes it, and runs the home's daemon; returns that and the builder's key.
@@ -98,4 +100,25 @@ fn only_what_was_built_here_can_be_published() {
     let published = home.ok(&["publish", "--key", "other", "hello"]);
     let hash = home.ok(&["hash", "hello"]);
     assert!(published.starts_with(hash.trim_end()), "{published}");
+}
+
+#[test]
+fn commands_at_the_same_time_do_not_undo_each_others_changes() {
+    let env = TestEnv::new();
+    let user = env.home("user");
+    let keys: Vec<_> = (0..8)
+        .map(|n| base::SecretKey::from_seed(&[n; 32]).public().to_string())
+        .collect();
+    let started: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let mut command = user.command(&["key", "trust", key]);
+            command.stderr(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut command in started {
+        assert!(command.wait().unwrap().success());
+    }
+    let listed = user.ok(&["key", "list"]);
+    assert!(keys.iter().all(|key| listed.contains(key)), "{listed}");
 }

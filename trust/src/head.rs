@@ -1,9 +1,11 @@
-//! Heads: signed statements "this is revision `n` of the package tree so-and-so, and it holds until then".
+//! Heads: signed statements "this is revision `n` of the package tree, or of the package cache, so-and-so, and it holds until
+//! then".
 //!
 //! A head is what makes a name that can be pointed elsewhere safe to follow: it counts up, it ends, and it names the whole
-//! tree by one root, so nobody can hand out an old tree, keep back a new one for ever, or mix two. As all statements here it
-//! is canonical DAG-CBOR. Several keys may sign one head; whose signatures are enough is the user's rule, see
-//! [`TrustPolicy::judge_signers`](crate::TrustPolicy::judge_signers).
+//! of what it is a head of by one root, so nobody can hand out an old one, keep back a new one for ever, or mix two. As all
+//! statements here it is canonical DAG-CBOR. Several keys may sign one head; whose signatures are enough is the user's rule,
+//! see [`TrustPolicy::judge_signers`](crate::TrustPolicy::judge_signers) for trees and
+//! [`TrustPolicy::counts`](crate::TrustPolicy::counts) for caches.
 
 use std::collections::BTreeMap;
 
@@ -18,19 +20,31 @@ pub const HEAD_SIGNATURES_MAX: usize = 16;
 
 /// Version of a head's meaning and encoding.
 const VERSION: u64 = 1;
-/// Separates these signatures from any other use of the same key.
+/// Each kind separates its signatures from any other use of the same key.
 const TREE_CONTEXT: &[u8] = b"p2pkgs-tree-head-1:";
+const CACHE_CONTEXT: &[u8] = b"p2pkgs-cache-head-1:";
 
-/// One revision of a package tree.
+/// What a head is a head of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HeadKind {
+    /// A package tree. The root is that of its UnixFS directory.
+    Tree,
+    /// A package cache. The root is that of the index of what it holds, see [`CacheIndex`](crate::CacheIndex).
+    Cache,
+}
+
+/// One revision of a package tree, or of a package cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// What the tree is called. It has the form of a package's name.
+    /// Of what.
+    pub kind: HeadKind,
+    /// What it is called. It has the form of a package's name.
     pub name: PackageName,
     /// Counts up with each head of this name, from 1.
     pub revision: u64,
     /// The first second, since 1970, from which there should be a newer one.
     pub expires_unix_secs: u64,
-    /// Root of the UnixFS directory that is the tree.
+    /// What it holds, by one identifier.
     pub root: Cid,
 }
 
@@ -57,7 +71,7 @@ pub enum HeadError {
     /// A version this program does not know.
     #[error("head of version {0}, this program knows version {VERSION}")]
     Version(u64),
-    /// The root is no directory's.
+    /// The root is of another kind than the head.
     #[error("head that names an unusable root")]
     Root,
     /// Revisions begin with 1.
@@ -138,8 +152,11 @@ impl Head {
     }
 
     fn check(&self) -> Result<(), HeadError> {
-        let is_ours =
-            Codec::of(&self.root) == Ok(Codec::DagPb) && Multihash::of(&self.root).is_ok();
+        let codec = match self.kind {
+            HeadKind::Tree => Codec::DagPb,
+            HeadKind::Cache => Codec::Raw,
+        };
+        let is_ours = Codec::of(&self.root) == Ok(codec) && Multihash::of(&self.root).is_ok();
         if !is_ours || self.root.to_bytes().first() != Some(&1) {
             return Err(HeadError::Root);
         }
@@ -150,7 +167,11 @@ impl Head {
     }
 
     fn signed_bytes(&self) -> Vec<u8> {
-        [TREE_CONTEXT, &encode(&Encoded::from(self))].concat()
+        let context = match self.kind {
+            HeadKind::Tree => TREE_CONTEXT,
+            HeadKind::Cache => CACHE_CONTEXT,
+        };
+        [context, &encode(&Encoded::from(self))].concat()
     }
 }
 
@@ -158,6 +179,32 @@ impl SignedHead {
     /// The head. Its signatures are valid; whether they are enough is for the caller's policy.
     pub const fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// What this head is to who has seen others, and which of them stands against it. It is compared with heads of its kind and
+    /// name that one of its own signers signed, if that signer counts: other people may call other things by the same name.
+    ///
+    /// # Errors
+    /// [`NotNext`] when one of them is newer, or of the same revision with another root.
+    pub fn follows_all<'a>(
+        &self,
+        seen: impl IntoIterator<Item = &'a Self>,
+        counts: impl Fn(&PublicKey) -> bool,
+    ) -> Result<News, (NotNext, &'a Self)> {
+        let mut news = News::Newer;
+        for other in seen {
+            let is_same_thing =
+                other.head.kind == self.head.kind && other.head.name == self.head.name;
+            let is_by_one = |key: &PublicKey| other.signatures.contains_key(key) && counts(key);
+            if is_same_thing && self.signers().any(is_by_one) {
+                match self.head.follows(Some(&other.head)) {
+                    Ok(News::Same) => news = News::Same,
+                    Ok(News::Newer) => {}
+                    Err(why) => return Err((why, other)),
+                }
+            }
+        }
+        Ok(news)
     }
 
     /// Who signed, each once.
@@ -235,13 +282,19 @@ const fn check_count(signatures: usize) -> Result<(), HeadError> {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Encoded {
-    Tree {
-        version: u64,
-        name: String,
-        revision: u64,
-        expires: u64,
-        root: Cid,
-    },
+    Tree(EncodedHead),
+    Cache(EncodedHead),
+}
+
+/// What is the same for all kinds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EncodedHead {
+    version: u64,
+    name: String,
+    revision: u64,
+    expires: u64,
+    root: Cid,
 }
 
 /// One signature as encoded.
@@ -262,12 +315,16 @@ struct Envelope {
 
 impl From<&Head> for Encoded {
     fn from(head: &Head) -> Self {
-        Self::Tree {
+        let encoded = EncodedHead {
             version: VERSION,
             name: head.name.to_string(),
             revision: head.revision,
             expires: head.expires_unix_secs,
             root: head.root,
+        };
+        match head.kind {
+            HeadKind::Tree => Self::Tree(encoded),
+            HeadKind::Cache => Self::Cache(encoded),
         }
     }
 }
@@ -276,22 +333,20 @@ impl TryFrom<Encoded> for Head {
     type Error = HeadError;
 
     fn try_from(encoded: Encoded) -> Result<Self, HeadError> {
-        let Encoded::Tree {
-            version,
-            name,
-            revision,
-            expires,
-            root,
-        } = encoded;
-        if version != VERSION {
-            return Err(HeadError::Version(version));
+        let (kind, encoded) = match encoded {
+            Encoded::Tree(encoded) => (HeadKind::Tree, encoded),
+            Encoded::Cache(encoded) => (HeadKind::Cache, encoded),
+        };
+        if encoded.version != VERSION {
+            return Err(HeadError::Version(encoded.version));
         }
         Ok(Self {
-            name: (name.parse())
+            kind,
+            name: (encoded.name.parse())
                 .map_err(|e: base::NameError| HeadError::Malformed(e.to_string()))?,
-            revision,
-            expires_unix_secs: expires,
-            root,
+            revision: encoded.revision,
+            expires_unix_secs: encoded.expires,
+            root: encoded.root,
         })
     }
 }
@@ -313,6 +368,7 @@ mod tests {
 
     fn head(revision: u64, tree: &[u8]) -> Head {
         Head {
+            kind: HeadKind::Tree,
             name: "main".parse().unwrap(),
             revision,
             expires_unix_secs: 1_800_000_000,
@@ -407,6 +463,70 @@ mod tests {
         assert_eq!(next(6, b"tree"), Err(rolled_back));
         let contradicted = NotNext::Contradicted { revision: 7 };
         assert_eq!(next(7, b"other"), Err(contradicted));
+    }
+
+    fn cache(revision: u64, index: &[u8], signers: &[u8]) -> SignedHead {
+        let head = Head {
+            kind: HeadKind::Cache,
+            root: block_cid(Codec::Raw, &Sha256::of(index)),
+            ..head(revision, b"")
+        };
+        let mut signed = head.sign(&secret(signers[0])).unwrap();
+        for signer in &signers[1..] {
+            signed.sign(&secret(*signer)).unwrap();
+        }
+        signed
+    }
+
+    #[test]
+    fn a_head_of_one_kind_is_none_of_another() {
+        let signed = cache(7, b"index", &[1]);
+        let bytes = signed.to_bytes();
+        assert_eq!(SignedHead::from_bytes(&bytes), Ok(signed.clone()));
+        assert_eq!(
+            Sha256::of(&bytes).to_hex(),
+            "eb94e36e2a48f2e00477e7cd3e71d3e47fe255a795054a3db855a72ce1f182ca"
+        );
+        let mut moved = signed;
+        moved.head.kind = HeadKind::Tree;
+        assert_eq!(
+            SignedHead::from_bytes(&moved.to_bytes()),
+            Err(HeadError::Root)
+        );
+        moved.head.root = head(7, b"index").root;
+        assert!(matches!(
+            SignedHead::from_bytes(&moved.to_bytes()),
+            Err(HeadError::Signature(_))
+        ));
+    }
+
+    #[test]
+    fn a_head_is_held_against_what_its_own_signers_signed_if_they_count() {
+        let seen = [
+            cache(7, b"seven", &[1, 2]),
+            cache(9, b"other's", &[3]),
+            example(),
+        ];
+        let against = |got: &SignedHead, counting: &[u8]| {
+            let counting: Vec<_> = counting.iter().map(|n| secret(*n).public()).collect();
+            got.follows_all(&seen, |key| counting.contains(key))
+                .map_err(|(why, _)| why)
+        };
+        assert_eq!(
+            against(&cache(8, b"eight", &[1]), &[1, 2, 3]),
+            Ok(News::Newer)
+        );
+        assert_eq!(
+            against(&cache(7, b"seven", &[2, 4]), &[1, 2, 3]),
+            Ok(News::Same)
+        );
+        let rolled_back = Err(NotNext::RolledBack { seen: 7, got: 6 });
+        assert_eq!(against(&cache(6, b"six", &[2, 4]), &[2]), rolled_back);
+        let contradicted = Err(NotNext::Contradicted { revision: 7 });
+        assert_eq!(against(&cache(7, b"six", &[1]), &[1]), contradicted);
+        // By one who does not count any more, and by one who never signed the other.
+        assert_eq!(against(&cache(6, b"six", &[2]), &[1]), Ok(News::Newer));
+        assert_eq!(against(&cache(6, b"six", &[4]), &[4]), Ok(News::Newer));
     }
 
     #[test]

@@ -8,6 +8,9 @@
 mod book;
 mod day;
 mod head;
+mod index;
+mod intake;
+mod live;
 mod pattern;
 mod policy;
 mod ring;
@@ -18,8 +21,13 @@ mod testimony;
 
 pub use crate::day::{Day, DayError};
 pub use crate::head::{
-    HEAD_BYTES_MAX, HEAD_SIGNATURES_MAX, Head, HeadError, News, NotNext, SignedHead,
+    HEAD_BYTES_MAX, HEAD_SIGNATURES_MAX, Head, HeadError, HeadKind, News, NotNext, SignedHead,
 };
+pub use crate::index::{
+    CacheIndex, INDEX_TOP_BYTES_MAX, IndexError, IndexTop, SHARD_BYTES_MAX, Shard,
+};
+pub use crate::intake::Intake;
+pub use crate::live::LivePolicy;
 pub use crate::pattern::{PATTERN_BYTES_MAX, Pattern, PatternError, Scope};
 pub use crate::policy::{TrustPolicy, Verdict, faults};
 pub use crate::ring::{Member, Ring, Standing};

@@ -219,7 +219,13 @@ impl TrustPolicy {
         voice.discount(package, self.now_unix_secs)
     }
 
-    /// Whether those who signed a head satisfy the rule, and of each why it does not count. Limits to packages mean nothing
+    /// Whether what the key says of outputs in general counts: it has a place, the rule names it, and its time is not over. That is
+    /// enough for the head of a package cache, which makes nothing be used: it only says what the cache should have.
+    pub fn counts(&self, key: &PublicKey) -> bool {
+        self.discount(None, key).is_none()
+    }
+
+    /// Whether those who signed the head of a tree satisfy the rule, and of each why it does not count. Limits to packages mean nothing
     /// here, ends do. A key that another one named counts for outputs only: who lets a machine sign builds has not let it
     /// choose the recipes.
     pub fn judge_signers<'a>(

@@ -170,6 +170,7 @@ impl Seating {
         for (place, member) in seated.iter().enumerate() {
             seating.seat_delegates(place, member, &book);
         }
+        seating.silence_taken_back(&book);
         for key in &book.revoked {
             let silenced = seating.silenced.entry(*key);
             silenced.or_insert((None, Discount::Revoked));
@@ -257,6 +258,18 @@ impl Seating {
                 }
                 Some(_) => {}
                 None => self.add_voice(key, Voice::new(place, Standing::Delegated, grant)),
+            }
+        }
+    }
+
+    /// A key that a root took back, and that nobody else named, is no stranger, even where it was never heard that the root had
+    /// named it.
+    fn silence_taken_back(&mut self, book: &Book<'_>) {
+        for (by, key) in &book.revoked_by {
+            let place = self.places.iter().position(|p| p.holder == Some(*by));
+            if place.is_some() && !self.voices.contains_key(key) {
+                let silenced = self.silenced.entry(*key);
+                silenced.or_insert((place, Discount::Revoked));
             }
         }
     }

@@ -6,7 +6,7 @@ use store::substitute::{Asked, NoProgress};
 use trust::Discount;
 
 use super::{Answer, Done, Ledger, Runner};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::lookup::{Found, Lookup};
 use crate::observe::{Event, FetchProgress};
 
@@ -51,7 +51,7 @@ impl Runner<'_> {
             Found::Nowhere(asked, error) => {
                 done.asked = asked;
                 if !matches!(error, Error::Missing { .. }) && self.may_build() {
-                    self.warn(package, &format!("{error}, so it is built"));
+                    self.warn(package, &format!("{}, so it is built", chain(&error)));
                     self.tell_discounts(package, &error);
                 }
                 done.error = Some(error);

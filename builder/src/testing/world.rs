@@ -12,7 +12,7 @@ use std::time::Duration;
 use base::{PackageName, SecretKey};
 use recipe::{FileBytes, FileEntry, Graph, MemoryTree, PackageFiles, PackageId, System};
 use store::Store;
-use trust::TrustPolicy;
+use trust::{LivePolicy, TrustPolicy};
 
 use super::host::{can_go_on, search_path, static_busybox};
 use super::network::{Remote, Shelf};
@@ -45,7 +45,7 @@ pub struct World {
     /// Signs what is built.
     pub key: SecretKey,
     /// Trusts `key`.
-    pub trust: TrustPolicy,
+    pub trust: LivePolicy,
     /// Who watches.
     pub observer: Witness,
     /// What builds may run at once: two jobs.
@@ -70,7 +70,7 @@ impl World {
             remote: Remote::default(),
             files: Files::default(),
             sandbox: LazySandbox::new(search_path()),
-            trust: TrustPolicy::new([key.public()], 1),
+            trust: TrustPolicy::new([key.public()], 1).into(),
             key,
             observer: Witness::default(),
             jobs: JobServer::new(2).unwrap(),

@@ -21,7 +21,7 @@ fn builder_and_user() -> Option<(World, World)> {
     let mut user = World::new()?;
     user.package("p", SCRIPT);
     user.remote.store = Some(builder.store.clone());
-    user.trust = TrustPolicy::new([user.key.public(), builder.key.public()], 1);
+    user.trust = TrustPolicy::new([user.key.public(), builder.key.public()], 1).into();
     Some((builder, user))
 }
 
@@ -66,7 +66,7 @@ fn whoever_trusts_nobody_gets_no_package_but_the_names_of_the_signers() {
     let Some((builder, mut user)) = builder_and_user() else {
         return;
     };
-    user.trust = TrustPolicy::new([user.key.public()], 1);
+    user.trust = TrustPolicy::new([user.key.public()], 1).into();
     user.options.policy = Policy::SubstituteOnly;
     let failure = user.realise(&["p"]).unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Mismatch);
@@ -87,7 +87,7 @@ fn too_few_agreeing_signers_are_not_enough() {
         return;
     };
     let keys: Vec<_> = user.trust.keys().copied().collect();
-    user.trust = TrustPolicy::new(keys, 2);
+    user.trust = TrustPolicy::new(keys, 2).into();
     user.options.policy = Policy::SubstituteOnly;
     let failure = user.realise(&["p"]).unwrap_err();
     assert!(
@@ -115,7 +115,7 @@ fn trusted_signers_who_contradict_each_other_stop_everything() {
         .clone();
     other.sha256 = base::Sha256::of(b"something else");
     builder.store.put_realisation(&other.sign(&second)).unwrap();
-    user.trust = TrustPolicy::new([builder.key.public(), second.public()], 1);
+    user.trust = TrustPolicy::new([builder.key.public(), second.public()], 1).into();
     let failure = user.realise(&["p"]).unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Mismatch);
     let Error::Conflict { testimonies, .. } = &failure.error else {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use base::{Cid, Codec, block_cid};
 use store::{Blob, Expected, Store};
+use trust::SignedKeyStatement;
 
 use super::ExportArgs;
 use super::manifest::{FileName, Format, Manifest, Package, Source};
@@ -17,6 +18,7 @@ use crate::outfile::OutFile;
 use crate::recipes;
 use crate::session::Session;
 use crate::sources::SourceSet;
+use crate::statements;
 use crate::units;
 
 pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdResult {
@@ -48,6 +50,7 @@ pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdRes
         ),
         sources: sources.into_iter().map(source).collect::<CmdResult<_>>()?,
         packages,
+        key_statements: key_statements(context, store)?,
     };
     let text = serde_json::to_vec(&manifest).map_err(io::Error::from)?;
     let mut roots = vec![take_in(store, &text)?.root];
@@ -67,6 +70,14 @@ pub(super) fn run(context: &Context, args: &ExportArgs, output: &Path) -> CmdRes
         units::bytes(size)
     ));
     context.ui.data(output.display())
+}
+
+/// What this home knows of keys, as a file of the bundle; none where it knows nothing.
+fn key_statements(context: &Context, store: &Store) -> CmdResult<Option<Text<Cid>>> {
+    let known = statements::of_home(context.home()?)?;
+    let file = (!known.is_empty()).then(|| SignedKeyStatement::print_file(&known));
+    let blob = file.map(|bytes| take_in(store, &bytes)).transpose()?;
+    Ok(blob.map(|blob| Text(blob.root)))
 }
 
 /// Sources by their content, with the names recipes use.

@@ -9,6 +9,7 @@ use std::path::Path;
 use base::{Cid, PackageName, PkgHash};
 use store::archive::{self, UnpackLimits};
 use store::{Blob, Pin, PinKind, Store};
+use trust::SignedKeyStatement;
 
 use super::manifest::{BYTES_MAX, Manifest, Package};
 use crate::bench::unix_secs;
@@ -18,6 +19,7 @@ use crate::cmd::venv::refuse_existing;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
 use crate::sources::keep;
+use crate::statements;
 use crate::units;
 
 /// Longest derivation that is read, in bytes: a block.
@@ -31,6 +33,11 @@ pub(super) fn run(context: &Context, path: &Path, into: Option<&Path>) -> CmdRes
     let store = context.store()?.holding()?;
     let cannot = |failure: Failure| failure.context(format!("cannot import `{}`", path.display()));
     let bundle = Bundle::take_in(&store, path).map_err(cannot)?;
+    // First, so that what they end does not count any more when the packages are looked at.
+    if let Some(said) = bundle.key_statements(&store).map_err(cannot)? {
+        let from = format!("`{}`", path.display());
+        context.believer()?.take_in(&from, &said);
+    }
     let packages = bundle.keep(&store).map_err(cannot)?;
     if let Some(dir) = into {
         bundle.unpack_recipes(&store, dir).map_err(cannot)?;
@@ -134,6 +141,19 @@ impl Bundle {
                 Exit::Mismatch,
                 format!("the statements about `{name}`: {error}"),
             )
+        })
+    }
+
+    /// What it brings of what keys said of keys.
+    fn key_statements(&self, store: &Store) -> CmdResult<Option<Vec<SignedKeyStatement>>> {
+        let Some(root) = &self.manifest.key_statements else {
+            return Ok(None);
+        };
+        let bytes = read(store, self.file(&root.0)?, statements::BYTES_MAX as u64)?;
+        let said = SignedKeyStatement::parse_file(&bytes);
+        said.map(Some).map_err(|error| {
+            let message = format!("the statements about keys: {error}");
+            Failure::new(Exit::Mismatch, message)
         })
     }
 

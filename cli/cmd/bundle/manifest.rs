@@ -30,6 +30,13 @@ pub struct Manifest {
     pub sources: Vec<Source>,
     /// Built packages.
     pub packages: Vec<Package>,
+    /// What keys said of keys, if that is known.
+    #[serde(
+        rename = "key-statements",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub key_statements: Option<Text<Cid>>,
 }
 
 /// A source or seed.
@@ -64,7 +71,9 @@ impl Manifest {
             .packages
             .iter()
             .flat_map(|package| [package.derivation.0, package.output.0, package.statements.0]);
-        std::iter::once(self.tree.0).chain(sources).chain(packages)
+        let said = self.key_statements.iter().map(|said| said.0);
+        let tree = std::iter::once(self.tree.0);
+        tree.chain(sources).chain(packages).chain(said)
     }
 }
 
@@ -110,6 +119,11 @@ mod tests {
         let text = text("lua-5.4.4.tar.gz", "lua");
         let manifest: Manifest = serde_json::from_str(&text).unwrap();
         assert_eq!(manifest.roots().count(), 5);
+        assert_eq!(serde_json::to_string(&manifest).unwrap(), text);
+        let more = format!(r#"],"key-statements":"{CID}"}}"#);
+        let text = format!("{}{more}", text.strip_suffix("]}").unwrap());
+        let manifest: Manifest = serde_json::from_str(&text).unwrap();
+        assert_eq!(manifest.roots().count(), 6);
         assert_eq!(serde_json::to_string(&manifest).unwrap(), text);
     }
 

@@ -68,6 +68,7 @@ pub fn delegate(context: &Context, args: &DelegateArgs) -> CmdResult {
 /// one's own. When this is interrupted, it can be done again.
 pub fn rotate(context: &Context, args: &RotateArgs) -> CmdResult {
     let home = context.home()?;
+    let _lock = home.lock("keys")?;
     let old = secret_of_home(context, &args.name)?;
     let next = format!("{}.next", args.name);
     let (new, _) = keys::create_key(home, &next)?;

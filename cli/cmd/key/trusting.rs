@@ -34,6 +34,7 @@ pub fn trust(context: &Context, args: &TrustArgs) -> CmdResult {
     if args.name.is_some() && args.keys.len() != 1 {
         return Err(Failure::usage("`--name` names one key, and not several"));
     }
+    let _lock = TrustFile::lock(context.home()?)?;
     let mut file = TrustFile::read(context.home()?)?;
     for key in &args.keys {
         let name = args.name.as_deref();
@@ -71,6 +72,7 @@ pub fn trust(context: &Context, args: &TrustArgs) -> CmdResult {
 }
 
 pub fn untrust(context: &Context, unwanted: &[String]) -> CmdResult {
+    let _lock = TrustFile::lock(context.home()?)?;
     let mut file = TrustFile::read(context.home()?)?;
     for text in unwanted {
         let before = file.keys.len();
@@ -92,11 +94,13 @@ pub fn untrust(context: &Context, unwanted: &[String]) -> CmdResult {
 }
 
 pub fn policy(context: &Context, rule: Option<&str>) -> CmdResult {
-    let mut file = TrustFile::read(context.home()?)?;
     let config = context.config()?.trust()?;
     let Some(text) = rule else {
+        let file = TrustFile::read(context.home()?)?;
         return context.ui.data(file.rule(&config)?);
     };
+    let _lock = TrustFile::lock(context.home()?)?;
+    let mut file = TrustFile::read(context.home()?)?;
     let rule: Rule = text.parse().map_err(|error| {
         Failure::usage(trust::RuleError::to_string(&error))
             .hint("a rule reads like `2 of {alice, bob, 1 of {ci-1, ci-2}}` or `2 of trusted`")

@@ -1,4 +1,4 @@
-//! What the daemon's status page tells of packages: only here are their names known.
+//! What the daemon's pages tell that only the program knows: what packages are called, and what keys said of keys.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -9,25 +9,31 @@ use base::{PackageName, PkgHash, Sha256};
 use node::web::{Facts, PackageFacts};
 use recipe::{Graph, PackageSource as _, System};
 use store::Store;
+use trust::SignedKeyStatement;
 
+use crate::home::Home;
+use crate::statements;
 use crate::tree::DiskTree;
 
 /// How long an answer is used again: a tree is some hundred small files, and pages load themselves again.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// The packages of a tree, as far as they are in a store.
+/// The packages of a tree, as far as they are in a store, and what a home knows of keys.
 #[derive(Debug)]
-pub struct TreeFacts {
-    root: PathBuf,
+pub struct HomeFacts {
+    /// The tree's; `None` where there is no tree.
+    root: Option<PathBuf>,
+    home: Home,
     store: Store,
     last: Mutex<Option<(Instant, Vec<PackageFacts>)>>,
 }
 
-impl TreeFacts {
-    /// Of this tree, in this store.
-    pub fn new(tree: &DiskTree, store: Store) -> Self {
+impl HomeFacts {
+    /// Of this tree, in this home and its store.
+    pub fn new(tree: Option<&DiskTree>, home: &Home, store: Store) -> Self {
         Self {
-            root: tree.root().to_owned(),
+            root: tree.map(|tree| tree.root().to_owned()),
+            home: home.clone(),
             store,
             last: Mutex::default(),
         }
@@ -35,7 +41,7 @@ impl TreeFacts {
 
     /// What cannot be read is left out: a page is no place to fail.
     fn look(&self) -> Vec<PackageFacts> {
-        let Ok(mut tree) = DiskTree::find(Some(&self.root)) else {
+        let Some(Ok(mut tree)) = self.root.as_deref().map(|root| DiskTree::find(Some(root))) else {
             return Vec::new();
         };
         let names = tree.names();
@@ -85,7 +91,12 @@ impl Here {
     }
 }
 
-impl Facts for TreeFacts {
+impl Facts for HomeFacts {
+    fn key_statements(&self) -> Option<Vec<u8>> {
+        let known = statements::of_home(&self.home).unwrap_or_default();
+        (!known.is_empty()).then(|| SignedKeyStatement::print_file(&known))
+    }
+
     fn packages(&self) -> Vec<PackageFacts> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, facts)) = &*last

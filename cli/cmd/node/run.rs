@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use node::web::{Facts, NoFacts, Site, Web};
+use node::web::{Facts, Site, Web};
 use node::{Client, Node, Status};
 use serde::Serialize;
 
-use super::facts::TreeFacts;
+use super::facts::HomeFacts;
 use super::reload::Reloading;
 
 use crate::bug::NODE_THREAD;
@@ -187,10 +187,9 @@ async fn open_door(
 ) -> CmdResult<(Web, Vec<String>)> {
     let http = context.config()?.http()?;
     let store = context.store()?.clone();
-    let facts: Arc<dyn Facts> = match context.tree() {
-        Ok(tree) => Arc::new(TreeFacts::new(&tree, store.clone())),
-        Err(_) => Arc::new(NoFacts),
-    };
+    let tree = context.tree().ok();
+    let facts = HomeFacts::new(tree.as_ref(), context.home()?, store.clone());
+    let facts: Arc<dyn Facts> = Arc::new(facts);
     let site = Site::new(client.clone(), store, facts, is_listening)
         .with_pages_to_network(http.pages_to_network);
     let (web, failed) = Web::start(&http.listen, site).await;

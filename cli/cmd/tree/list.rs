@@ -1,12 +1,12 @@
 //! `p2pkgs tree list`
 
 use serde::Serialize;
+use trust::HeadKind;
 
-use super::last_day;
 use crate::bench::unix_secs;
 use crate::context::Context;
 use crate::error::CmdResult;
-use crate::heads::Memory;
+use crate::heads::{self, Memory};
 use crate::sanitize;
 
 #[derive(Serialize)]
@@ -22,7 +22,7 @@ struct Told {
 
 pub(super) fn run(context: &Context) -> CmdResult {
     let mut trees = Vec::new();
-    for (name, memory) in Memory::all(context.home()?)? {
+    for (name, memory) in Memory::all(context.home()?, HeadKind::Tree)? {
         let followed = memory.followed()?;
         // What was only signed here is nobody else's word yet.
         let Some(signed) = memory
@@ -33,7 +33,7 @@ pub(super) fn run(context: &Context) -> CmdResult {
         };
         let head = signed.head();
         if head.stale_secs(unix_secs()).is_some() {
-            let day = last_day(head.expires_unix_secs);
+            let day = heads::last_day(head.expires_unix_secs);
             context
                 .ui
                 .warn(format!("`{name}` has expired, its last day was {day}"));
@@ -52,7 +52,7 @@ pub(super) fn run(context: &Context) -> CmdResult {
         return context.ui.json_data(&trees);
     }
     trees.iter().try_for_each(|tree| {
-        let day = last_day(tree.expires_unix_secs);
+        let day = heads::last_day(tree.expires_unix_secs);
         let source = sanitize::line(tree.source.as_deref().unwrap_or("-"));
         let Told {
             name,

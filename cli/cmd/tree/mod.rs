@@ -6,7 +6,7 @@ mod sign;
 mod sync;
 
 use base::PackageName;
-use trust::Day;
+use trust::HeadKind;
 
 use crate::context::Context;
 use crate::error::CmdResult;
@@ -57,14 +57,9 @@ pub fn run(context: &Context, args: &Args) -> CmdResult {
         Command::Sync(args) => sync::run(context, args),
         Command::List => list::run(context),
         Command::Forget { name } => {
-            let memory = Memory::of(context.home()?, name);
+            let memory = Memory::of(context.home()?, HeadKind::Tree, name);
             let _lock = memory.lock(context.home()?)?;
             memory.forget()
         }
     }
-}
-
-/// The last day on which a head holds, for people.
-fn last_day(expires_unix_secs: u64) -> String {
-    Day::before(expires_unix_secs).map_or_else(|| "a distant day".to_owned(), |day| day.to_string())
 }

@@ -9,23 +9,18 @@ use node::ContentPath;
 use recipe::{Graph, PackageSource as _, System};
 use serde::Serialize;
 use store::{BlockStore as _, ProvideOrigin, Store};
-use trust::{Head, SignedHead};
+use trust::{Head, HeadKind, SignedHead};
 
-use super::last_day;
 use crate::bench::unix_secs;
 use crate::cmd::name::point;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
-use crate::heads::{self, DEFAULT_TREE, HEAD_FILE, Memory, Packed, check_name, read_head};
-use crate::home::Home;
+use crate::heads::{
+    self, DEFAULT_TREE, HEAD_FILE, Lifetime, Memory, Packed, check_name, read_head,
+};
 use crate::keys::{self, DEFAULT_KEY, reading};
 use crate::outfile::OutFile;
 use crate::units;
-
-/// Seconds of a day.
-const DAY_SECS: u64 = 24 * 3600;
-/// Longest time in days that a head may hold: who promises more promises nothing.
-const DAYS_MAX: i64 = 3660;
 
 #[derive(Debug, clap::Args)]
 pub struct PublishArgs {
@@ -35,9 +30,8 @@ pub struct PublishArgs {
     /// Write head and tree into this directory, for a web server or a disk, in place of announcing them below a name
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
-    /// For how many days it holds; users are warned when there is no newer one then
-    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
-    expires: u32,
+    #[command(flatten)]
+    lifetime: Lifetime,
     /// The builder key to sign with
     #[arg(long, value_name = "NAME", default_value = DEFAULT_KEY)]
     key: String,
@@ -58,7 +52,7 @@ struct Told {
 
 pub(super) fn run(context: &Context, args: &PublishArgs) -> CmdResult {
     let home = context.home()?;
-    let memory = Memory::of(home, &args.name);
+    let memory = Memory::of(home, HeadKind::Tree, &args.name);
     let _lock = memory.lock(home)?;
     let store = context.store()?.holding()?;
     let root = pack(context, &store)?;
@@ -74,7 +68,7 @@ pub(super) fn run(context: &Context, args: &PublishArgs) -> CmdResult {
         head.revision,
         head.name,
         units::count(signed.signers().count(), "signature"),
-        last_day(head.expires_unix_secs)
+        heads::last_day(head.expires_unix_secs)
     ));
     let source = match &args.into {
         Some(dir) => {
@@ -133,12 +127,13 @@ fn make(
     memory: &Memory,
     root: Cid,
 ) -> CmdResult<SignedHead> {
-    let key = signing_key(context, context.home()?, &args.key)?;
+    let key = keys::signing_key(context.home()?, &context.ui, &args.key)?;
     let last = last_revision(args, memory)?;
     let head = Head {
+        kind: HeadKind::Tree,
         name: args.name.clone(),
         revision: last.checked_add(1).ok_or_else(no_more)?,
-        expires_unix_secs: unix_secs() + u64::from(args.expires) * DAY_SECS,
+        expires_unix_secs: args.lifetime.ends(unix_secs()),
         root,
     };
     Ok(head.sign(&key)?)
@@ -161,29 +156,6 @@ fn last_revision(args: &PublishArgs, memory: &Memory) -> CmdResult<u64> {
     }
     let revisions = known.iter().flatten().map(|signed| signed.head().revision);
     Ok(revisions.max().unwrap_or(0))
-}
-
-/// The own key of a name; the first publishing makes the default one, as the first build does.
-pub(super) fn signing_key(
-    context: &Context,
-    home: &Home,
-    name: &str,
-) -> CmdResult<base::SecretKey> {
-    match keys::own_key(home, name)? {
-        Some(key) => Ok(key),
-        None if name == DEFAULT_KEY => {
-            let (key, _) = keys::create_key(home, name)?;
-            let public = key.public();
-            context
-                .ui
-                .status(format!("made builder key `{name}`: {public}"));
-            Ok(key)
-        }
-        None => Err(
-            Failure::new(Exit::NotFound, format!("there is no key `{name}`"))
-                .hint(format!("make it with `p2pkgs key new {name}`")),
-        ),
-    }
 }
 
 /// A head out of a file, if it is of the tree that is here.
@@ -238,7 +210,7 @@ pub(super) fn read(file: &Path) -> CmdResult<SignedHead> {
     })?;
     let max = trust::HEAD_BYTES_MAX as u64 + 1;
     io::Read::read_to_end(&mut io::Read::take(open, max), &mut bytes).map_err(reading(file))?;
-    read_head(&bytes).map_err(|f| f.context(format!("`{}`", file.display())))
+    read_head(&bytes, HeadKind::Tree).map_err(|f| f.context(format!("`{}`", file.display())))
 }
 
 /// Writes a directory that anything can serve: the tree first, so that whoever reads the head finds it.

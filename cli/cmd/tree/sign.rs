@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::publish::{check_next, check_root, read, signing_key, write_head};
+use super::publish::{check_next, check_root, read, write_head};
 use crate::context::Context;
 use crate::error::CmdResult;
 use crate::heads::{self, Memory};
-use crate::keys::DEFAULT_KEY;
+use crate::keys::{self, DEFAULT_KEY};
 use crate::units;
+use trust::HeadKind;
 
 #[derive(Debug, clap::Args)]
 pub struct SignArgs {
@@ -23,12 +24,12 @@ pub(super) fn run(context: &Context, args: &SignArgs) -> CmdResult {
     let mut signed = read(&args.head)?;
     let head = signed.head().clone();
     let home = context.home()?;
-    let memory = Memory::of(home, &head.name);
+    let memory = Memory::of(home, HeadKind::Tree, &head.name);
     let _lock = memory.lock(home)?;
     let packed = heads::pack(&context.tree()?, &mut |_| ())?;
     check_root(&head, &packed.root)?;
     check_next(&head, &memory)?;
-    let key = signing_key(context, home, &args.key)?;
+    let key = keys::signing_key(home, &context.ui, &args.key)?;
     signed.sign(&key)?;
     memory.remember_signed(&signed)?;
     write_head(&args.head, &signed)?;

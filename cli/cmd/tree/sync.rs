@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use base::PackageName;
+use node::ContentPath;
 use serde::Serialize;
+use store::substitute::Progress;
 use store::{ProvideOrigin, Store};
-use trust::{Head, News, NotNext, SignedHead};
+use trust::{Head, HeadKind, News, NotNext, SignedHead};
 
-use super::last_day;
 use crate::bench::unix_secs;
 use crate::context::Context;
 use crate::error::{CmdResult, Exit, Failure};
@@ -15,6 +16,7 @@ use crate::heads::{self, DEFAULT_TREE, Folder, Followed, HeadSource, Memory, che
 use crate::network::Remote;
 use crate::units;
 use crate::watch::Watch;
+use crate::witness;
 
 #[derive(Debug, clap::Args)]
 pub struct SyncArgs {
@@ -48,7 +50,7 @@ struct Told {
 
 pub(super) fn run(context: &Context, args: &SyncArgs) -> CmdResult {
     let home = context.home()?;
-    let memory = Memory::of(home, &args.name);
+    let memory = Memory::of(home, HeadKind::Tree, &args.name);
     let _lock = memory.lock(home)?;
     let followed = followed(&memory, args)?;
     let folder = folder(&followed, args)?;
@@ -119,10 +121,12 @@ impl Syncing<'_> {
         let source = HeadSource::parse(url)?;
         let source = source.settled(&self.remote, &self.store, &progress)?;
         let signed = source.head(&self.remote, &self.store, &progress)?;
-        let head = signed.head();
-        check_name(head, self.name)?;
+        check_name(signed.head(), self.name)?;
         signers::check(&policy, rule, &signed)?;
-        let news = self.news(&signed)?;
+        self.news(&signed)?;
+        let is_by_right = |seen: &SignedHead| signers::check(&policy, rule, seen).is_ok();
+        let (signed, source) = self.witnessed(signed, source, &is_by_right, &progress)?;
+        let (head, news) = (signed.head(), self.news(&signed)?);
         self.warn_if_stale(head);
         if folder.is_changed() && !folder.holds(&head.root) && !force {
             let message = format!("recipes in `{}` were changed", folder.path().display());
@@ -153,6 +157,71 @@ impl Syncing<'_> {
         kept.map(|()| (signed, true))
     }
 
+    /// Compares the head with those that peers have seen, as far as the right people signed these. What peers have of a later
+    /// revision is taken in place of what the source hands out, if they give its tree.
+    ///
+    /// # Errors
+    /// Exit code 4 when one is of the same revision and has another root; both are kept as a proof.
+    fn witnessed(
+        &self,
+        got: SignedHead,
+        source: HeadSource,
+        is_by_right: &dyn Fn(&SignedHead) -> bool,
+        progress: &dyn Progress,
+    ) -> CmdResult<(SignedHead, HeadSource)> {
+        let Some(client) = self.remote.client()? else {
+            return Ok((got, source));
+        };
+        let mut newest = None;
+        for (peer, seen) in witness::tree_heads_seen(client, self.name, progress) {
+            if !is_by_right(&seen) {
+                continue;
+            }
+            match seen.head().follows(Some(got.head())) {
+                Err(why @ NotNext::Contradicted { .. }) => {
+                    let failure = Failure::from(why).exit_with(Exit::Mismatch);
+                    let failure = failure.context(format!("peer {peer} has seen another tree"));
+                    return Err(self.not_next(failure, why, &seen, &got));
+                }
+                Ok(News::Newer) => {
+                    let revision = |seen: &(_, SignedHead)| seen.1.head().revision;
+                    let is_newest = newest.as_ref().map(revision) < Some(seen.head().revision);
+                    if is_newest {
+                        newest = Some((peer, seen));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let Some((peer, seen)) = newest else {
+            return Ok((got, source));
+        };
+        let (ours, theirs) = (got.head().revision, seen.head().revision);
+        self.context.ui.warn(format!(
+            "the source hands out revision {ours} of `{}`, and peer {peer} has seen revision {theirs}",
+            self.name
+        ));
+        // It must follow what was seen here, too, and be there.
+        self.news(&seen)?;
+        let from_peers = HeadSource::Path(ContentPath::of(seen.head().root));
+        let scratch = self.context.home()?.path("scratch");
+        match from_peers.tree(
+            &seen.head().root,
+            &self.remote,
+            &self.store,
+            &scratch,
+            progress,
+        ) {
+            Ok(()) => Ok((seen, from_peers)),
+            Err(failure) if failure.exit() == Exit::Interrupted => Err(failure),
+            Err(failure) => {
+                let message = failure.context("its tree cannot be had").message();
+                self.context.ui.warn(message);
+                Ok((got, source))
+            }
+        }
+    }
+
     /// What the head is to who has seen the highest one before. Two trees of one revision are kept as a proof.
     fn news(&self, signed: &SignedHead) -> CmdResult<News> {
         let seen = self.memory.head()?;
@@ -173,15 +242,7 @@ impl Syncing<'_> {
         seen: &SignedHead,
         got: &SignedHead,
     ) -> Failure {
-        let said = |signed: &SignedHead| {
-            let Head { revision, root, .. } = signed.head();
-            let signers: Vec<_> = signed.signers().map(ToString::to_string).collect();
-            format!(
-                "revision {revision} is {root}, says {}",
-                signers.join(" and ")
-            )
-        };
-        let mut lines = vec![said(seen), said(got)];
+        let mut lines = vec![heads::in_words(seen), heads::in_words(got)];
         if !matches!(why, NotNext::Contradicted { .. }) {
             return failure.detail(lines).hint(format!(
                 "the source hands out an old tree; if its makers began anew, `p2pkgs tree forget {}`",
@@ -198,7 +259,7 @@ impl Syncing<'_> {
     fn warn_if_stale(&self, head: &Head) {
         if head.stale_secs(unix_secs()).is_some() {
             let (name, revision) = (self.name, head.revision);
-            let day = last_day(head.expires_unix_secs);
+            let day = heads::last_day(head.expires_unix_secs);
             self.context.ui.warn(format!(
                 "revision {revision} of `{name}` has expired, its last day was {day}: it is published no more, or newer ones are kept from you"
             ));
@@ -218,7 +279,7 @@ fn tell(context: &Context, signed: &SignedHead, folder: &Folder, is_new: bool) -
         head.revision,
         head.name,
         units::count(signed.signers().count(), "signature"),
-        last_day(head.expires_unix_secs)
+        heads::last_day(head.expires_unix_secs)
     ));
     if !context.ui.json() {
         return context.ui.data(folder.path().display());

@@ -15,7 +15,9 @@ use crate::address::{Reach, is_circuit, is_quic, reach, split_peer};
 use crate::config::{Announce, Config};
 use crate::dial_guard::Acquaintances;
 use crate::routing_protocol::{self, ADDRESSES_MAX};
-use crate::{delta_protocol, exchange, group, realisation_protocol, source_protocol};
+use crate::{
+    delta_protocol, exchange, group, realisation_protocol, source_protocol, witness_protocol,
+};
 
 /// How long the first questions wait for first peers that have not answered yet, once some other has.
 const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,6 +46,7 @@ pub(super) struct PeerState {
     pub(super) sources: bool,
     pub(super) realisations: bool,
     pub(super) deltas: bool,
+    pub(super) witnesses: bool,
     pub(super) relay: bool,
     /// Whether it walks the DHT for us.
     pub(super) routes: bool,
@@ -316,6 +319,7 @@ impl EventLoop {
                 sources: false,
                 realisations: false,
                 deltas: false,
+                witnesses: false,
                 relay: false,
                 routes: false,
                 places: Vec::new(),
@@ -410,6 +414,7 @@ impl EventLoop {
             state.relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);
             state.realisations = info.protocols.contains(&realisation_protocol::PROTOCOL);
             state.deltas = info.protocols.contains(&delta_protocol::PROTOCOL);
+            state.witnesses = info.protocols.contains(&witness_protocol::PROTOCOL);
             state.routes = info.protocols.contains(&routing_protocol::PROTOCOL);
             // A neighbour that called us is in the same network as the commands that we tell of it.
             let near = reach(&state.address) == Reach::Near;
@@ -435,6 +440,7 @@ impl EventLoop {
     pub(super) fn greeted(&mut self, peer: PeerId) {
         self.answer_walks();
         self.ask_newcomer(peer);
+        self.hear_newcomer(peer);
         self.newcomer_for_sessions(peer);
         self.contact_ended(&peer, Some(peer));
     }

@@ -12,7 +12,7 @@ use store::{Store, StoreError};
 use super::{Done, EventLoop};
 use crate::address::Reach;
 use crate::source_protocol::Holding;
-use crate::{delta_protocol, realisation_protocol, source_protocol};
+use crate::{delta_protocol, realisation_protocol, source_protocol, witness_protocol};
 
 /// Background jobs that may wait or run. Questions beyond that are dropped, and the asker turns to somebody else.
 pub(super) const JOBS_MAX: usize = 64;
@@ -26,6 +26,10 @@ pub(super) enum Served {
     Realisations(
         ResponseChannel<realisation_protocol::Response>,
         realisation_protocol::Response,
+    ),
+    Witness(
+        ResponseChannel<witness_protocol::Response>,
+        witness_protocol::Response,
     ),
     Delta(
         ResponseChannel<delta_protocol::Response>,
@@ -94,7 +98,11 @@ impl EventLoop {
     }
 
     /// Answers from the store in the background, unless too many wait for that already. Strangers to our group get none.
-    fn serve(&mut self, peer: &PeerId, answer: impl FnOnce(&Store) -> Served + Send + 'static) {
+    pub(super) fn serve(
+        &mut self,
+        peer: &PeerId,
+        answer: impl FnOnce(&Store) -> Served + Send + 'static,
+    ) {
         if self.jobs.len() < JOBS_MAX && self.may_be_served(peer) {
             let store = self.store.clone();
             self.spawn(move || Done::Served(answer(&store)));
@@ -112,6 +120,9 @@ impl EventLoop {
             Served::Realisations(channel, response) => {
                 self.asked.realisations_served += 1;
                 let _ = behaviour.realisations.send_response(channel, response);
+            }
+            Served::Witness(channel, response) => {
+                let _ = behaviour.witness.send_response(channel, response);
             }
             Served::Delta(channel, reach, response) => self.send_delta(channel, reach, response),
         }

@@ -57,6 +57,11 @@ impl Gateways {
         self.urls.is_empty()
     }
 
+    /// Their URLs, without a slash at the end.
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.urls.iter().map(String::as_str)
+    }
+
     /// Gets the file below a root into the store.
     ///
     /// # Errors

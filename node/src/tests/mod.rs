@@ -18,6 +18,7 @@ mod sources;
 mod swarm;
 mod sweeping;
 mod web;
+mod witnessing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,9 +1,10 @@
-//! Whole files: sources by their SHA-256, outputs and the statements about them by their package hash.
+//! Whole files: sources by their SHA-256, outputs and the statements about them by their package hash, and what keys said of keys.
 //!
 //! A file can be had from any byte on, so that a broken download goes on where it was. The receiver checks the hash; the
 //! name of the output's own hash stands in a header, and who vouches for it in `PKGHASH.realisations`.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
 
 use base::{PkgHash, Sha256};
 use bytes::{Bytes, BytesMut};
@@ -82,6 +83,19 @@ pub(super) async fn of_package(visit: &Visit<'_>) -> Answer {
         }
         None => Err(Refusal::new(404, "there is nothing here")),
     }
+}
+
+/// `/key-statements`
+pub(super) async fn key_statements(visit: &Visit<'_>) -> Answer {
+    let facts = Arc::clone(&visit.site.facts);
+    let Some(body) = blocking(move || Ok(facts.key_statements())).await? else {
+        return Err(Refusal::new(404, "no statements about keys are here"));
+    };
+    let kind = "application/vnd.p2pkgs.key-statements";
+    let mut response = bytes(StatusCode::OK, kind, body.into());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CHANGING));
+    Ok(response)
 }
 
 fn open(store: &Store, sha256: &Sha256) -> Result<Option<BlobFile>, Refusal> {

@@ -33,6 +33,11 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 pub trait Facts: Send + Sync {
     /// The packages of the tree, and which of them are here. May read the disk.
     fn packages(&self) -> Vec<PackageFacts>;
+
+    /// What keys said of keys, as a file that is handed on. May read the disk. The node knows nothing of what it means.
+    fn key_statements(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// A package of the tree.
@@ -135,6 +140,7 @@ pub(super) enum Endpoint {
     Ipns,
     File,
     Package,
+    Keys,
     Providers,
     Unknown,
 }
@@ -155,6 +161,7 @@ impl Endpoint {
             ["ipns", _, ..] => Self::Ipns,
             ["sha256", _] => Self::File,
             ["routing", "v1", "providers", _] => Self::Providers,
+            ["key-statements"] => Self::Keys,
             [name] if files::Wanted::of(name).is_some() => Self::Package,
             _ => Self::Unknown,
         }
@@ -182,6 +189,7 @@ impl Endpoint {
             Self::Ipns => "ipns",
             Self::File => "sha256",
             Self::Package => "package",
+            Self::Keys => "key-statements",
             Self::Providers => "routing",
             Self::Unknown => "unknown",
         }
@@ -268,6 +276,7 @@ impl Site {
             Endpoint::Ipns => gateway::name(visit).await,
             Endpoint::File => files::by_sha256(visit).await,
             Endpoint::Package => files::of_package(visit).await,
+            Endpoint::Keys => files::key_statements(visit).await,
             Endpoint::Providers => routing::providers(visit).await,
             Endpoint::Unknown => Err(Refusal::new(404, "there is nothing here")),
         }

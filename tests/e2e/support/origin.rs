@@ -84,7 +84,12 @@ fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
         .unwrap_or_default()
         .trim_start_matches('/')
         .to_owned();
-    let path: PathBuf = folder.join(name.replace('/', "_"));
+    let nested = folder.join(&name);
+    let path: PathBuf = if !name.contains("..") && nested.is_file() {
+        nested
+    } else {
+        folder.join(name.replace('/', "_"))
+    };
     match fs::read(path) {
         Ok(body) => {
             let length = body.len();
