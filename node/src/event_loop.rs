@@ -27,6 +27,7 @@ mod routing;
 mod serving;
 mod sessions;
 mod status;
+mod together;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
@@ -417,6 +418,7 @@ impl EventLoop {
     fn on_deadline(&mut self) {
         self.expire_first_contacts();
         self.expire_lookups();
+        self.ask_what_was_gathered(Instant::now());
         self.start_waiting_queries();
     }
 
