@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{PkgHash, PublicKey, Realisation, SignedRealisation};
-use node::{ContentPath, HttpCache, PathError, fetch_path, read_statements, resolve_path};
+use node::{ContentPath, HttpCaches, PathError, fetch_path, read_statements, resolve_path};
 use store::Store;
 use store::substitute::{
     Asked, FetchError, Fetched, Origin, Progress, Query, QueryError, Race, Substituter,
@@ -28,11 +28,17 @@ pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
     let remote = origins.remote();
     let caches = Caches::of(context, remote.is_enabled())?;
     let mut items: Vec<Box<dyn Substituter>> = vec![Box::new(Arc::clone(remote))];
+    let settled = Settled::of(context)?;
+    let enough =
+        move |pkghash: &PkgHash, found: &[SignedRealisation]| settled.is_settled(pkghash, found);
     if let Some(gateways) = remote.gateways() {
-        items.push(Box::new(gateways.clone()));
+        items.push(Box::new(gateways.clone().until(enough.clone())));
     }
-    for url in &caches.web {
-        items.push(Box::new(HttpCache::new(remote.http().clone(), url)));
+    if !caches.web.is_empty() {
+        let http = remote.http().clone();
+        items.push(Box::new(
+            HttpCaches::new(http, &caches.web).until(enough.clone()),
+        ));
     }
     for path in caches.paths {
         items.push(Box::new(PathCache {
@@ -41,9 +47,6 @@ pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
             path: Mutex::new(path),
         }));
     }
-    let settled = Settled::of(context)?;
-    let enough =
-        move |pkghash: &PkgHash, found: &[SignedRealisation]| settled.is_settled(pkghash, found);
     Ok(Race::new(items, enough))
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use base::{PackageName, PkgHash};
+use builder::Realised;
 use serde::Serialize;
 use store::Store;
 
@@ -30,7 +31,8 @@ pub struct Args {
 enum Command {
     /// Write packages and their run closures into a directory that others use as a package cache
     ///
-    /// For each package PKGHASH.tar.zst and PKGHASH.realisations, which holds the signatures; and what it was made of, so that
+    /// For each package PKGHASH.tar.zst, PKGHASH.outline, by which the parts of a long one are checked, and PKGHASH.realisations, which
+    /// holds the signatures; and what it was made of, so that
     /// `why-miss` can tell others what theirs differs in; beside them `key-statements`, for `key import`, if this home knows any.
     /// What is there already stays, so a directory can be filled again and again. Whoever is to use it names it in PKG_CACHE_URL and
     /// trusts your key.
@@ -72,6 +74,7 @@ fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> 
         let signers = write_statements(store, dir, &realised.pkghash)?;
         let file = format!("{}.tar.zst", realised.pkghash);
         write_output(store, &realised.blob, &dir.join(&file))?;
+        write_outline(store, dir, &realised)?;
         list(dir, name, &realised.pkghash)?;
         exported.push(Exported {
             name: name.to_string(),
@@ -116,6 +119,17 @@ fn write_statements(store: &Store, dir: &Path, pkghash: &PkgHash) -> CmdResult<u
         out.finish()?;
     }
     Ok(statements.len())
+}
+
+/// Writes what the parts of an output hash to, by which its readers find wrong bytes before its end. One that is a single part
+/// needs none.
+fn write_outline(store: &Store, dir: &Path, realised: &Realised) -> CmdResult {
+    if realised.blob.size <= base::BLOCK_BYTES_MAX as u64 / 2 {
+        return Ok(());
+    }
+    let mut out = OutFile::create(&dir.join(format!("{}.outline", realised.pkghash)))?;
+    store.write_outline(&realised.blob.root, out.file())?;
+    out.finish()
 }
 
 /// The file that says what a package is made of: the text whose SHA-256 is the hash.

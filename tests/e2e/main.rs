@@ -60,6 +60,8 @@ mod lan;
 
 /// Package caches over every door.
 mod caches;
+/// Several caches at once, most of them bad, and closures that are asked for at once.
+mod doors;
 /// The daemon's HTTP door: files, blocks, metrics, the status page in a real browser.
 mod http;
 

@@ -15,10 +15,29 @@ const LEFT_OUT_FOR: Duration = Duration::from_secs(600);
 /// Servers remembered. A tree with more dead ones than this is not worth the memory.
 const HOSTS_MAX: usize = 1024;
 
-/// Servers that did not answer, and when that was.
+/// Servers that did not answer, and when that was; and what is known of those that did.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     silent: Mutex<HashMap<String, Instant>>,
+    standings: Mutex<HashMap<String, Standing>>,
+}
+
+/// What is known of a server that answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// How long a small question took, the last time.
+    pub(super) latency: Option<Duration>,
+    /// What it sent was right, the last time that something was found out.
+    pub(super) is_proven: bool,
+    /// When it sent something wrong, or promised something and did not send it.
+    pub(super) failed: Option<Instant>,
+}
+
+impl Standing {
+    /// Whether it is tried after all others.
+    pub(super) fn is_last(&self, now: Instant) -> bool {
+        is_within(self.failed.as_ref(), now, LAST_FOR)
+    }
 }
 
 impl Hosts {
@@ -44,6 +63,44 @@ impl Hosts {
             silent.insert(host(url).to_owned(), now);
         }
         !is_known
+    }
+
+    /// What is known of this URL's server.
+    pub(super) fn standing(&self, url: &str) -> Standing {
+        self.standings().get(host(url)).copied().unwrap_or_default()
+    }
+
+    /// This URL's server has answered a small question.
+    pub(super) fn note_answer(&self, url: &str, latency: Duration) {
+        self.note(url, |standing| standing.latency = Some(latency));
+    }
+
+    /// What this URL's server sent was right.
+    pub(super) fn note_right(&self, url: &str) {
+        self.note(url, |standing| {
+            (standing.is_proven, standing.failed) = (true, None);
+        });
+    }
+
+    /// What this URL's server sent was wrong, or never came.
+    pub(super) fn note_failed(&self, url: &str, now: Instant) {
+        self.note(url, |standing| {
+            (standing.is_proven, standing.failed) = (false, Some(now));
+        });
+    }
+
+    fn note(&self, url: &str, change: impl FnOnce(&mut Standing)) {
+        let mut standings = self.standings();
+        if standings.len() < HOSTS_MAX || standings.contains_key(host(url)) {
+            change(standings.entry(host(url).to_owned()).or_default());
+        }
+    }
+
+    fn standings(&self) -> MutexGuard<'_, HashMap<String, Standing>> {
+        // Every change is one insertion or assignment, so a panic elsewhere leaves the map whole.
+        self.standings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is remembered and still counts.
@@ -94,6 +151,23 @@ mod tests {
         assert!(hosts.is_left_out("http://a/cache", now + LAST_FOR));
         assert!(!hosts.is_left_out("http://b/cache", now));
         assert!(!hosts.is_left_out("http://a/cache", now + LEFT_OUT_FOR));
+    }
+
+    #[test]
+    fn a_server_is_judged_by_what_it_sent_last() {
+        let (hosts, now) = (Hosts::default(), Instant::now());
+        assert_eq!(hosts.standing("http://a/x"), Standing::default());
+        hosts.note_right("http://a/x");
+        hosts.note_answer("http://a/y", Duration::from_millis(3));
+        let standing = hosts.standing("http://a/z");
+        assert!(standing.is_proven && !standing.is_last(now));
+        assert_eq!(standing.latency, Some(Duration::from_millis(3)));
+        hosts.note_failed("http://a/x", now);
+        let standing = hosts.standing("http://a/x");
+        assert!(!standing.is_proven && standing.is_last(now));
+        assert!(!standing.is_last(now + LAST_FOR));
+        hosts.note_right("http://a/x");
+        assert!(!hosts.standing("http://a/x").is_last(now));
     }
 
     #[test]

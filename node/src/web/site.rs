@@ -135,6 +135,7 @@ pub(super) enum Endpoint {
     Ipns,
     File,
     Package,
+    Realisations,
     Providers,
     Unknown,
 }
@@ -154,6 +155,7 @@ impl Endpoint {
             ["ipfs", _, ..] => Self::Ipfs,
             ["ipns", _, ..] => Self::Ipns,
             ["sha256", _] => Self::File,
+            ["realisations"] => Self::Realisations,
             ["routing", "v1", "providers", _] => Self::Providers,
             [name] if files::Wanted::of(name).is_some() => Self::Package,
             _ => Self::Unknown,
@@ -182,6 +184,7 @@ impl Endpoint {
             Self::Ipns => "ipns",
             Self::File => "sha256",
             Self::Package => "package",
+            Self::Realisations => "realisations",
             Self::Providers => "routing",
             Self::Unknown => "unknown",
         }
@@ -268,6 +271,7 @@ impl Site {
             Endpoint::Ipns => gateway::name(visit).await,
             Endpoint::File => files::by_sha256(visit).await,
             Endpoint::Package => files::of_package(visit).await,
+            Endpoint::Realisations => files::realisations(visit).await,
             Endpoint::Providers => routing::providers(visit).await,
             Endpoint::Unknown => Err(Refusal::new(404, "there is nothing here")),
         }

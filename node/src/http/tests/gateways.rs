@@ -95,6 +95,7 @@ fn ask_for_source(
     sha256: Sha256,
 ) -> Result<Fetched, FetchError> {
     let heats = store::substitute::Heats {
+        silence: Duration::from_millis(20),
         head_start: Duration::from_millis(20),
         ..GATEWAY_HEATS
     };
@@ -224,7 +225,7 @@ fn statements_of_gateways_and_caches_are_counted_by_what_came_of_them() {
         }
     );
     // What one has found out about a server, all others know.
-    let cache = HttpCache::new(fixture.sources.clone(), &format!("{}/cache", urls[6]));
+    let cache = HttpCaches::new(fixture.sources.clone(), &[format!("{}/cache", urls[6])]);
     assert_eq!(query(&cache).asked, Asked::default());
 }
 
