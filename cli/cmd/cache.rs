@@ -74,7 +74,7 @@ fn export(context: &Context, dir: &Path, packages: &[String], get: &GetArgs) -> 
         let signers = write_statements(store, dir, &realised.pkghash)?;
         let file = format!("{}.tar.zst", realised.pkghash);
         write_output(store, &realised.blob, &dir.join(&file))?;
-        write_outline(store, dir, &realised)?;
+        write_outline(store, dir, realised)?;
         list(dir, name, &realised.pkghash)?;
         exported.push(Exported {
             name: name.to_string(),

@@ -103,6 +103,8 @@ impl HttpSources {
         let statements = match url.strip_prefix("file://") {
             Some(path) => read_statements(open_file(path)?, pkghash),
             None => {
+                let now = Instant::now();
+                std::thread::sleep(self.hosts.begin_at(base, now) - now);
                 let body = self.get(&url, ACCEPT, Some(self.deadlines.request))?;
                 read_statements(body, pkghash)
             }

@@ -194,7 +194,8 @@ fn a_gateway_is_asked_at_once_when_peers_have_missed_and_nothing_right_is_a_fail
 fn statements_of_gateways_and_caches_are_counted_by_what_came_of_them() {
     let fixture = fixture();
     let pkghash = base::PkgHash::of_derivation(b"package");
-    let empty = crate::realisation_protocol::encode_statements(&[]);
+    // One package, of which nothing is known.
+    let empty = vec![1, 0];
     let answers = [
         Act::Whole(empty),
         Act::Status("404 Not Found"),
