@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::{PkgHash, PublicKey, SignedRealisation};
-use node::{ContentPath, HttpCache};
+use node::{ContentPath, HttpCaches};
 use store::substitute::{Race, Substituter};
 
 use crate::believing::Believer;
-use crate::caches::{PathCache, Shelf, Watched, Watcher};
+use crate::caches::{PathCache, Shelf, Watched, WatchedWeb, Watcher};
 use crate::context::{Context, PackageNames};
 use crate::error::{CmdResult, Failure};
 use crate::keys;
@@ -33,25 +33,27 @@ pub fn open(context: &Context, origins: &Origins) -> CmdResult<Race<'static>> {
     };
     let shelf = |url: &str| Shelf::web(remote.http().clone(), url);
     let mut items: Vec<Box<dyn Substituter>> = vec![Box::new(Arc::clone(remote))];
+    let settled = Settled::of(context)?;
+    let enough =
+        move |pkghash: &PkgHash, found: &[SignedRealisation]| settled.is_settled(pkghash, found);
     if let Some(gateways) = remote.gateways() {
         let urls = gateways.urls();
         let watchers = urls.map(|url| watcher(url, shelf(url), false));
         let watchers = watchers.collect::<CmdResult<_>>()?;
-        items.push(Box::new(Watched::new(gateways.clone(), watchers)));
+        let gateways = gateways.clone().until(enough.clone());
+        items.push(Box::new(Watched::new(gateways, watchers)));
     }
-    for url in &caches.web {
-        let cache = HttpCache::new(remote.http().clone(), url);
-        let watcher = watcher(url, shelf(url), true)?;
-        items.push(Box::new(Watched::new(cache, vec![watcher])));
+    if !caches.web.is_empty() {
+        let web = HttpCaches::new(remote.http().clone(), &caches.web).until(enough.clone());
+        let watchers = (caches.web.iter()).map(|url| Ok((url, watcher(url, shelf(url), true)?)));
+        let watchers = watchers.collect::<CmdResult<_>>()?;
+        items.push(Box::new(WatchedWeb::new(web, watchers)));
     }
     for (url, path) in caches.paths {
         let cache = PathCache::new(remote, context.store()?, path);
         let watcher = watcher(&url, Shelf::Path(cache.clone()), true)?;
         items.push(Box::new(Watched::new(cache, vec![watcher])));
     }
-    let settled = Settled::of(context)?;
-    let enough =
-        move |pkghash: &PkgHash, found: &[SignedRealisation]| settled.is_settled(pkghash, found);
     Ok(Race::new(items, enough))
 }
 

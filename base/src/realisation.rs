@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
 use crate::cid::CidError;
-use crate::{Codec, Multihash, PkgHash, PublicKey, SecretKey, Sha256, Signature};
+use crate::{Codec, Multihash, PkgHash, PublicKey, SecretKey, Sha256, Signature, block_cid};
 
 /// Longest encoded signed realisation we read, in bytes. Ours take below 500; the rest is room for later versions.
 pub const SIGNED_REALISATION_BYTES_MAX: usize = 4096;
@@ -154,6 +154,11 @@ impl SignedRealisation {
         Ok(signed)
     }
 
+    /// The CID of the signed statement as the IPLD block that it is: dag-cbor, sha2-256.
+    pub fn cid(&self) -> Cid {
+        block_cid(Codec::DagCbor, &Sha256::of(&self.to_bytes()))
+    }
+
     fn signed_bytes(&self) -> Vec<u8> {
         let context = match self.inputs {
             None => SIGNING_CONTEXT,
@@ -252,7 +257,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::block_cid;
 
     fn example() -> SignedRealisation {
         let archive = b"archive";

@@ -1,6 +1,7 @@
 //! What realising would do, without doing it: the dry run.
 
 use std::collections::HashMap;
+use std::thread;
 
 use base::PackageName;
 use recipe::{Graph, Outcome, PackageId, Plan};
@@ -9,7 +10,7 @@ use store::substitute::Asked;
 use crate::error::{Error, Wanted};
 use crate::lookup::Found;
 use crate::realise::{Context, Options};
-use crate::runner::Runner;
+use crate::runner::{LOOKUPS, Runner};
 
 /// What a run would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,41 @@ pub struct Forecast {
     pub asked: Asked,
 }
 
+/// Lookups that were made together, for each waits for others.
+struct LookedUp<'r, 'a> {
+    runner: &'r Runner<'a>,
+    found: HashMap<PackageId, Result<Found, Error>>,
+}
+
+impl LookedUp<'_, '_> {
+    /// Looks up what is not here, many at once.
+    fn look_up(&mut self, ids: &[PackageId]) -> Result<(), Error> {
+        let mut elsewhere = Vec::new();
+        for id in ids {
+            if !self.found.contains_key(id) && !self.runner.is_here(*id)? {
+                elsewhere.push(*id);
+            }
+        }
+        let runner = self.runner;
+        for some in elsewhere.chunks(LOOKUPS) {
+            let found = thread::scope(|scope| {
+                let look = |id: PackageId| scope.spawn(move || (id, runner.look(id)));
+                let running: Vec<_> = some.iter().copied().map(look).collect();
+                let ended = running.into_iter().filter_map(|thread| thread.join().ok());
+                ended.collect::<Vec<_>>()
+            });
+            self.found.extend(found);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, id: PackageId) -> Result<Found, Error> {
+        self.found
+            .remove(&id)
+            .unwrap_or_else(|| self.runner.look(id))
+    }
+}
+
 /// Looks everything up and does nothing.
 ///
 /// # Errors
@@ -40,8 +76,13 @@ pub fn forecast(
     let mut forecast = Forecast::default();
     let mut sizes = HashMap::new();
     let mut failure = None;
+    let mut looked = LookedUp {
+        runner: &runner,
+        found: HashMap::new(),
+    };
+    looked.look_up(&graph.with_run_closures(roots))?;
     let plan = Plan::new(graph, roots, options.policy);
-    let summary = plan.dry_run(|id| match runner.look(id) {
+    let summary = plan.dry_run(|id| match looked.take(id) {
         Ok(Found::Here(_) | Found::Adopted(_)) => Outcome::Present,
         Ok(Found::Elsewhere(offer)) => {
             forecast.asked.merge(offer.asked);
@@ -50,6 +91,9 @@ pub fn forecast(
         }
         Ok(Found::Nowhere(asked, _)) => {
             forecast.asked.merge(asked);
+            if let Err(error) = looked.look_up(&graph.build_closure(id)) {
+                failure.get_or_insert(error);
+            }
             Outcome::Missing
         }
         Ok(Found::Refused(error)) | Err(error) => {

@@ -25,8 +25,9 @@ use crate::realise::{Context, Failure, How, Options, Realised, Report};
 use crate::root::Input;
 use crate::sources::{FetchedItem, Fetching, Flights};
 
-/// Lookups at once: each mostly waits for the DHT.
-const LOOKUPS: usize = 16;
+/// Lookups at once: each waits for others, and as many are asked of a peer in one request. So a closure of ordinary size takes
+/// the time of one lookup.
+pub(crate) const LOOKUPS: usize = 64;
 /// Outputs and seeds that are fetched at once; each may come from many peers.
 const TRANSFERS: usize = 4;
 

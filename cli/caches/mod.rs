@@ -11,7 +11,7 @@ use base::{PackageName, Sha256};
 
 pub use publish::{HeadArgs, sign_head, write_head};
 pub use shelf::{PathCache, Shelf};
-pub use watched::Watched;
+pub use watched::{Watched, WatchedWeb};
 pub use watcher::Watcher;
 
 /// The folder of a cache with the parts of its index, each named by its SHA-256.

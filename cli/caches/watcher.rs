@@ -156,14 +156,28 @@ impl Watcher {
         }
     }
 
-    /// Waits until what the cache says of keys was read, but not long, and once for all packages.
-    pub fn wait_for_keys(&self, progress: &dyn Progress) {
-        let began = lock(&self.work).as_ref().map(|work| work.began);
-        let Some(until) = began.map(|began| began + PATIENCE) else {
-            return;
-        };
+    /// What the cache says of keys, on its way; `None` before [`Watcher::begin`].
+    pub fn keys(&self) -> Option<KeysToCome> {
+        let began = lock(&self.work).as_ref()?.began;
+        Some(KeysToCome {
+            looking: Arc::clone(&self.looking),
+            until: began + PATIENCE,
+        })
+    }
+}
+
+/// What a cache says of keys, which is being read. It keeps no watcher alive.
+#[derive(Debug)]
+pub struct KeysToCome {
+    looking: Arc<Looking>,
+    until: Instant,
+}
+
+impl KeysToCome {
+    /// Waits until it was read, but not long, and once for all packages.
+    pub fn wait(self, progress: &dyn Progress) {
         let mut are_read = lock(&self.looking.keys_are_read);
-        while !*are_read && Instant::now() < until && !progress.cancelled() {
+        while !*are_read && Instant::now() < self.until && !progress.cancelled() {
             let waited = self.looking.changed.wait_timeout(are_read, SLICE);
             are_read = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use base::{PackageName, PkgHash};
+use builder::Realised;
 use serde::Serialize;
 use store::Store;
 use trust::HeadKind;
@@ -36,11 +37,11 @@ pub struct Args {
 enum Command {
     /// Write packages and their run closures into a directory that others use as a package cache
     ///
-    /// For each package PKGHASH.tar.zst and PKGHASH.realisations, which holds the signatures; and what it was made of, so that
-    /// `why-miss` can tell others what theirs differs in; beside them `key-statements`, if this home knows any. The file `head`
-    /// lists what the directory holds, signed, so that users notice when somebody hands out an old copy, or keeps a package back; run
-    /// this again before it expires, with news or without. What is there already stays, so a directory can be filled again and
-    /// again. Whoever is to use it names it in PKG_CACHE_URL and trusts your key.
+    /// For each package PKGHASH.tar.zst, PKGHASH.outline, by which the parts of a long one are checked, and PKGHASH.realisations, which
+    /// holds the signatures; and what it was made of, so that `why-miss` can tell others what theirs differs in; beside them
+    /// `key-statements`, if this home knows any. The file `head` lists what the directory holds, signed, so that users notice when
+    /// somebody hands out an old copy, or keeps a package back; run this again before it expires, with news or without. What is there
+    /// already stays, so a directory can be filled again and again. Whoever is to use it names it in PKG_CACHE_URL and trusts your key.
     Export {
         /// The directory; made if it is not there
         #[arg(value_name = "DIR")]
@@ -153,6 +154,7 @@ fn export(
         let signers = write_statements(store, dir, &realised.pkghash)?;
         let file = format!("{}.tar.zst", realised.pkghash);
         write_output(store, &realised.blob, &dir.join(&file))?;
+        write_outline(store, dir, realised)?;
         list(dir, name, &realised.pkghash)?;
         if signers > 0 {
             outputs.insert(realised.pkghash, realised.blob.sha256);
@@ -201,6 +203,17 @@ fn write_statements(store: &Store, dir: &Path, pkghash: &PkgHash) -> CmdResult<u
         out.finish()?;
     }
     Ok(statements.len())
+}
+
+/// Writes what the parts of an output hash to, by which its readers find wrong bytes before its end. One that is a single part
+/// needs none.
+fn write_outline(store: &Store, dir: &Path, realised: &Realised) -> CmdResult {
+    if realised.blob.size <= base::BLOCK_BYTES_MAX as u64 / 2 {
+        return Ok(());
+    }
+    let mut out = OutFile::create(&dir.join(format!("{}.outline", realised.pkghash)))?;
+    store.write_outline(&realised.blob.root, out.file())?;
+    out.finish()
 }
 
 /// The file that says what a package is made of: the text whose SHA-256 is the hash.

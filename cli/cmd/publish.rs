@@ -32,6 +32,8 @@ struct Published {
     pkghash: String,
     cid: String,
     signer: String,
+    /// The signed statement's own CID.
+    statement: String,
 }
 
 pub fn run(context: &Context, args: &Args) -> CmdResult {
@@ -128,5 +130,6 @@ fn told(graph: &Graph, id: PackageId, signed: &SignedRealisation) -> Published {
         pkghash: signed.realisation().pkghash.to_string(),
         cid: signed.realisation().output.to_string(),
         signer: signed.signer().to_string(),
+        statement: signed.cid().to_string(),
     }
 }

@@ -27,6 +27,7 @@ mod routing;
 mod serving;
 mod sessions;
 mod status;
+mod together;
 mod witnessing;
 
 use std::collections::{BTreeMap, HashMap};
@@ -429,6 +430,7 @@ impl EventLoop {
     fn on_deadline(&mut self) {
         self.expire_first_contacts();
         self.expire_lookups();
+        self.ask_what_was_gathered(Instant::now());
         self.start_waiting_queries();
     }
 

@@ -6,7 +6,7 @@
 //! and a second asynchronous HTTP stack would be the largest dependency of the whole program for no gain.
 
 mod attempts;
-mod cache;
+mod caches;
 mod detached;
 mod gateway_file;
 mod gateways;
@@ -34,7 +34,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 pub use self::gateways::{GATEWAY_HEATS, GatewaySources, Gateways, SourceForm};
 
 use self::attempts::Attempts;
-pub use self::cache::HttpCache;
+pub use self::caches::{CacheObserver, HttpCaches};
 use self::detached::detached;
 use self::hosts::Hosts;
 pub use self::page::Page;

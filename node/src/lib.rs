@@ -64,8 +64,8 @@ pub use crate::doors::Doors;
 pub use crate::error::{ClientError, IdentityError, StartError};
 pub use crate::group::GroupKey;
 pub use crate::http::{
-    GATEWAY_HEATS, GatewaySources, Gateways, HttpCache, HttpSources, MirrorResolver, Page,
-    SourceForm,
+    CacheObserver, GATEWAY_HEATS, GatewaySources, Gateways, HttpCaches, HttpSources,
+    MirrorResolver, Page, SourceForm,
 };
 pub use crate::names::{NameError, Resolved, remembered_name};
 pub use crate::node::Node;

@@ -125,7 +125,7 @@ pub enum StatementsError {
     #[error("cannot read the statements")]
     Read(#[from] io::Error),
     /// It is longer than any list of statements.
-    #[error("statements of more than {STATEMENTS_BYTES_MAX} bytes")]
+    #[error("more bytes than statements have")]
     TooLarge,
     /// It is something else.
     #[error("no list of statements")]
@@ -148,6 +148,25 @@ pub fn read_statements(
         return Err(StatementsError::TooLarge);
     }
     Ok(decode_statements(&bytes, pkghash)?)
+}
+
+/// Reads the answer to a request, from wherever: the statements about each package, in the request's order.
+///
+/// # Errors
+/// [`StatementsError`].
+pub(crate) fn read_response(
+    body: impl io::Read,
+    request: &Request,
+) -> Result<Vec<Vec<SignedRealisation>>, StatementsError> {
+    let mut bytes = Vec::new();
+    let mut body = body.take(RESPONSE_BYTES_MAX as u64 + 1);
+    body.read_to_end(&mut bytes)?;
+    if bytes.len() > RESPONSE_BYTES_MAX {
+        return Err(StatementsError::TooLarge);
+    }
+    let response = Response::decode(&bytes)?.matched_to(request);
+    let number = WireError::Range("number of answers");
+    Ok(response.ok_or(number)?.packages)
 }
 
 fn decode_statements(body: &[u8], pkghash: &PkgHash) -> Result<Vec<SignedRealisation>, WireError> {

@@ -1,8 +1,8 @@
 //! Several ways to one thing, each with a head start before the next: the first good one wins and ends the others.
 //!
-//! The next one starts at once when all before it have failed, and after its head start unless bytes come well meanwhile.
-//! So whoever hangs costs the head start and no more, and whoever delivers is not overtaken by a second copy of the same
-//! bytes. Ways are told to stop by their progress; one that cannot look up from what it does holds up the end, so those
+//! The next one starts at once when all before it have failed, after a silence while nothing has come, and after the head start
+//! unless bytes come well meanwhile. So whoever hangs costs the silence and no more, and whoever delivers is not overtaken by a
+//! second copy of the same bytes. Ways are told to stop by their progress; one that cannot look up from what it does holds up the end, so those
 //! that wait for strangers do it on a thread of their own.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,9 @@ pub type Way<'a, T> = Box<dyn FnOnce(&dyn Progress) -> Result<T, FetchError> + S
 /// How ways follow one another.
 #[derive(Clone, Copy, Debug)]
 pub struct Heats {
-    /// How long each is alone before the next one joins.
+    /// How long the next one waits while nothing at all comes.
+    pub silence: Duration,
+    /// How long the next one waits while something comes, but not well.
     pub head_start: Duration,
     /// How many of the first ones join while others still try; those after them start only when all others have failed.
     pub eager: usize,
@@ -74,7 +76,7 @@ impl Heats {
                 } else if heat.running == 0 {
                     break Err(heat.failure());
                 }
-                match results.recv_timeout(SLICE.min(self.head_start)) {
+                match results.recv_timeout(SLICE.min(self.silence)) {
                     Ok(result) => {
                         if let Some(result) = heat.ended(result) {
                             break result;
@@ -95,8 +97,9 @@ struct Heat {
     running: usize,
     /// How many have started.
     started: usize,
-    /// When the next one may join, and what had come when that was decided.
+    /// When the next one may join, when that was decided, and what had come then.
     join_at: Instant,
+    since: Instant,
     seen_bytes: u64,
     asked: Asked,
     kept: Option<FetchError>,
@@ -109,6 +112,7 @@ impl Heat {
             running: 0,
             started: 0,
             join_at: now,
+            since: now,
             seen_bytes: 0,
             asked: Asked::default(),
             kept: None,
@@ -120,8 +124,12 @@ impl Heat {
         if self.running == 0 {
             return true;
         }
-        if self.started >= self.heats.eager || now < self.join_at {
+        if self.started >= self.heats.eager {
             return false;
+        }
+        let is_silent = shown_bytes == self.seen_bytes;
+        if now < self.join_at {
+            return is_silent && now >= self.since + self.heats.silence;
         }
         let came = shown_bytes.saturating_sub(self.seen_bytes);
         let well = WELL_BYTES_PER_SEC as f64 * self.heats.head_start.as_secs_f64();
@@ -134,6 +142,7 @@ impl Heat {
 
     fn wait(&mut self, shown_bytes: u64, now: Instant) {
         self.join_at = now + self.heats.head_start;
+        self.since = now;
         self.seen_bytes = shown_bytes;
     }
 
@@ -213,6 +222,7 @@ mod tests {
     use crate::substitute::NoProgress;
 
     const HEATS: Heats = Heats {
+        silence: Duration::from_millis(10),
         head_start: Duration::from_millis(10),
         eager: usize::MAX,
     };
@@ -254,6 +264,7 @@ mod tests {
     #[test]
     fn the_next_one_starts_at_once_when_all_before_have_failed() {
         let patient = Heats {
+            silence: Duration::from_secs(3600),
             head_start: Duration::from_secs(3600),
             ..HEATS
         };
@@ -280,10 +291,27 @@ mod tests {
     }
 
     #[test]
+    fn silence_is_waited_for_less_than_what_comes_slowly() {
+        let now = Instant::now();
+        let (silence, head_start) = (Duration::from_millis(500), Duration::from_secs(3));
+        let heats = Heats {
+            silence,
+            head_start,
+            eager: 3,
+        };
+        let mut heat = Heat::new(heats, now);
+        heat.started(0, now);
+        assert!(heat.is_due(0, now + silence));
+        assert!(!heat.is_due(1, now + silence));
+        assert!(heat.is_due(1, now + head_start));
+    }
+
+    #[test]
     fn nobody_joins_while_bytes_come_well() {
         let now = Instant::now();
         let head_start = Duration::from_secs(1);
         let heats = Heats {
+            silence: head_start / 4,
             head_start,
             eager: 2,
         };
@@ -291,7 +319,8 @@ mod tests {
         assert!(heat.is_due(0, now));
         heat.started(0, now);
         let well = WELL_BYTES_PER_SEC;
-        assert!(!heat.is_due(0, now + head_start / 2));
+        assert!(!heat.is_due(0, now + head_start / 8));
+        assert!(!heat.is_due(1, now + head_start / 2));
         assert!(!heat.is_due(well, now + head_start));
         assert!(!heat.is_due(well, now + head_start * 3 / 2));
         assert!(heat.is_due(well + 1, now + head_start * 2));

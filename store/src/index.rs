@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base::Sha256;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::StoreError;
@@ -169,10 +170,23 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     for step in &STEPS[known..] {
         transaction.execute_batch(step)?;
     }
+    hash_statements(&transaction)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", LAYOUT)?;
     transaction.commit()?;
     Ok(LAYOUT)
+}
+
+/// Gives statements of an older layout the hash by which they are found.
+fn hash_statements(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut select = transaction.prepare("SELECT bytes FROM realisation WHERE hash IS NULL")?;
+    let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+    let all = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut update = transaction.prepare("UPDATE realisation SET hash = ?1 WHERE bytes = ?2")?;
+    for bytes in all {
+        update.execute((Sha256::of(&bytes).as_bytes(), &bytes))?;
+    }
+    Ok(())
 }
 
 fn error(path: &Path, source: rusqlite::Error) -> StoreError {
@@ -232,6 +246,7 @@ mod tests {
              INSERT INTO blob VALUES (1, x'aa', 100, 85, x'aa', 7200000000000, 5);
              INSERT INTO blob VALUES (2, x'bb', 11, 85, x'bb', 0, 6);
              INSERT INTO leaf VALUES (x'aa', 1, 0, 100);
+             INSERT INTO realisation VALUES (x'cc', x'616263', x'bb');
              INSERT INTO pin VALUES (1, x'aa', x'', 'source.tar', 9);
              INSERT INTO pin VALUES (2, x'bb', x'cc', 'package', 9);",
         )
@@ -252,6 +267,10 @@ mod tests {
             .unwrap();
         let (pins, notes) = ("source.tar".to_owned(), "package".to_owned());
         assert_eq!(found, (LAYOUT, 111, 2, 1, pins, notes));
+        let hash: Vec<u8> = index
+            .read(|c| c.query_row("SELECT hash FROM realisation", [], |row| row.get(0)))
+            .unwrap();
+        assert_eq!(hash, Sha256::of(b"abc").as_bytes());
     }
 
     #[test]

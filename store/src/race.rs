@@ -19,15 +19,26 @@ use crate::substitute::{Enough, FetchError, Fetched, Progress, Query, QueryError
 /// How long a fetch may take before the next substituter is tried beside it: longer than most packages take from anybody
 /// who is well, shorter than a person's patience.
 const JOIN_AFTER: Duration = Duration::from_secs(3);
+/// How long one may send nothing before the next one is tried beside it. Somebody who has just said that it has an output begins to
+/// send it within a few round trips.
+const SILENCE: Duration = Duration::from_millis(500);
 /// Packages remembered with who vouched for them.
 const REMEMBERED_MAX: usize = 4096;
+
+/// Who of the items has vouched for a package, and who has answered that it knows nothing, or had trouble.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    vouched: Vec<usize>,
+    denied: Vec<usize>,
+}
 
 /// Substituters that are asked at once.
 pub struct Race<'a> {
     items: Vec<Box<dyn Substituter + 'a>>,
     enough: Arc<Enough>,
-    /// Who of the items has vouched for a package.
-    vouched: Mutex<HashMap<PkgHash, Vec<usize>>>,
+    /// What the items have said of a package.
+    said: Mutex<HashMap<PkgHash, Said>>,
+    silence: Duration,
     join_after: Duration,
 }
 
@@ -41,7 +52,8 @@ impl<'a> Race<'a> {
         Self {
             items,
             enough: Arc::new(enough),
-            vouched: Mutex::default(),
+            said: Mutex::default(),
+            silence: SILENCE,
             join_after: JOIN_AFTER,
         }
     }
@@ -49,27 +61,35 @@ impl<'a> Race<'a> {
     /// With another time after which the next one joins a fetch.
     #[must_use]
     pub fn joining_after(self, join_after: Duration) -> Self {
-        Self { join_after, ..self }
+        let silence = self.silence.min(join_after);
+        Self {
+            silence,
+            join_after,
+            ..self
+        }
     }
 
-    /// The items in the order in which to fetch from them, and how many of them have vouched.
+    /// The items in the order in which to fetch from them, and how many of them are worth asking beside others: those that
+    /// have vouched, and those whose answer was not waited for.
     fn order(&self, pkghash: &PkgHash) -> (Vec<usize>, usize) {
-        let vouched = lock(&self.vouched).get(pkghash).cloned();
-        let mut order = vouched.unwrap_or_default();
-        order.sort_unstable();
-        let count = order.len();
-        let others = (0..self.items.len()).filter(|item| !order.contains(item));
-        let others: Vec<_> = others.collect();
-        order.extend(others);
-        (order, count)
+        let said = lock(&self.said).get(pkghash).cloned().unwrap_or_default();
+        let place = |item: &usize| match item {
+            item if said.vouched.contains(item) => 0,
+            item if said.denied.contains(item) => 2,
+            _ => 1,
+        };
+        let mut order: Vec<_> = (0..self.items.len()).collect();
+        order.sort_by_key(place);
+        let worth_it = order.iter().filter(|item| place(item) < 2).count();
+        (order, worth_it)
     }
 
-    fn remember(&self, pkghash: PkgHash, vouched: Vec<usize>) {
-        let mut all = lock(&self.vouched);
+    fn remember(&self, pkghash: PkgHash, said: Said) {
+        let mut all = lock(&self.said);
         if all.len() >= REMEMBERED_MAX {
             all.clear();
         }
-        all.insert(pkghash, vouched);
+        all.insert(pkghash, said);
     }
 }
 
@@ -87,7 +107,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Default)]
 struct Answers {
     found: Query,
-    vouched: Vec<usize>,
+    said: Said,
     errors: Vec<QueryError>,
 }
 
@@ -96,8 +116,10 @@ impl Answers {
         match answer {
             Ok(query) => {
                 self.found.asked.merge(query.asked);
-                if !query.realisations.is_empty() {
-                    self.vouched.push(item);
+                if query.realisations.is_empty() {
+                    self.said.denied.push(item);
+                } else {
+                    self.said.vouched.push(item);
                 }
                 for statement in query.realisations {
                     if !self.found.realisations.contains(&statement) {
@@ -105,7 +127,10 @@ impl Answers {
                     }
                 }
             }
-            Err(error) => self.errors.push(error),
+            Err(error) => {
+                self.said.denied.push(item);
+                self.errors.push(error);
+            }
         }
     }
 
@@ -150,7 +175,7 @@ impl Substituter for Race<'_> {
             return Err(QueryError::Cancelled);
         }
         let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.remember(*pkghash, std::mem::take(&mut answers.vouched));
+        self.remember(*pkghash, std::mem::take(&mut answers.said));
         answers.into_result()
     }
 
@@ -160,10 +185,11 @@ impl Substituter for Race<'_> {
         store: &Store,
         progress: &dyn Progress,
     ) -> Result<Fetched, FetchError> {
-        let (order, vouched) = self.order(&realisation.pkghash);
+        let (order, eager) = self.order(&realisation.pkghash);
         let heats = Heats {
+            silence: self.silence,
             head_start: self.join_after,
-            eager: vouched,
+            eager,
         };
         let way = |item: usize| -> Way<'_, Fetched> {
             let substituter = &self.items[item];

@@ -63,7 +63,7 @@ impl Store {
         Ok(block_cid(Codec::Raw, &block.hash().digest()))
     }
 
-    /// Keeps a realisation beside those of other signers, and beside contradicting ones of the same signer.
+    /// Keeps a realisation, which is served as a block too: see [`SignedRealisation::cid`]. It stands beside those of other signers, and beside contradicting ones of the same signer.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] when the package has a thousand already, other [`StoreError`]s when the index fails.
@@ -86,8 +86,14 @@ impl Store {
                 });
             }
             transaction.execute(
-                "INSERT OR IGNORE INTO realisation (pkghash, bytes, output) VALUES (?1, ?2, ?3)",
-                (pkghash, &bytes, realisation.sha256.as_bytes()),
+                "INSERT OR IGNORE INTO realisation (pkghash, bytes, output, hash)
+                 VALUES (?1, ?2, ?3, ?4)",
+                (
+                    pkghash,
+                    &bytes,
+                    realisation.sha256.as_bytes(),
+                    Sha256::of(&bytes).as_bytes(),
+                ),
             )?;
             Ok(())
         })

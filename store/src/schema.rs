@@ -4,7 +4,7 @@
 //! one text to read. A step that was released is never edited; what changes is a further step.
 
 /// Step `n` leads from layout `n` to layout `n + 1`; layout 0 is an empty database.
-pub(crate) const STEPS: [&str; 5] = [FILES, KEEPING, NAMES, PROVIDING, LOOSE];
+pub(crate) const STEPS: [&str; 6] = [FILES, KEEPING, NAMES, PROVIDING, LOOSE, STATEMENTS];
 
 /// Version of the layout: of these tables and of the directories.
 pub(crate) const LAYOUT: i64 = STEPS.len() as i64;
@@ -137,6 +137,13 @@ INSERT INTO loose (hash, size, used)
     SELECT hash, length(bytes), 0 FROM block
     WHERE hash NOT IN (SELECT root FROM blob) AND hash NOT IN (SELECT pkghash FROM derivation)
     AND NOT EXISTS (SELECT 1 FROM blob WHERE size >= 1073741824);
+";
+
+/// `realisation.hash` is the SHA-256 of a signed statement, by which it is served as the block that it is. SQLite computes none, so
+/// those of before get theirs when this step was made, see `index`.
+const STATEMENTS: &str = "
+ALTER TABLE realisation ADD COLUMN hash BLOB;
+CREATE INDEX realisation_by_hash ON realisation (hash);
 ";
 
 /// The first layout, for tests of the way from it.

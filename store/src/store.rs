@@ -96,7 +96,10 @@ impl Store {
         let digest = hash.digest();
         let bytes = self.index.read(|connection| {
             connection
-                .prepare_cached("SELECT bytes FROM block WHERE hash = ?1")?
+                .prepare_cached(
+                    "SELECT bytes FROM block WHERE hash = ?1
+                     UNION ALL SELECT bytes FROM realisation WHERE hash = ?1 LIMIT 1",
+                )?
                 .query_row([digest.as_bytes()], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
         })?;
@@ -126,7 +129,8 @@ impl BlockStore for Store {
             connection
                 .prepare_cached(
                     "SELECT length FROM leaf WHERE hash = ?1
-                     UNION ALL SELECT length(bytes) FROM block WHERE hash = ?1 LIMIT 1",
+                     UNION ALL SELECT length(bytes) FROM block WHERE hash = ?1
+                     UNION ALL SELECT length(bytes) FROM realisation WHERE hash = ?1 LIMIT 1",
                 )?
                 .query_row([digest.as_bytes()], |row| row.get(0).map(from_sql))
                 .optional()

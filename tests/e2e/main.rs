@@ -67,6 +67,8 @@ mod cache_heads;
 /// Statements about keys that come along with packages.
 mod key_news;
 
+/// Several caches at once, most of them bad, and closures that are asked for at once.
+mod doors;
 /// The daemon's HTTP door: files, blocks, metrics, the status page in a real browser.
 mod http;
 

@@ -1,7 +1,7 @@
 //! Interoperability: the real Kubo as the other side, in real processes, over TCP on loopback.
 //!
-//! `docs/protocol.md` lists what is proven here. Without Kubo, and without Go to build it, the tests say that they are
-//! skipped; `P2PKGS_REQUIRE_KUBO=1` makes that a failure.
+//! `docs/protocol.md` lists what is proven here. Without Kubo or the object store, and without Go to build them, the tests say that
+//! they are skipped; `P2PKGS_REQUIRE_KUBO=1` makes that a failure.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)] // What must not happen fails the test.
 
@@ -23,6 +23,12 @@ mod gateways;
 
 /// Package caches: directories that `ipfs add -r` made.
 mod caches;
+
+/// Package caches in an object store that speaks S3.
+mod s3;
+
+/// Statements about packages, by their CIDs.
+mod statements;
 
 /// The other transports, and the networks with a key.
 mod transports;

@@ -180,7 +180,7 @@ fn renewals_replace_each_other_and_what_is_over_is_not_kept() {
 fn the_first_successor_stays_and_the_second_is_shown() {
     let known = offer(Vec::new(), &[rotation(ROOT, 4)]).kept;
     let theft = rotation(ROOT, MALLORY);
-    let intake = offer(known.clone(), &[theft.clone()]);
+    let intake = offer(known.clone(), std::slice::from_ref(&theft));
     assert_eq!((intake.kept, intake.torn), (known, vec![theft]));
     // Once the old key is revoked it names nobody.
     let known = offer(Vec::new(), &[revocation(ROOT, ROOT)]).kept;

@@ -61,6 +61,17 @@ impl Runner<'_> {
         }
     }
 
+    /// Whether a package need not be looked for elsewhere.
+    pub(crate) fn is_here(&self, id: PackageId) -> Result<bool, Error> {
+        let here = match self.graph.recipe(id).seed() {
+            Some(_) => return Ok(true),
+            None => self
+                .looking()
+                .here(self.graph.name(id), &self.graph.pkghash(id))?,
+        };
+        Ok(here.is_some())
+    }
+
     pub(crate) fn look(&self, id: PackageId) -> Result<Found, Error> {
         let package = self.graph.name(id);
         let store = self.context.store;

@@ -86,7 +86,7 @@ fn too_few_agreeing_signers_are_not_enough() {
     let Some((_builder, mut user)) = builder_and_user() else {
         return;
     };
-    let keys: Vec<_> = user.trust.keys().copied().collect();
+    let keys: Vec<_> = user.trust.now().keys().copied().collect();
     user.trust = TrustPolicy::new(keys, 2).into();
     user.options.policy = Policy::SubstituteOnly;
     let failure = user.realise(&["p"]).unwrap_err();

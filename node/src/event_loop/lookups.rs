@@ -10,10 +10,11 @@ use store::substitute::Asked;
 use tokio::sync::mpsc;
 
 use super::routing::{Daemon, record_key};
+use super::together::Together;
 use super::{EventLoop, QueryUse};
 use crate::command::{Found, Question};
 use crate::lookup::{Lookup, Outcome, Reason};
-use crate::{realisation_protocol, source_protocol};
+use crate::source_protocol;
 
 /// One lookup among those in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,13 +34,14 @@ pub(super) struct Lookups {
     active: HashMap<LookupId, Active>,
     next: u64,
     requests: HashMap<OutboundRequestId, (LookupId, PeerId)>,
-    statements: HashMap<OutboundRequestId, (LookupId, PeerId)>,
+    pub(super) together: Together,
     waiting: VecDeque<(QueryUse, Multihash)>,
 }
 
 impl Lookups {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.active.values().map(|active| active.deadline).min()
+        let deadlines = self.active.values().map(|active| active.deadline);
+        deadlines.chain(self.together.due()).min()
     }
 
     /// Queues a search for providers.
@@ -205,9 +207,10 @@ impl EventLoop {
                 self.lookups.requests.insert(request, (id, peer));
             }
             Question::Realisations(pkghash) => {
-                let request = realisation_protocol::Request(vec![pkghash]);
-                let request = behaviour.realisations.send_request(&peer, request);
-                self.lookups.statements.insert(request, (id, peer));
+                let together = &mut self.lookups.together;
+                if together.add(peer, (id, pkghash), Instant::now()) {
+                    self.ask_together(peer);
+                }
             }
             Question::Providers(_) => {
                 let addresses = self.known_addresses(peer);
@@ -240,35 +243,6 @@ impl EventLoop {
         }
     }
 
-    /// Takes a peer's answer about realisations.
-    pub(super) fn realisations_answered(
-        &mut self,
-        request: OutboundRequestId,
-        response: realisation_protocol::Response,
-    ) {
-        let Some((id, peer)) = self.lookups.statements.remove(&request) else {
-            return;
-        };
-        let Some(Question::Realisations(pkghash)) =
-            self.lookups.active.get(&id).map(|active| active.question)
-        else {
-            return;
-        };
-        let matched = response.matched_to(&realisation_protocol::Request(vec![pkghash]));
-        let Some(mut response) = matched else {
-            return self.settle(id, &peer, Outcome::Invalid, None);
-        };
-        self.asked.invalid_statements += u64::from(response.invalid);
-        match response.packages.pop() {
-            Some(realisations) if !realisations.is_empty() => {
-                let found = Found::Realisations { peer, realisations };
-                self.settle(id, &peer, Outcome::Answered, Some(found));
-            }
-            _ if response.invalid > 0 => self.settle(id, &peer, Outcome::Invalid, None),
-            _ => self.settle(id, &peer, Outcome::Refused, None),
-        }
-    }
-
     /// A request about a source got no answer.
     pub(super) fn source_request_failed(
         &mut self,
@@ -291,17 +265,6 @@ impl EventLoop {
                 self.settle(id, &peer, Outcome::Answered, Some(found));
             }
             _ => self.settle(id, &peer, outcome_of(failure), None),
-        }
-    }
-
-    /// A request about realisations got no answer.
-    pub(super) fn realisation_request_failed(
-        &mut self,
-        request: OutboundRequestId,
-        failure: &OutboundFailure,
-    ) {
-        if let Some((id, peer)) = self.lookups.statements.remove(&request) {
-            self.settle(id, &peer, outcome_of(failure), None);
         }
     }
 
@@ -348,9 +311,6 @@ impl EventLoop {
             query.finish();
         }
         self.lookups.requests.retain(|_, (lookup, _)| *lookup != id);
-        self.lookups
-            .statements
-            .retain(|_, (lookup, _)| *lookup != id);
     }
 
     pub(super) fn expire_lookups(&mut self) {
@@ -385,7 +345,7 @@ impl EventLoop {
     }
 }
 
-fn outcome_of(failure: &request_response::OutboundFailure) -> Outcome {
+pub(super) fn outcome_of(failure: &request_response::OutboundFailure) -> Outcome {
     match failure {
         OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => Outcome::Unreachable,
         OutboundFailure::Timeout => Outcome::TimedOut,

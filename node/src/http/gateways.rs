@@ -9,9 +9,12 @@
 
 use std::fmt;
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use base::{BLOCK_BYTES_MAX, Block, Cid, Multihash, PkgHash, Realisation, block_cid};
+use base::{
+    BLOCK_BYTES_MAX, Block, Cid, Multihash, PkgHash, Realisation, SignedRealisation, block_cid,
+};
 use bytes::Bytes;
 use store::substitute::{
     Asked, FetchError, Fetched, Heats, Origin, Progress, Query, QueryError, SourceFetcher,
@@ -21,6 +24,7 @@ use store::{Expected, Store};
 
 use super::attempts::Attempts;
 use super::gateway_file::GatewayFile;
+use super::statements::{Ask, Enough, Heard, Together};
 use super::throttle::Throttled;
 use super::transfer::{Download, Failure, read_failure};
 use super::{HttpSources, detached};
@@ -31,6 +35,7 @@ const GATEWAYS_MAX: usize = 16;
 /// How gateways follow peers. A peer of our own network, or one that is connected already, sends within this; a walk through
 /// the DHT may take much longer, and then a gateway is asked meanwhile.
 pub const GATEWAY_HEATS: Heats = Heats {
+    silence: Duration::from_secs(2),
     head_start: Duration::from_secs(2),
     eager: usize::MAX,
 };
@@ -40,6 +45,8 @@ pub const GATEWAY_HEATS: Heats = Heats {
 pub struct Gateways {
     http: HttpSources,
     urls: Vec<String>,
+    together: Arc<Together>,
+    enough: Arc<Enough>,
 }
 
 impl Gateways {
@@ -49,7 +56,19 @@ impl Gateways {
         Self {
             http,
             urls: trimmed.take(GATEWAYS_MAX).collect(),
+            together: Arc::default(),
+            enough: Arc::new(|_, _| false),
         }
+    }
+
+    /// Lets a query end as soon as `enough` says so: the place for the caller's trust policy.
+    #[must_use]
+    pub fn until(
+        self,
+        enough: impl Fn(&PkgHash, &[SignedRealisation]) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let enough = Arc::new(enough);
+        Self { enough, ..self }
     }
 
     /// Whether there are none.
@@ -205,7 +224,11 @@ fn read_all(body: impl std::io::Read, bytes_max: usize) -> Result<Vec<u8>, Failu
 
 impl Substituter for Gateways {
     fn query(&self, pkghash: &PkgHash, progress: &dyn Progress) -> Result<Query, QueryError> {
-        self.http.query(&self.urls, pkghash, progress)
+        let (http, together) = (self.http.clone(), Arc::clone(&self.together));
+        let ask: Arc<Ask> = Arc::new(move |url, pkghash| together.ask(&http, url, pkghash));
+        let heard: Arc<Heard> = Arc::new(|_, _, _| ());
+        self.http
+            .query(&self.urls, pkghash, &ask, &heard, &*self.enough, progress)
     }
 
     fn fetch(

@@ -1,5 +1,6 @@
 //! Against a small server that misbehaves on request.
 
+mod caches;
 mod gateways;
 mod resuming;
 

@@ -394,6 +394,22 @@ impl Transfer<'_> {
 }
 
 impl Failure {
+    /// The same for another who wanted something of the same server.
+    pub(super) fn of_same_kind(&self) -> Self {
+        match self {
+            Self::Missing => Self::Missing,
+            Self::Refused(reason) => Self::Refused(reason.clone()),
+            Self::Unreachable(_) => Self::Unreachable(ureq::Error::ConnectionFailed),
+            Self::TimedOut => Self::TimedOut,
+            Self::Broken(cause) => Self::Broken(cause.to_string().into()),
+            Self::Invalid { expected, got } => Self::Invalid {
+                expected: expected.clone(),
+                got: got.clone(),
+            },
+            Self::Fatal(error) => Self::Broken(error.to_string().into()),
+        }
+    }
+
     /// Whether it may have been bad luck. A server that keeps silent is not worth its deadline twice.
     pub(super) const fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Broken(_))
@@ -444,7 +460,7 @@ pub(super) fn read_failure(error: io::Error) -> Stop {
     }
 }
 
-fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
+pub(super) fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
@@ -458,13 +474,13 @@ fn validator(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The length of the whole file in `Content-Range: bytes FIRST-LAST/TOTAL`.
-fn range_total(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn range_total(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     text.rsplit_once('/')?.1.trim().parse().ok()
 }
 
 /// The first byte of `Content-Range: bytes FIRST-LAST/TOTAL`.
-fn range_start(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn range_start(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?
         .split_once('-')?

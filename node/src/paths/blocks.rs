@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use base::{Block, Cid, Multihash};
+use base::{Block, Cid, Codec, Multihash, block_cid};
 use bytes::Bytes;
 use libp2p::PeerId;
 use store::car::CarError;
@@ -125,6 +125,7 @@ impl<'a> Blocks<'a> {
 
     /// The whole file: from the store, from blocks that are there, from peers, or from gateways.
     pub(super) fn file(&mut self, cid: &Cid) -> Result<Fetched, PathError> {
+        let cid = &as_bytes(cid);
         if let Some(blob) = self.local_file(cid)? {
             return Ok(local(blob));
         }
@@ -299,6 +300,14 @@ impl Drop for Blocks<'_> {
                 session: session.id,
             });
         }
+    }
+}
+
+/// What a CID of dag-cbor names is got as the bytes of that block: one multihash is one block, whatever the codec.
+fn as_bytes(cid: &Cid) -> Cid {
+    match (Codec::of(cid), Multihash::of(cid)) {
+        (Ok(Codec::DagCbor), Ok(hash)) => block_cid(Codec::Raw, &hash.digest()),
+        _ => *cid,
     }
 }
 

@@ -145,3 +145,25 @@ async fn a_miss_without_anybody_says_that_the_first_peers_were_not_there() {
         "asked nobody (1 first peer unreachable)"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_asked_for_a_closure_in_few_requests() {
+    let builder = TestNode::server(&[]).await;
+    let user = TestNode::client(&[&builder.address]).await;
+    let blob = ingest(&builder.store, b"output");
+    let key = SecretKey::from_seed(&[1; 32]);
+    for name in 0..30 {
+        let signed = sign(package(name), &blob, &key);
+        builder.store.put_realisation(&signed).unwrap();
+    }
+    let client = user.client_handle();
+    let lookup = |name| client.find_realisations(package(name), |found| !found.is_empty());
+    let found = futures::future::join_all((0..30).map(lookup)).await;
+    for one in found {
+        assert_eq!(one.unwrap().found.len(), 1);
+    }
+    // One, were it not for a busy machine.
+    let served = builder.client_handle().status().await.unwrap();
+    let requests = served.asked.realisations_served;
+    assert!((1..=4).contains(&requests), "{requests} requests");
+}

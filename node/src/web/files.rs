@@ -16,12 +16,16 @@ use super::body::{Content, PIECE_BYTES, pipe};
 use super::gateway::unchanged;
 use super::request::Refusal;
 use super::site::{Answer, Visit, blocking, broken, bytes, value};
-use crate::realisation_protocol;
+use crate::framed::Body as _;
+use crate::realisation_protocol::{self, KEYS_MAX};
 
 /// What hangs on a SHA-256 never changes.
 const IMMUTABLE: &str = "public, max-age=29030400, immutable";
 /// What hangs on a package hash may: another output may be here tomorrow.
 const CHANGING: &str = "public, max-age=60";
+
+/// The form of statements about packages.
+const STATEMENTS: &str = "application/vnd.p2pkgs.realisations";
 
 /// What the name of a file asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub(super) enum Wanted {
     Output(PkgHash),
     /// `PKGHASH.realisations`
     Realisations(PkgHash),
+    /// `PKGHASH.outline`
+    Outline(PkgHash),
 }
 
 impl Wanted {
@@ -40,6 +46,7 @@ impl Wanted {
         match ending {
             "tar.zst" => Some(Self::Output(pkghash)),
             "realisations" => Some(Self::Realisations(pkghash)),
+            "outline" => Some(Self::Outline(pkghash)),
             _ => None,
         }
     }
@@ -55,7 +62,7 @@ pub(super) async fn by_sha256(visit: &Visit<'_>) -> Answer {
     send(visit, file, "application/octet-stream", IMMUTABLE)
 }
 
-/// `/PKGHASH.tar.zst` and `/PKGHASH.realisations`
+/// `/PKGHASH.tar.zst`, `/PKGHASH.outline` and `/PKGHASH.realisations`
 pub(super) async fn of_package(visit: &Visit<'_>) -> Answer {
     let store = visit.site.store.clone();
     match Wanted::of(&visit.asked.path[0]) {
@@ -64,6 +71,12 @@ pub(super) async fn of_package(visit: &Visit<'_>) -> Answer {
             let file =
                 file.ok_or_else(|| Refusal::new(404, "no output of this package is here"))?;
             send(visit, file, "application/zstd", CHANGING)
+        }
+        Some(Wanted::Outline(pkghash)) => {
+            let made = blocking(move || outline(&store, &pkghash)).await?;
+            let body =
+                made.ok_or_else(|| Refusal::new(404, "no output of this package is here"))?;
+            Ok(changing("application/vnd.ipld.car", body))
         }
         Some(Wanted::Realisations(pkghash)) => {
             let found = move || store.realisations(&pkghash).map_err(|e| broken(&e));
@@ -75,11 +88,7 @@ pub(super) async fn of_package(visit: &Visit<'_>) -> Answer {
                 ));
             }
             let body = realisation_protocol::encode_statements(&found);
-            let kind = "application/vnd.p2pkgs.realisations";
-            let mut response = bytes(StatusCode::OK, kind, body.into());
-            let headers = response.headers_mut();
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CHANGING));
-            Ok(response)
+            Ok(changing(STATEMENTS, body))
         }
         None => Err(Refusal::new(404, "there is nothing here")),
     }
@@ -91,11 +100,44 @@ pub(super) async fn key_statements(visit: &Visit<'_>) -> Answer {
     let Some(body) = blocking(move || Ok(facts.key_statements())).await? else {
         return Err(Refusal::new(404, "no statements about keys are here"));
     };
-    let kind = "application/vnd.p2pkgs.key-statements";
+    Ok(changing("application/vnd.p2pkgs.key-statements", body))
+}
+
+/// `/realisations?of=PKGHASH,PKGHASH…`: what is known about several packages.
+pub(super) async fn realisations(visit: &Visit<'_>) -> Answer {
+    let bad = || Refusal::new(400, format!("`of` lists 1 to {KEYS_MAX} package hashes"));
+    let listed = visit.asked.parameter("of").ok_or_else(bad)?;
+    let hashes = listed.split(',').take(KEYS_MAX + 1);
+    let hashes: Result<Vec<Sha256>, _> = hashes.map(str::parse).collect();
+    let hashes = hashes.ok().filter(|hashes| hashes.len() <= KEYS_MAX);
+    let hashes = hashes.ok_or_else(bad)?;
+    let store = visit.site.store.clone();
+    let found = blocking(move || {
+        let known = |hash| store.realisations(&PkgHash::from_digest(hash));
+        let packages = hashes.into_iter().map(known).collect::<Result<_, _>>();
+        packages.map_err(|error| broken(&error))
+    });
+    let response = realisation_protocol::Response {
+        packages: found.await?,
+        invalid: 0,
+    };
+    Ok(changing(STATEMENTS, response.encode()))
+}
+
+fn changing(kind: &'static str, body: Vec<u8>) -> Response<Content> {
     let mut response = bytes(StatusCode::OK, kind, body.into());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CHANGING));
-    Ok(response)
+    response
+}
+
+/// What the parts of the output hash to that is here.
+fn outline(store: &Store, pkghash: &PkgHash) -> Result<Option<Vec<u8>>, Refusal> {
+    let Some(file) = output(store, pkghash)? else {
+        return Ok(None);
+    };
+    let written = store.write_outline(&file.blob().root, Vec::new());
+    written.map(Some).map_err(|error| broken(&error))
 }
 
 fn open(store: &Store, sha256: &Sha256) -> Result<Option<BlobFile>, Refusal> {

@@ -141,6 +141,7 @@ pub(super) enum Endpoint {
     File,
     Package,
     Keys,
+    Realisations,
     Providers,
     Unknown,
 }
@@ -160,6 +161,7 @@ impl Endpoint {
             ["ipfs", _, ..] => Self::Ipfs,
             ["ipns", _, ..] => Self::Ipns,
             ["sha256", _] => Self::File,
+            ["realisations"] => Self::Realisations,
             ["routing", "v1", "providers", _] => Self::Providers,
             ["key-statements"] => Self::Keys,
             [name] if files::Wanted::of(name).is_some() => Self::Package,
@@ -190,6 +192,7 @@ impl Endpoint {
             Self::File => "sha256",
             Self::Package => "package",
             Self::Keys => "key-statements",
+            Self::Realisations => "realisations",
             Self::Providers => "routing",
             Self::Unknown => "unknown",
         }
@@ -277,6 +280,7 @@ impl Site {
             Endpoint::File => files::by_sha256(visit).await,
             Endpoint::Package => files::of_package(visit).await,
             Endpoint::Keys => files::key_statements(visit).await,
+            Endpoint::Realisations => files::realisations(visit).await,
             Endpoint::Providers => routing::providers(visit).await,
             Endpoint::Unknown => Err(Refusal::new(404, "there is nothing here")),
         }

@@ -3,12 +3,14 @@
 //! * [`CarReader`]: reads both versions as a stream, one verified block at a time.
 //! * [`CarWriter`]: writes version 1, each block once.
 //! * [`crate::Store::import_car`], [`crate::Store::export_car`]: what a store does with them.
+//! * [`Outline`]: a file's nodes without its chunks, by which its plain bytes are checked.
 //! * [`Selection`], [`crate::Store::export_selection`]: a part of a DAG, as gateways give it.
 //!
 //! An archive comes from anybody, so nothing in it is believed: every length is bounded before memory is taken for it, and a
 //! block that does not have the hash of its CID ends the reading. The index that a CARv2 may carry is not read, for it
 //! could only contradict the blocks.
 
+mod outline;
 mod read;
 mod select;
 mod transfer;
@@ -19,6 +21,7 @@ use std::io;
 use crate::dag::DagError;
 use crate::{BLOCK_BYTES_MAX, BlockMismatch, StoreError};
 
+pub use outline::{OUTLINE_BYTES_MAX, Outline};
 pub use read::{CarReader, Section};
 pub use select::{ByteRange, Located, Scope, Selection};
 pub use transfer::CarImport;

@@ -4,10 +4,12 @@
 //! * [`Node`]: a block read as a file, directory, shard or symbolic link, with all cross-checks done.
 //! * [`Profile`], [`TreeBuilder`], [`build_file`]: writing files; [`build_directory`] and its neighbours: all else.
 //! * [`Walk`]: reading a file in order while its blocks arrive from a network.
+//! * [`chunks`]: what the plain bytes of a file are checked against.
 //! * [`lookup`], [`list`]: directories of both kinds.
 //!
 //! Where the UnixFS text and all published CIDs disagree, the CIDs win; comments name the places.
 
+mod chunks;
 mod directory;
 mod layout;
 mod murmur3;
@@ -25,6 +27,7 @@ mod write;
 use base::Cid;
 use bytes::Bytes;
 
+pub use chunks::{Chunk, chunks, inner_nodes};
 pub use directory::{LISTING_ENTRIES_MAX, is_entry_name, list, lookup};
 pub use layout::{LeafForm, Profile, Subtree, TreeBuilder, build_file};
 pub use node::{DirEntry, Directory, FileLink, FileNode, Metadata, Node, Shard, Target};

@@ -53,6 +53,20 @@ fn an_ordinary_block_is_no_derivation() {
 }
 
 #[test]
+fn a_signed_statement_is_served_as_the_block_that_it_is() {
+    let (_dir, store) = store();
+    let blob = add(&store, b"output");
+    let statement = signed(PkgHash::of_derivation(b"package"), 1, &blob);
+    assert_eq!(store.get_cid(&statement.cid()).unwrap(), None);
+    store.put_realisation(&statement).unwrap();
+    let block = store.get_cid(&statement.cid()).unwrap().unwrap();
+    assert_eq!(block.bytes()[..], statement.to_bytes()[..]);
+    let hash = Multihash::of(&statement.cid()).unwrap();
+    assert_eq!(store.size(&hash).unwrap(), Some(block.len() as u64));
+    assert_eq!(store.serve(&hash).unwrap().unwrap(), *block.bytes());
+}
+
+#[test]
 fn realisations_of_several_signers_and_contradicting_ones_are_kept() {
     let (_dir, store) = store();
     let pkghash = PkgHash::of_derivation(b"package");

@@ -3,8 +3,20 @@
 //! They need root and iproute2. Where either is missing a test says so and passes, unless P2PKGS_REQUIRE_NETNS is set, as
 //! it is in CI.
 
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Addresses of the two machines.
+const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+/// An address at which nobody is, though it seems so.
+const BLACK_HOLE: &str = "10.77.0.66";
 
 /// Two machines on one cable. Removed when dropped.
 #[derive(Debug)]
@@ -15,7 +27,7 @@ pub struct Lan {
 impl Lan {
     /// Joins two machines with private addresses; `None` where that cannot be done.
     pub fn new() -> Option<Self> {
-        Self::with_addresses(["10.77.0.1", "10.77.0.2"])
+        Self::with_addresses(ADDRESSES)
     }
 
     /// Joins two machines with these addresses of one /24 network.
@@ -43,6 +55,27 @@ impl Lan {
             ip(&["-n", name, "link", "set", "cable", "up"])?;
         }
         Ok(())
+    }
+
+    /// A port that listens on the first or the second machine, to be served from this one.
+    pub fn listen(&self, machine: usize) -> TcpListener {
+        let namespace = Path::new("/run/netns").join(&self.names[machine]);
+        let bind = move || {
+            // A thread may move alone; the socket stays where it was made.
+            let namespace = File::open(namespace).unwrap();
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), kind).unwrap();
+            TcpListener::bind((ADDRESSES[machine], 0)).unwrap()
+        };
+        thread::spawn(bind).join().unwrap()
+    }
+
+    /// Gives the second machine a neighbour that swallows all it is sent; its address.
+    pub fn black_hole(&self) -> &'static str {
+        let cable = ["lladdr", "02:00:00:00:00:01", "dev", "cable"];
+        let neighbour = ["-n", &self.names[1], "neigh", "add", BLACK_HOLE];
+        ip(&[&neighbour[..], &cable].concat()).unwrap();
+        BLACK_HOLE
     }
 
     /// Puts a command that was not started yet on the first or the second machine.

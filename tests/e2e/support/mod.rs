@@ -6,6 +6,7 @@
 mod browser;
 mod counting;
 mod daemon;
+mod door;
 mod http;
 mod judge;
 mod lan;
@@ -27,6 +28,7 @@ pub use browser::Browser;
 pub use builder::testing::{sandbox_works, static_busybox};
 pub use counting::Counting;
 pub use daemon::Daemon;
+pub use door::{Door, Manner};
 pub use http::get;
 pub use judge::judge;
 pub use lan::Lan;

@@ -1,4 +1,4 @@
-//! Where the program `ipfs` comes from: the environment, the search path, or Go.
+//! Where the programs of others come from: the environment, the search path, or Go.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,8 +9,21 @@ const VERSION: &str = "0.43.";
 
 /// The program. Prints why there is none.
 pub fn program() -> Option<&'static Path> {
-    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match PROGRAM.get_or_init(find) {
+    static PROGRAM: OnceLock<Found> = OnceLock::new();
+    required(PROGRAM.get_or_init(find))
+}
+
+/// A server that speaks S3. Prints why there is none.
+pub fn object_store() -> Option<&'static Path> {
+    static PROGRAM: OnceLock<Found> = OnceLock::new();
+    let build = || built("build-s3.sh", "versitygw", "no object store could be built");
+    required(PROGRAM.get_or_init(build))
+}
+
+type Found = Result<PathBuf, String>;
+
+fn required(found: &'static Found) -> Option<&'static Path> {
+    match found {
         Ok(path) => Some(path),
         Err(missing) => {
             let required = std::env::var_os("P2PKGS_REQUIRE_KUBO").is_some_and(|v| v == "1");
@@ -21,7 +34,7 @@ pub fn program() -> Option<&'static Path> {
     }
 }
 
-fn find() -> Result<PathBuf, String> {
+fn find() -> Found {
     if let Some(path) = std::env::var_os("P2PKGS_IPFS") {
         return Ok(path.into());
     }
@@ -37,16 +50,25 @@ fn version(program: &Path) -> Option<String> {
     String::from_utf8(output.ok()?.stdout).ok()
 }
 
-fn build() -> Result<PathBuf, String> {
+fn build() -> Found {
+    built(
+        "build-kubo.sh",
+        "ipfs",
+        "no Kubo 0.43 on this machine, and none could be built",
+    )
+}
+
+fn built(script: &str, program: &str, missing: &str) -> Found {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Beside the folder of cargo's own scratch files, so in the `target` that this test was built in.
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../interop/ipfs");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../interop");
+    let program = folder.join(program);
     let built = Command::new("sh")
-        .arg(project.join("tests/interop/build-kubo.sh"))
+        .arg(project.join("tests/interop").join(script))
         .arg(&program)
         .status();
     match built {
         Ok(status) if status.success() => Ok(program),
-        _ => Err("no Kubo 0.43 on this machine, and none could be built (see above)".into()),
+        _ => Err(format!("{missing} (see above)")),
     }
 }

@@ -34,6 +34,7 @@ use builder::testing::static_busybox;
 pub use daemon::Daemon;
 pub use files::{SIZES, sha256_of, write_file};
 pub use http::get;
+pub use ipfs::object_store;
 pub use kubo::{Kubo, LEGACY, MODERN, Repo, Role};
 use lan::Lan;
 pub use origin::Origin;
@@ -90,6 +91,11 @@ impl World {
         Self::on(Net::Loopback)
     }
 
+    /// An empty world on loopback in which nobody is from elsewhere.
+    pub fn without_kubo() -> Self {
+        Self::of(PathBuf::new(), Net::Loopback, None)
+    }
+
     /// An empty world; nothing, after saying why, where it cannot be.
     pub fn on(net: Net) -> Option<Self> {
         let ipfs = ipfs::program()?.to_owned();
@@ -97,17 +103,21 @@ impl World {
             Net::Loopback => None,
             Net::Public => Some(Lan::with_addresses(net.addresses())?),
         };
+        Some(Self::of(ipfs, net, machines))
+    }
+
+    fn of(ipfs: PathBuf, net: Net, machines: Option<Lan>) -> Self {
         // Not in /tmp, which may be held in memory: some files are large.
         let dir = tempfile::Builder::new()
             .prefix("interop.")
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .unwrap();
-        Some(Self {
+        Self {
             dir,
             ipfs,
             net,
             machines,
-        })
+        }
     }
 
     /// A file or folder of this world.

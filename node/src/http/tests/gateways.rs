@@ -95,6 +95,7 @@ fn ask_for_source(
     sha256: Sha256,
 ) -> Result<Fetched, FetchError> {
     let heats = store::substitute::Heats {
+        silence: Duration::from_millis(20),
         head_start: Duration::from_millis(20),
         ..GATEWAY_HEATS
     };
@@ -193,7 +194,8 @@ fn a_gateway_is_asked_at_once_when_peers_have_missed_and_nothing_right_is_a_fail
 fn statements_of_gateways_and_caches_are_counted_by_what_came_of_them() {
     let fixture = fixture();
     let pkghash = base::PkgHash::of_derivation(b"package");
-    let empty = crate::realisation_protocol::encode_statements(&[]);
+    // One package, of which nothing is known.
+    let empty = vec![1, 0];
     let answers = [
         Act::Whole(empty),
         Act::Status("404 Not Found"),
@@ -224,7 +226,7 @@ fn statements_of_gateways_and_caches_are_counted_by_what_came_of_them() {
         }
     );
     // What one has found out about a server, all others know.
-    let cache = HttpCache::new(fixture.sources.clone(), &format!("{}/cache", urls[6]));
+    let cache = HttpCaches::new(fixture.sources.clone(), &[format!("{}/cache", urls[6])]);
     assert_eq!(query(&cache).asked, Asked::default());
 }
 
