@@ -119,12 +119,15 @@ fn what_has_not_changed_is_not_read_again() {
     assert_eq!((read, second), (0, first));
 }
 
+/// Changes something of the package.
+type Change = &'static dyn Fn(&World);
+
 #[test]
 fn every_kind_of_change_is_noticed() {
-    let changes: [(&str, &dyn Fn(&World)); 14] = [
+    let changes: [(&str, Change); 14] = [
         ("a script", &|w| w.write("a/build", "#!/bin/sh -e\n")),
         ("of the same length", &|w| {
-            w.write("a/build-deps", "build_deps")
+            w.write("a/build-deps", "build_deps");
         }),
         ("dependencies", &|w| w.write("a/run-deps", "")),
         ("a source", &|w| w.write("a/fetch", "fetcj")),
@@ -134,12 +137,12 @@ fn every_kind_of_change_is_noticed() {
         }),
         ("a stranger", &|w| w.write("a/stranger", "")),
         ("one file less", &|w| {
-            fs::remove_file(w.path("a/check")).unwrap()
+            fs::remove_file(w.path("a/check")).unwrap();
         }),
         ("a patch", &|w| w.write("a/files/patch/one", "two")),
         ("another patch", &|w| w.write("a/files/patch/two", "")),
         ("a patch less", &|w| {
-            fs::remove_file(w.path("a/files/patch/one")).unwrap()
+            fs::remove_file(w.path("a/files/patch/one")).unwrap();
         }),
         ("a link", &|w| {
             fs::remove_file(w.path("a/files/link")).unwrap();
