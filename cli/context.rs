@@ -4,11 +4,12 @@
 //! it never asks for them.
 
 use std::cell::{Cell, OnceCell};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use base::{PackageName, PkgHash};
 use netconfig::{ConfigError, Layer, Layered, Mirrors, Network, Origin, StoreLimits};
@@ -23,7 +24,7 @@ use crate::error::{CmdResult, Failure};
 use crate::heads;
 use crate::home::Home;
 use crate::interrupt::Interrupt;
-use crate::tree::DiskTree;
+use crate::tree::{DiskTree, RememberingTree};
 use crate::ui::Ui;
 
 /// Settings for all users of the machine.
@@ -57,7 +58,7 @@ pub struct Context {
 /// What packages are called that this command has to do with. What asks for a package by its hash alone finds here whom to
 /// believe, as far as that depends on the name.
 #[derive(Clone, Debug, Default)]
-pub struct PackageNames(Arc<Mutex<BTreeMap<PkgHash, PackageName>>>);
+pub struct PackageNames(Arc<Mutex<HashMap<PkgHash, PackageName>>>);
 
 impl PackageNames {
     /// The name, if this command has met the package.
@@ -137,7 +138,11 @@ impl Context {
     /// # Errors
     /// When one of them is wrong, missing, or part of a cycle.
     pub fn graph(&self, tree: &mut DiskTree, names: &[PackageName]) -> CmdResult<Graph> {
-        let graph = Graph::resolve(tree, names, &System::host())?;
+        let mut remembering = RememberingTree::open(tree, self.home().ok(), SystemTime::now());
+        remembering.expect(names);
+        let graph = Graph::resolve(&mut remembering, names, &System::host());
+        remembering.remember();
+        let graph = graph?;
         self.names.add(&graph);
         Ok(graph)
     }

@@ -5,7 +5,7 @@
 //! scratch/        what builds run in; `layers` are packages unpacked for them, which `gc` removes
 //! keys/NAME.key   builder keys, 0600                                     trust.rec            whom we believe
 //! names/NAME.key  keys of our own names, 0600                            key-statements       what keys said of keys
-//! trees/, caches/ heads of package trees and caches that were seen or signed
+//! trees/, caches/ heads of package trees and caches that were seen       recipes/             what large trees hold, a cache
 //! node.key        the daemon's identity, 0600                            node.lock            held while it runs
 //! node.addr       where commands find it                                 node.json            what it is doing
 //! node.http       where its HTTP door is

@@ -330,29 +330,26 @@ impl Session {
     /// When stdout cannot be written.
     pub fn print_outputs(&self, report: &Report) -> CmdResult {
         let Bench { store, ui, .. } = &self.bench;
-        let mut outputs = Vec::new();
-        for id in self.graph.roots() {
-            let Some(realised) = report.realised.get(self.graph.name(*id)) else {
-                continue;
-            };
-            let path = store
-                .open_blob(&realised.blob.sha256)?
-                .map(|blob| blob.path().to_owned());
-            outputs.push(Output {
-                name: realised.package.clone(),
-                pkghash: realised.pkghash.to_string(),
-                sha256: realised.blob.sha256.to_string(),
-                cid: realised.blob.root.to_string(),
-                size: realised.blob.size,
-                path: path.unwrap_or_default(),
-            });
+        let roots = self.graph.roots().iter();
+        let realised: Vec<_> = roots
+            .filter_map(|id| report.realised.get(self.graph.name(*id)))
+            .collect();
+        let digests: Vec<_> = realised.iter().map(|r| r.blob.sha256).collect();
+        let paths = store.paths_of(&digests)?.into_iter();
+        let paths = paths.map(Option::unwrap_or_default);
+        if !ui.json() {
+            return ui.data_lines(paths.map(|path| path.display().to_string()));
         }
-        if ui.json() {
-            return ui.json_data(&outputs);
-        }
-        outputs
-            .iter()
-            .try_for_each(|output| ui.data(output.path.display()))
+        let output = |(realised, path): (&&Realised, PathBuf)| Output {
+            name: realised.package.clone(),
+            pkghash: realised.pkghash.to_string(),
+            sha256: realised.blob.sha256.to_string(),
+            cid: realised.blob.root.to_string(),
+            size: realised.blob.size,
+            path,
+        };
+        let outputs: Vec<_> = realised.iter().zip(paths).map(output).collect();
+        ui.json_data(&outputs)
     }
 }
 

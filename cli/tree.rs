@@ -3,6 +3,12 @@
 //! Meaning is `recipe`'s business; here bytes are read within its limits, so that a hostile or mistaken tree (a `build` of
 //! ten gigabytes, a `files/` with a million entries, a FIFO) costs an error and not the machine.
 
+mod ahead;
+mod belief;
+mod memory;
+mod remembered;
+mod survey;
+
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -18,6 +24,8 @@ use recipe::limits::{
 use recipe::{FileBytes, FileContent, FileEntry, PackageFiles, PackageSource};
 
 use crate::error::{CmdResult, Exit, Failure};
+
+pub use remembered::RememberingTree;
 
 /// Bytes hashed at a time.
 const BUFFER_BYTES: usize = 128 << 10;

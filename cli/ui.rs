@@ -81,6 +81,21 @@ impl Ui {
         Ok(())
     }
 
+    /// Items of data, each on a line of its own on stdout.
+    ///
+    /// # Errors
+    /// As [`Self::data`].
+    pub fn data_lines(&self, items: impl IntoIterator<Item = impl Display>) -> CmdResult {
+        self.bars.suspend(|| {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            let mut items = items.into_iter();
+            items
+                .try_for_each(|item| writeln!(out, "{item}"))
+                .and_then(|()| out.flush())
+        })?;
+        Ok(())
+    }
+
     /// One JSON document, on a line of its own on stdout.
     ///
     /// # Errors

@@ -30,12 +30,12 @@ impl Sha256 {
 
     /// Lower-case hexadecimal form, 64 characters.
     pub fn to_hex(&self) -> String {
-        let mut hex = String::with_capacity(2 * Self::LEN);
+        let mut hex = Vec::with_capacity(2 * Self::LEN);
         for byte in self.0 {
-            hex.push(char::from(hex_digit(byte >> 4)));
-            hex.push(char::from(hex_digit(byte & 15)));
+            hex.push(hex_digit(byte >> 4));
+            hex.push(hex_digit(byte & 15));
         }
-        hex
+        String::from_utf8(hex).expect("digits are ASCII")
     }
 }
 

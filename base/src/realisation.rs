@@ -122,6 +122,9 @@ impl SignedRealisation {
     /// [`RealisationError`] for every byte string that [`Self::to_bytes`] could not have made from a valid signature.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, RealisationError> {
         let signed = Self::from_verified_bytes(bytes)?;
+        if signed.to_bytes() != bytes {
+            return Err(RealisationError::NotCanonical);
+        }
         if !signed
             .signer
             .verify(&signed.signed_bytes(), &signed.signature)
@@ -132,26 +135,22 @@ impl SignedRealisation {
     }
 
     /// Decodes what was verified before it was put where it was read from: a tenth of a millisecond counts where there are
-    /// thousands. Nothing that came from elsewhere may take this way.
+    /// thousands. Nothing that came from elsewhere may take this way: neither the signature is checked nor the form.
     ///
     /// # Errors
-    /// [`RealisationError`] for every byte string that [`Self::to_bytes`] could not have made.
+    /// [`RealisationError`] for bytes that are no signed realisation.
     pub fn from_verified_bytes(bytes: &[u8]) -> Result<Self, RealisationError> {
         if bytes.len() > SIGNED_REALISATION_BYTES_MAX {
             return Err(RealisationError::TooLong(bytes.len()));
         }
         let envelope: Envelope = serde_ipld_dagcbor::from_slice(bytes)
             .map_err(|e| RealisationError::Malformed(e.to_string()))?;
-        let signed = Self {
+        Ok(Self {
             inputs: envelope.statement.inputs,
             realisation: envelope.statement.try_into()?,
             signer: PublicKey::from_bytes(*envelope.signer),
             signature: Signature::from_bytes(*envelope.signature),
-        };
-        if signed.to_bytes() != bytes {
-            return Err(RealisationError::NotCanonical);
-        }
-        Ok(signed)
+        })
     }
 
     /// The CID of the signed statement as the IPLD block that it is: dag-cbor, sha2-256.

@@ -32,6 +32,7 @@ mod import;
 mod support;
 
 /// What processes cost.
+#[allow(dead_code)] // Programs that start others are another benchmark's.
 mod usage;
 
 use support::World;

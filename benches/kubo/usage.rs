@@ -80,6 +80,38 @@ pub fn run(mut command: Command) -> (f64, Used) {
     (secs, Used { cpu_secs, peak_mib })
 }
 
+/// As [`run`], for a command that may start others: the memory is that of all its processes together, at the moment when they
+/// had most of it.
+pub fn run_whole(command: &mut Command) -> (f64, Used) {
+    let before = children_cpu_secs();
+    let start = Instant::now();
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = quiet.stderr(Stdio::null()).spawn().unwrap();
+    let mut peak_mib: f64 = 0.0;
+    let status = loop {
+        peak_mib = peak_mib.max(whole_mib(child.id()));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        thread::sleep(LOOK_EVERY);
+    };
+    let secs = start.elapsed().as_secs_f64();
+    assert!(status.success(), "{command:?}: {status}");
+    let cpu_secs = children_cpu_secs() - before;
+    (secs, Used { cpu_secs, peak_mib })
+}
+
+/// What a process and its descendants have in memory. Some of them may end meanwhile.
+fn whole_mib(pid: u32) -> f64 {
+    let own = memory_mib(pid, "VmRSS:").unwrap_or_default();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let pids = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    own + pids.map(whole_mib).sum::<f64>()
+}
+
 /// User and system time of a process so far, in seconds.
 pub fn cpu_secs(pid: u32) -> f64 {
     ticks(&pid.to_string(), 11)

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use base::Sha256;
+
 /// How many others a package is built with.
 const DEPENDENCIES: usize = 5;
 
@@ -57,6 +59,7 @@ impl Graph {
                 .map(|dep| format!("../{}\n", name(*dep)))
                 .collect();
             fs::write(package.join("build-deps"), deps).unwrap();
+            fs::write(package.join("fetch"), fetch(number)).unwrap();
         }
     }
 
@@ -97,6 +100,12 @@ impl Graph {
 
 fn name(number: usize) -> String {
     format!("package-{number:05}")
+}
+
+/// One source, as most packages have. Nothing is fetched, so it may be any.
+fn fetch(number: usize) -> String {
+    let (name, sha256) = (name(number), Sha256::of(&number.to_le_bytes()));
+    format!("url: https://example.org/{name}/{name}-1.0.tar.gz\nsha256: {sha256}\n")
 }
 
 /// Makes what is to be there. One that is not installed is found out about later.

@@ -125,16 +125,53 @@ impl Lookup<'_> {
         Ok(())
     }
 
-    /// The output that the store has and the caller may use.
+    /// The outputs that the store has and the caller may use, of many packages at once and in their order.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn here(
         &self,
+        packages: &[(&PackageName, PkgHash)],
+    ) -> Result<Vec<Option<Blob>>, Error> {
+        let hashes: Vec<_> = packages.iter().map(|(_, pkghash)| *pkghash).collect();
+        let local = self.store.realisations_of(&hashes)?;
+        let trust = self.trust.now();
+        let asked = packages.iter().zip(&local);
+        let choices: Vec<_> = asked
+            .map(|((package, pkghash), local)| self.first_choice(&trust, package, pkghash, local))
+            .collect();
+        let digests: Vec<_> = choices.iter().flatten().map(|r| r.sha256).collect();
+        let mut blobs = self.store.blobs_of(&digests)?.into_iter();
+        let mut here = Vec::with_capacity(packages.len());
+        for (((package, pkghash), local), choice) in packages.iter().zip(&local).zip(&choices) {
+            let blob = match choice {
+                Some(realisation) => blobs.next().flatten().filter(|b| is_it(b, realisation)),
+                None => None,
+            };
+            here.push(match blob {
+                None if local.len() > 1 => self.among(package, pkghash, local)?,
+                blob => blob,
+            });
+        }
+        Ok(here)
+    }
+
+    /// The output to look for first: nearly always the only one.
+    fn first_choice(
+        &self,
+        trust: &TrustPolicy,
         package: &PackageName,
         pkghash: &PkgHash,
-    ) -> Result<Option<Blob>, Error> {
-        self.among(package, pkghash, &self.store.realisations(pkghash)?)
+        local: &[SignedRealisation],
+    ) -> Option<Realisation> {
+        let own = local.iter().find(|s| self.own.as_ref() == Some(s.signer()));
+        match own {
+            Some(own) => Some(own.realisation().clone()),
+            None => match trust.judge(package, pkghash, local) {
+                Verdict::Trusted(realisation) => Some(realisation),
+                _ => None,
+            },
+        }
     }
 
     fn among(
@@ -159,8 +196,7 @@ impl Lookup<'_> {
 
     fn blob(&self, realisation: &Realisation) -> Result<Option<Blob>, Error> {
         let blob = self.store.blob(&realisation.sha256)?;
-        let is_it = |b: &Blob| b.size == realisation.size && b.root == realisation.output;
-        Ok(blob.filter(is_it))
+        Ok(blob.filter(|blob| is_it(blob, realisation)))
     }
 
     fn judge(
@@ -201,6 +237,11 @@ impl Lookup<'_> {
             }
         })
     }
+}
+
+/// Whether this is the output that a realisation names.
+fn is_it(blob: &Blob, realisation: &Realisation) -> bool {
+    blob.size == realisation.size && blob.root == realisation.output
 }
 
 /// Why an output may not be used, with who said what. That another one is trusted contradicts it, too.

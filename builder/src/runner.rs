@@ -87,6 +87,7 @@ impl<'a> Runner<'a> {
                 if self.context.observer.cancelled() {
                     plan.stop();
                 }
+                self.find_all_here(&plan, &mut ledger);
                 while let Some(action) =
                     plan.poll_if(|kind| running.has_room(kind, self.context.jobs))
                 {
@@ -484,6 +485,8 @@ enum Work {
 /// What has come of the actions so far.
 #[derive(Default)]
 struct Ledger {
+    /// What was found in the store of the packages that were looked up.
+    here: HashMap<PackageId, Option<Blob>>,
     blobs: HashMap<PackageId, (Blob, How)>,
     offers: HashMap<PackageId, Box<Offer>>,
     errors: Vec<Error>,

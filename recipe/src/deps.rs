@@ -3,8 +3,6 @@
 //! Upstream follows any path; here a dependency is a sibling in the package tree and nothing else, since only siblings
 //! have a hash. Blank lines are skipped, blanks around a line and one slash behind it are forgiven, as upstream forgives them.
 
-use std::collections::HashMap;
-
 use base::PackageName;
 
 use crate::fault::Fault;
@@ -17,8 +15,7 @@ pub(crate) type At = (Option<usize>, Fault);
 /// Reads the dependency file of package `own`.
 pub(crate) fn parse(own: &PackageName, bytes: &[u8]) -> Result<Vec<Dependency>, At> {
     let text = text(bytes)?;
-    let mut first_lines = HashMap::new();
-    let mut dependencies = Vec::new();
+    let mut dependencies: Vec<Dependency> = Vec::new();
     for (line, content) in (1..)
         .zip(text.lines())
         .filter(|(_, l)| !l.trim().is_empty())
@@ -28,12 +25,25 @@ pub(crate) fn parse(own: &PackageName, bytes: &[u8]) -> Result<Vec<Dependency>, 
         if name == *own {
             return Err(at(Fault::SelfDependency(name)));
         }
-        if let Some(first_line) = first_lines.insert(name.clone(), line) {
-            return Err(at(Fault::DuplicateDependency { name, first_line }));
-        }
         dependencies.push(Dependency { name, line });
     }
+    check_unique(&dependencies)?;
     Ok(dependencies)
+}
+
+/// Names the first line whose package another line before it names.
+fn check_unique(dependencies: &[Dependency]) -> Result<(), At> {
+    let mut sorted: Vec<_> = dependencies.iter().collect();
+    sorted.sort_by_key(|dependency| (&dependency.name, dependency.line));
+    let repeated = sorted.windows(2).filter(|w| w[0].name == w[1].name);
+    match repeated.min_by_key(|w| w[1].line) {
+        Some(&[first, second]) => {
+            let (name, first_line) = (second.name.clone(), first.line);
+            let fault = Fault::DuplicateDependency { name, first_line };
+            Err((Some(second.line), fault))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, At> {

@@ -36,6 +36,8 @@ use crate::system::System;
 
 /// First line of every derivation; another format gets another number.
 const HEADER: &str = "p2pkgs-derivation 1";
+/// Room for a usual text, in bytes.
+const TEXT_BYTES: usize = 1024;
 
 /// What a package is made of, down to the last bit, without saying where any of it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +175,7 @@ impl Derivation {
 
     /// The package hash: SHA-256 of the text.
     pub fn pkghash(&self) -> PkgHash {
-        PkgHash::of_derivation(self.to_string().as_bytes())
+        PkgHash::of_derivation(self.text().as_bytes())
     }
 
     /// The package's name.
@@ -241,36 +243,52 @@ impl Derivation {
 
 impl fmt::Display for Derivation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{HEADER}\nname {}\nsystem {}", self.name, self.system)?;
+        f.write_str(&self.text())
+    }
+}
+
+impl Derivation {
+    /// The text. Put together by hand: of ten thousand packages each has one, whenever anything is asked of them.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::with_capacity(TEXT_BYTES);
+        let mut line = |words: &[&str]| {
+            for (position, word) in words.iter().enumerate() {
+                text.push_str(if position == 0 { "" } else { " " });
+                text.push_str(word);
+            }
+            text.push('\n');
+        };
+        line(&[HEADER]);
+        line(&["name", self.name.as_str()]);
+        line(&["system", self.system.as_str()]);
         match &self.body {
-            Body::Seed(sha256) => writeln!(f, "seed {sha256}")?,
+            Body::Seed(sha256) => line(&["seed", &sha256.to_hex()]),
             Body::Build {
                 script,
                 files,
                 sources,
                 build_deps,
             } => {
-                writeln!(f, "build {script}")?;
+                line(&["build", &script.to_hex()]);
                 for file in files {
                     let (mode, path) = (file.mode.as_str(), percent::encode(&file.path));
-                    writeln!(f, "file {mode} {} {path}", file.sha256)?;
+                    line(&["file", mode, &file.sha256.to_hex(), &path]);
                 }
                 for source in sources {
-                    writeln!(
-                        f,
-                        "source {} {}",
-                        source.sha256,
-                        percent::encode(&source.file)
-                    )?;
+                    let file = percent::encode(&source.file);
+                    line(&["source", &source.sha256.to_hex(), &file]);
                 }
                 for dep in build_deps {
-                    writeln!(f, "build-dep {} {}", dep.pkghash, dep.name)?;
+                    let pkghash = dep.pkghash.digest().to_hex();
+                    line(&["build-dep", &pkghash, dep.name.as_str()]);
                 }
             }
         }
-        self.run_deps
-            .iter()
-            .try_for_each(|d| writeln!(f, "run-dep {} {}", d.pkghash, d.name))
+        for dep in &self.run_deps {
+            let pkghash = dep.pkghash.digest().to_hex();
+            line(&["run-dep", &pkghash, dep.name.as_str()]);
+        }
+        text
     }
 }
 

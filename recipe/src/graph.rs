@@ -159,7 +159,7 @@ impl Graph {
 
     /// Takes in a package all of whose dependencies are in.
     fn close(&mut self, recipe: Recipe) -> Result<PackageId, Error> {
-        let text = self.derive(&recipe).to_string();
+        let text = self.derive(&recipe).text();
         if text.len() > DERIVATION_BYTES_MAX {
             let (name, bytes) = (recipe.name().clone(), text.len());
             return Err(Error::DerivationTooLarge { name, bytes });

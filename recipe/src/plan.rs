@@ -252,6 +252,12 @@ impl Plan {
         Some(action)
     }
 
+    /// The packages that are still to be looked up, in this order; whatever else comes to be is put behind them. Who can answer
+    /// for many at once may look at them before they are given out.
+    pub const fn lookups(&self) -> &VecDeque<PackageId> {
+        &self.lookups
+    }
+
     /// Takes in how the action that runs for a package went.
     ///
     /// # Panics

@@ -47,18 +47,28 @@ impl Store {
 
     /// Holds a blob; `true` when this handle holds things and did not hold this one before.
     pub(crate) fn hold(&self, sha256: &Sha256) -> Result<bool, StoreError> {
+        self.hold_all(std::slice::from_ref(sha256))
+    }
+
+    /// Holds blobs; `true` when this handle holds things and did not hold all of these before.
+    pub(crate) fn hold_all(&self, digests: &[Sha256]) -> Result<bool, StoreError> {
         let Some(hold) = &self.hold else {
             return Ok(false);
         };
         // A panic between the two changes below leaves a line too many, which harms nobody.
         let mut held = hold.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.known.contains(sha256) {
+        let is_new = |sha256: &&Sha256| !held.known.contains(*sha256);
+        let mut lines = String::new();
+        for sha256 in digests.iter().filter(is_new) {
+            lines.push_str(&sha256.to_hex());
+            lines.push('\n');
+        }
+        if lines.is_empty() {
             return Ok(false);
         }
-        let line = format!("{}\n", sha256.to_hex());
-        let written = held.file.as_file_mut().write_all(line.as_bytes());
+        let written = held.file.as_file_mut().write_all(lines.as_bytes());
         written.map_err(|e| StoreError::io("write", held.file.path(), e))?;
-        held.known.insert(*sha256);
+        held.known.extend(digests);
         Ok(true)
     }
 }

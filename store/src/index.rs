@@ -71,6 +71,15 @@ impl Index {
         result.map_err(|e| error(&self.path, e))
     }
 
+    /// Reads with many statements, which all see one state.
+    pub(crate) fn read_together<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        // Dropped, it is rolled back, which for a transaction that only read is its end.
+        self.read(|connection| query(&*connection.unchecked_transaction()?))
+    }
+
     /// Writes, all or nothing, while no other thread or process does.
     pub(crate) fn write<T>(
         &self,

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use base::Sha256;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FileType, FlockOperation, Stat, flock};
 use tempfile::NamedTempFile;
 
 use crate::StoreError;
@@ -139,6 +139,19 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// As [`Self::of`]; `None` for what is no file.
+    pub(crate) fn of_stat(stat: &Stat) -> Option<Self> {
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        is_file.then(|| Self {
+            size: stat.st_size.unsigned_abs(),
+            mtime_ns: stat
+                .st_mtime
+                .saturating_mul(1_000_000_000)
+                .saturating_add_unsigned(stat.st_mtime_nsec),
+            inode: stat.st_ino,
+        })
+    }
+
     pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         let mtime_ns = metadata
             .mtime()

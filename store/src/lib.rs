@@ -30,6 +30,7 @@ mod index;
 mod ingest;
 mod layout;
 mod loose;
+mod many;
 mod names;
 mod partial;
 mod pins;

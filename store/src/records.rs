@@ -2,6 +2,7 @@
 
 use base::{Cid, Codec, PkgHash, Sha256, SignedRealisation, block_cid};
 use bytes::Bytes;
+use rusqlite::Connection;
 
 use crate::block::check_block_size;
 use crate::index::from_sql;
@@ -104,22 +105,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index could not be read.
     pub fn realisations(&self, pkghash: &PkgHash) -> Result<Vec<SignedRealisation>, StoreError> {
-        let rows = self.index.read(|connection| {
-            connection
-                .prepare_cached("SELECT bytes FROM realisation WHERE pkghash = ?1 ORDER BY bytes")?
-                .query_map([pkghash.digest().as_bytes()], |row| {
-                    row.get::<_, Vec<u8>>(0)
-                })?
-                .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        // A signed realisation exists only verified, so what was put here was.
-        let decode = |bytes: Vec<u8>| {
-            SignedRealisation::from_verified_bytes(&bytes).map_err(|e| StoreError::Corrupt {
-                what: format!("realisation of `{pkghash}` cannot be read"),
-                source: Some(Box::new(e)),
-            })
-        };
-        rows.into_iter().map(decode).collect()
+        let rows = self
+            .index
+            .read(|connection| realisations(connection, pkghash))?;
+        decode(rows, pkghash)
     }
 
     /// The packages of which more than one realisation is kept: where signers agree, contradict each other or themselves.
@@ -157,4 +146,29 @@ impl Store {
                 .collect()
         })
     }
+}
+
+/// The realisations of a package, as they are kept.
+pub(crate) fn realisations(
+    connection: &Connection,
+    pkghash: &PkgHash,
+) -> rusqlite::Result<Vec<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT bytes FROM realisation WHERE pkghash = ?1 ORDER BY bytes")?
+        .query_map([pkghash.digest().as_bytes()], |row| row.get(0))?
+        .collect()
+}
+
+/// What was kept. A signed realisation exists only verified, so what was put here was.
+pub(crate) fn decode(
+    rows: Vec<Vec<u8>>,
+    pkghash: &PkgHash,
+) -> Result<Vec<SignedRealisation>, StoreError> {
+    let decode = |bytes: Vec<u8>| {
+        SignedRealisation::from_verified_bytes(&bytes).map_err(|e| StoreError::Corrupt {
+            what: format!("realisation of `{pkghash}` cannot be read"),
+            source: Some(Box::new(e)),
+        })
+    };
+    rows.into_iter().map(decode).collect()
 }

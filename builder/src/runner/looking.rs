@@ -1,7 +1,10 @@
 //! Where a package's output is: in the store, with others, or nowhere.
 
+use std::iter;
+
 use base::PackageName;
-use recipe::{Outcome, PackageId, Policy};
+use recipe::{Outcome, PackageId, Plan, Policy};
+use store::Blob;
 use store::substitute::{Asked, NoProgress};
 use trust::Discount;
 
@@ -11,16 +14,43 @@ use crate::lookup::{Found, Lookup};
 use crate::observe::{Event, FetchProgress};
 
 impl Runner<'_> {
-    /// Looks in the store alone, for which no thread is needed: of ten thousand packages most are here. `None` where one
-    /// has to look further, or be told what went wrong.
+    /// Looks in the store alone for all packages that are to be looked up, for which no thread is needed: of ten thousand
+    /// most are here.
+    pub(super) fn find_all_here(&self, plan: &Plan, ledger: &mut Ledger) {
+        let lookups = plan.lookups();
+        // Packages come at the end, so when the last one was asked about all were.
+        if lookups.back().is_none_or(|id| ledger.here.contains_key(id)) {
+            return;
+        }
+        let is_new = |id: &PackageId| !ledger.here.contains_key(id);
+        let ids: Vec<PackageId> = lookups.iter().copied().filter(is_new).collect();
+        // One has to look further where it cannot be found out, and be told there what went wrong.
+        let here = self.here(&ids).unwrap_or_default();
+        let answers = here.into_iter().chain(iter::repeat(None));
+        ledger.here.extend(ids.into_iter().zip(answers));
+    }
+
+    fn here(&self, ids: &[PackageId]) -> Result<Vec<Option<Blob>>, Error> {
+        let seed = |id: &PackageId| self.graph.recipe(*id).seed();
+        let seeds: Vec<_> = ids.iter().filter_map(seed).map(|s| s.sha256).collect();
+        let built = ids.iter().filter(|id| seed(id).is_none());
+        let built: Vec<_> = built
+            .map(|id| (self.graph.name(*id), self.graph.pkghash(*id)))
+            .collect();
+        let mut seeds = self.context.store.blobs_of(&seeds)?.into_iter();
+        let mut built = self.looking().here(&built)?.into_iter();
+        let next = |id| match seed(id) {
+            Some(_) => seeds.next().flatten(),
+            None => built.next().flatten(),
+        };
+        Ok(ids.iter().map(next).collect())
+    }
+
+    /// What was found in the store. `None` where one has to look further, or be told what went wrong.
     pub(super) fn find_here(&self, id: PackageId, ledger: &mut Ledger) -> Option<Outcome> {
         let package = self.graph.name(id);
-        let here = match self.graph.recipe(id).seed() {
-            Some(seed) => self.context.store.blob(&seed.sha256).ok()?,
-            None => self.looking().here(package, &self.graph.pkghash(id)).ok()?,
-        };
         let done = Done {
-            blob: Some(here?),
+            blob: Some(ledger.here.get_mut(&id)?.take()?),
             ..Done::default()
         };
         self.context.observer.event(&Event::Present { package });
@@ -63,13 +93,8 @@ impl Runner<'_> {
 
     /// Whether a package need not be looked for elsewhere.
     pub(crate) fn is_here(&self, id: PackageId) -> Result<bool, Error> {
-        let here = match self.graph.recipe(id).seed() {
-            Some(_) => return Ok(true),
-            None => self
-                .looking()
-                .here(self.graph.name(id), &self.graph.pkghash(id))?,
-        };
-        Ok(here.is_some())
+        let is_seed = self.graph.recipe(id).seed().is_some();
+        Ok(is_seed || self.here(&[id])?.iter().any(Option::is_some))
     }
 
     pub(crate) fn look(&self, id: PackageId) -> Result<Found, Error> {

@@ -5,6 +5,7 @@ mod car;
 mod collecting;
 mod downloads;
 mod ingest;
+mod many;
 mod partials;
 mod processes;
 mod records;
