@@ -23,6 +23,10 @@ use crate::realisation_protocol::{
 const ACCEPT: &str = "application/vnd.p2pkgs.realisations";
 /// How often a waiting query looks up.
 const SLICE: Duration = Duration::from_millis(10);
+/// How long the others are heard when what was found is enough: who answers at the same time may contradict it.
+const GRACE: Duration = Duration::from_millis(10);
+/// The same of directories of this machine, which have no reason to be late.
+const LOCAL_GRACE: Duration = Duration::from_millis(500);
 /// How long questions to a gateway are gathered: all threads of a command have put theirs by then, and no round trip is as short.
 const GATHERED_FOR: Duration = Duration::from_millis(2);
 
@@ -36,7 +40,7 @@ pub(super) type Heard = dyn Fn(&str, &PkgHash, &Answer) + Send + Sync;
 pub(super) type Ask = dyn Fn(&str, &PkgHash) -> Answer + Send + Sync;
 
 impl HttpSources {
-    /// Asks all of `bases` at once, until that is enough. One that does not answer in time is not asked again for a while, so that it costs its
+    /// Asks all of `bases` at once, until that is enough, and a moment longer. One that does not answer in time is not asked again for a while, so that it costs its
     /// deadline once.
     pub(super) fn query(
         &self,
@@ -49,8 +53,9 @@ impl HttpSources {
     ) -> Result<Query, QueryError> {
         let (sender, answers) = mpsc::sync_channel(bases.len().max(1));
         let now = Instant::now();
-        let bases = bases.iter().filter(|b| !self.hosts.is_left_out(b, now));
-        for base in bases {
+        let mut open: Vec<&String> = bases.iter().collect();
+        open.retain(|base| !self.hosts.is_left_out(base, now));
+        for &base in &open {
             // On threads that are not waited for: one that says nothing would hold up whoever has heard enough.
             let (this, base, pkghash) = (self.clone(), base.clone(), *pkghash);
             let (sender, ask, heard) = (sender.clone(), Arc::clone(ask), Arc::clone(heard));
@@ -64,20 +69,29 @@ impl HttpSources {
         }
         drop(sender);
         let (mut query, mut attempts) = (Query::default(), Attempts::default());
+        let mut is_enough = false;
         loop {
-            match answers.recv_timeout(SLICE) {
-                Ok((_, Ok(statements))) => {
+            let wait = match is_enough {
+                false => SLICE,
+                true if open.iter().any(|base| base.starts_with("file://")) => LOCAL_GRACE,
+                true => GRACE,
+            };
+            match answers.recv_timeout(wait) {
+                Ok((base, Ok(statements))) => {
+                    open.retain(|other| **other != base);
                     query.asked.caches += 1;
                     for statement in statements {
                         if !query.realisations.contains(&statement) {
                             query.realisations.push(statement);
                         }
                     }
-                    if enough(pkghash, &query.realisations) {
-                        break;
-                    }
+                    is_enough = is_enough || enough(pkghash, &query.realisations);
                 }
-                Ok((base, Err(failure))) => attempts.push(base, failure),
+                Ok((base, Err(failure))) => {
+                    open.retain(|other| **other != base);
+                    attempts.push(base, failure);
+                }
+                Err(RecvTimeoutError::Timeout) if is_enough => break,
                 Err(RecvTimeoutError::Timeout) if progress.cancelled() => {
                     return Err(QueryError::Cancelled);
                 }

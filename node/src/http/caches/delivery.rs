@@ -59,6 +59,8 @@ struct Door<'a> {
     /// Right bytes that were used.
     used: u64,
     failure: Option<Failure>,
+    /// It answered, and did not give what it should have.
+    withholds: bool,
 }
 
 impl<'a> Delivery<'a> {
@@ -93,6 +95,7 @@ impl<'a> Delivery<'a> {
             runs: 0,
             used: 0,
             failure: None,
+            withholds: false,
         };
         let (sender, events) = mpsc::sync_channel(CHUNKS_AHEAD);
         Ok(Self {
@@ -118,12 +121,8 @@ impl<'a> Delivery<'a> {
     ) -> Result<Fetched, FetchError> {
         self.take_what_is_here(progress)?;
         let result = self.receive(progress);
-        for door in &self.doors {
-            if let Some(Failure::Missing | Failure::Refused(_) | Failure::Invalid { .. }) =
-                door.failure
-            {
-                withheld(door.base);
-            }
+        for door in self.doors.iter().filter(|door| door.withholds) {
+            withheld(door.base);
         }
         for door in &self.doors {
             door.run.is_over.store(true, Ordering::Relaxed);
@@ -240,6 +239,10 @@ impl<'a> Delivery<'a> {
                     Failure::Missing => {}
                     _ => self.http.hosts.note_failed(door.base, now),
                 }
+                door.withholds = matches!(
+                    failure,
+                    Failure::Missing | Failure::Refused(_) | Failure::Invalid { .. }
+                );
                 self.contest.handle_end(number, failure.may_pass(), now);
                 door.failure = Some(failure);
                 Ok(())
