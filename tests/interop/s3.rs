@@ -60,11 +60,15 @@ impl ObjectStore {
         assert!(status.unwrap().success(), "curl {args:?}");
     }
 
-    fn upload(&self, dir: &Path) {
+    /// Everything below `dir`, which lies below `to`.
+    fn upload(&self, dir: &Path, to: &str) {
         for entry in fs::read_dir(dir).unwrap() {
             let entry = entry.unwrap();
-            let url = format!("{}/{}", self.url, entry.file_name().to_string_lossy());
-            self.signed(&["--upload-file", entry.path().to_str().unwrap(), &url]);
+            let url = format!("{to}/{}", entry.file_name().to_string_lossy());
+            match entry.file_type().unwrap().is_dir() {
+                true => self.upload(&entry.path(), &url),
+                false => self.signed(&["--upload-file", entry.path().to_str().unwrap(), &url]),
+            }
         }
     }
 }
@@ -100,7 +104,7 @@ fn an_exported_directory_in_an_object_store_is_a_cache_for_those_without_its_key
     ]);
     let keys = builder.ok(&["key", "list"]);
     let store = ObjectStore::start(&world, program);
-    store.upload(&dir);
+    store.upload(&dir, &store.url);
     // Nobody else may write.
     let write = Command::new("curl")
         .args([
@@ -119,6 +123,9 @@ fn an_exported_directory_in_an_object_store_is_a_cache_for_those_without_its_key
         .run(&["--tree", tree, "fetch", "hello", "big"])
         .assert_exit(0);
     assert!(fetched.stderr.contains("2 https"), "{}", fetched.stderr);
+    assert!(!fetched.stderr.contains("warning"), "{}", fetched.stderr);
+    let listed = user.ok(&["cache", "list"]);
+    assert!(listed.starts_with(&store.url), "{listed}");
     // What it has not is a miss and no trouble.
     let miss = user.run(&["--tree", tree, "fetch", "greet"]).assert_exit(3);
     assert!(!miss.stderr.contains("refused"), "{}", miss.stderr);
