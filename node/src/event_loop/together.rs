@@ -16,9 +16,11 @@ use crate::command::Found;
 use crate::lookup::Outcome;
 use crate::realisation_protocol::{KEYS_MAX, Request, Response};
 
-/// How long questions to a peer are gathered: all threads of a command have put theirs by then, and no round trip is as short,
-/// but that to a process on the same machine.
-const GATHERED_FOR: Duration = Duration::from_millis(2);
+/// Questions to peers are gathered until none has come for so long: no round trip is as short, but that to a process on the same
+/// machine.
+const QUIET: Duration = Duration::from_millis(2);
+/// And for so long at most: on a machine that is busy the threads of a command come one after the other.
+const GATHERED_FOR_MAX: Duration = Duration::from_millis(16);
 
 /// A package, and the lookup that wants to know of it.
 type Wanted = (LookupId, PkgHash);
@@ -27,19 +29,21 @@ type Wanted = (LookupId, PkgHash);
 #[derive(Default)]
 pub(super) struct Together {
     gathered: HashMap<PeerId, Vec<Wanted>>,
-    due: Option<Instant>,
+    /// Since when something is gathered, and when the last question came.
+    since: Option<(Instant, Instant)>,
     asked: HashMap<OutboundRequestId, (PeerId, Vec<Wanted>)>,
 }
 
 impl Together {
     /// When what was gathered is to be asked.
-    pub(super) const fn due(&self) -> Option<Instant> {
-        self.due
+    pub(super) fn due(&self) -> Option<Instant> {
+        let due = |(first, last): (Instant, Instant)| (last + QUIET).min(first + GATHERED_FOR_MAX);
+        self.since.map(due)
     }
 
     /// Puts a question to a peer by; `true` when no more fit into one request.
     pub(super) fn add(&mut self, peer: PeerId, wanted: Wanted, now: Instant) -> bool {
-        self.due.get_or_insert(now + GATHERED_FOR);
+        self.since.get_or_insert((now, now)).1 = now;
         let gathered = self.gathered.entry(peer).or_default();
         gathered.push(wanted);
         gathered.len() >= KEYS_MAX
@@ -49,10 +53,10 @@ impl Together {
 impl EventLoop {
     /// Asks every peer what was gathered for it, once it is time.
     pub(super) fn ask_what_was_gathered(&mut self, now: Instant) {
-        if self.lookups.together.due.is_none_or(|due| due > now) {
+        if self.lookups.together.due().is_none_or(|due| due > now) {
             return;
         }
-        self.lookups.together.due = None;
+        self.lookups.together.since = None;
         let peers: Vec<_> = self.lookups.together.gathered.keys().copied().collect();
         for peer in peers {
             self.ask_together(peer);

@@ -27,8 +27,10 @@ const SLICE: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_millis(10);
 /// The same of directories of this machine, which have no reason to be late.
 const LOCAL_GRACE: Duration = Duration::from_millis(500);
-/// How long questions to a gateway are gathered: all threads of a command have put theirs by then, and no round trip is as short.
-const GATHERED_FOR: Duration = Duration::from_millis(2);
+/// Questions to a gateway are gathered until none has come for so long: no round trip is as short.
+const QUIET: Duration = Duration::from_millis(2);
+/// And for so many times of that at most: on a machine that is busy the threads of a command come one after the other.
+const QUIET_TIMES_MAX: usize = 8;
 
 /// What one of those who are asked says.
 pub(super) type Answer = Result<Vec<SignedRealisation>, Failure>;
@@ -172,7 +174,14 @@ impl Together {
             wanted.len() == 1
         };
         if is_first {
-            std::thread::sleep(GATHERED_FOR);
+            let mut known = 1;
+            for _ in 0..QUIET_TIMES_MAX {
+                std::thread::sleep(QUIET);
+                let count = self.gathered().get(base).map_or(0, Vec::len);
+                if count == std::mem::replace(&mut known, count) {
+                    break;
+                }
+            }
             let wanted = self.gathered().remove(base).unwrap_or_default();
             for wanted in wanted.chunks(KEYS_MAX) {
                 answer_all(http, base, wanted);
