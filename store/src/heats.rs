@@ -304,6 +304,12 @@ mod tests {
         assert!(heat.is_due(0, now + silence));
         assert!(!heat.is_due(1, now + silence));
         assert!(heat.is_due(1, now + head_start));
+        // Who has sent well may fall silent, too.
+        heat.started(1, now);
+        let (well, later) = (1 + 3 * WELL_BYTES_PER_SEC, now + head_start);
+        assert!(!heat.is_due(well, later));
+        assert!(!heat.is_due(well, later + silence / 2));
+        assert!(heat.is_due(well, later + silence));
     }
 
     #[test]
@@ -311,7 +317,8 @@ mod tests {
         let now = Instant::now();
         let head_start = Duration::from_secs(1);
         let heats = Heats {
-            silence: head_start / 4,
+            // It has a test of its own.
+            silence: head_start,
             head_start,
             eager: 2,
         };

@@ -136,8 +136,12 @@ fn a_thousand_realisations_of_one_package_are_enough() {
         .write(|transaction| {
             for row in &rows {
                 transaction.execute(
-                    "INSERT INTO realisation VALUES (?1, ?2, x'00')",
-                    (pkghash.digest().as_bytes(), row.to_bytes()),
+                    "INSERT INTO realisation VALUES (?1, ?2, x'00', ?3)",
+                    (
+                        pkghash.digest().as_bytes(),
+                        row.to_bytes(),
+                        Sha256::of(&row.to_bytes()).as_bytes(),
+                    ),
                 )?;
             }
             Ok(())
